@@ -1,0 +1,112 @@
+import type { AveragePoolParams } from "../../primitives.ts";
+import type { WindowGeometry } from "../../shape.ts";
+import type { Kernels, Operand } from "./kernel.ts";
+
+type ImageShape = readonly [n: number, height: number, width: number, channels: number];
+
+/**
+ * Calls `visit(out, first, rows, columns, rowStep, columnStep)`-style work for each output pixel: `pixels` are the positions
+ * (row · width + column) of the window's points inside the image, `area` the number of its points inside image or padding.
+ */
+function forEachWindow(
+  [, height, width]: ImageShape,
+  [, outHeight, outWidth]: ImageShape,
+  { kernel, stride, padding, dilation }: WindowGeometry,
+  visit: (out: number, pixels: readonly number[], area: number) => void,
+): void {
+  for (let oh = 0; oh < outHeight; oh++) {
+    for (let ow = 0; ow < outWidth; ow++) {
+      const pixels: number[] = [];
+      let area = 0;
+      for (let kh = 0; kh < kernel[0]; kh++) {
+        const h = oh * stride[0] + kh * dilation[0] - padding.top;
+        for (let kw = 0; kw < kernel[1]; kw++) {
+          const w = ow * stride[1] + kw * dilation[1] - padding.left;
+          if (h < height + padding.bottom && w < width + padding.right) area++;
+          if (h >= 0 && h < height && w >= 0 && w < width) pixels.push(h * width + w);
+        }
+      }
+      visit(oh * outWidth + ow, pixels, area);
+    }
+  }
+}
+
+const shape4 = (x: Operand): ImageShape => x.shape as unknown as ImageShape;
+
+/** Shared by the two average poolings, which are each other's transpose. */
+function average(image: ImageShape, out: ImageShape, params: AveragePoolParams, add: (out: number, pixel: number, weight: number) => void): void {
+  forEachWindow(image, out, params, (place, pixels, area) => {
+    const weight = 1 / (params.countPadding ? area : pixels.length);
+    for (const pixel of pixels) add(place, pixel, weight);
+  });
+}
+
+export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGather" | "averagePool2d" | "averagePool2dGradient"> = {
+  maxPool2d: ([x], geometry, [y, indices]) => {
+    const [from, to] = [shape4(x), shape4(y)];
+    const [n, height, width, channels] = from;
+    const [inSize, outSize] = [height * width * channels, to[1] * to[2] * channels];
+    forEachWindow(from, to, geometry, (out, pixels) => {
+      for (let i = 0; i < n; i++) {
+        for (let c = 0; c < channels; c++) {
+          let best = pixels[0]!;
+          let value = x.data[i * inSize + best * channels + c]!;
+          for (const pixel of pixels) {
+            const candidate = x.data[i * inSize + pixel * channels + c]!;
+            if (candidate > value || Number.isNaN(candidate)) [best, value] = [pixel, candidate];
+          }
+          y.data[i * outSize + out * channels + c] = value;
+          indices.data[i * outSize + out * channels + c] = best;
+        }
+      }
+    });
+  },
+  maxPool2dScatter: ([y, indices], _, [x]) => {
+    const [n, outHeight, outWidth, channels] = shape4(y);
+    const outSize = outHeight * outWidth * channels;
+    const inSize = x.data.length / Math.max(1, n);
+    x.data.fill(0);
+    for (let i = 0; i < y.data.length; i++) {
+      const at = Math.floor(i / outSize) * inSize + indices.data[i]! * channels + (i % channels);
+      x.data[at] = x.data[at]! + y.data[i]!;
+    }
+  },
+  maxPool2dGather: ([x, indices], _, [y]) => {
+    const [n, outHeight, outWidth, channels] = shape4(y);
+    const outSize = outHeight * outWidth * channels;
+    const inSize = x.data.length / Math.max(1, n);
+    for (let i = 0; i < y.data.length; i++) {
+      y.data[i] = x.data[Math.floor(i / outSize) * inSize + indices.data[i]! * channels + (i % channels)]!;
+    }
+  },
+  averagePool2d: ([x], params, [y]) => {
+    const [from, to] = [shape4(x), shape4(y)];
+    const channels = from[3];
+    const [inSize, outSize] = [from[1] * from[2] * channels, to[1] * to[2] * channels];
+    const total = new Float64Array(y.data.length);
+    average(from, to, params, (out, pixel, weight) => {
+      for (let i = 0; i < from[0]; i++) {
+        for (let c = 0; c < channels; c++) {
+          const at = i * outSize + out * channels + c;
+          total[at] = total[at]! + weight * x.data[i * inSize + pixel * channels + c]!;
+        }
+      }
+    });
+    y.data.set(total);
+  },
+  averagePool2dGradient: ([gradient], params, [x]) => {
+    const [out, to] = [shape4(gradient), shape4(x)];
+    const channels = to[3];
+    const [inSize, outSize] = [to[1] * to[2] * channels, out[1] * out[2] * channels];
+    const total = new Float64Array(x.data.length);
+    average(to, out, params, (place, pixel, weight) => {
+      for (let i = 0; i < to[0]; i++) {
+        for (let c = 0; c < channels; c++) {
+          const at = i * inSize + pixel * channels + c;
+          total[at] = total[at]! + weight * gradient.data[i * outSize + place * channels + c]!;
+        }
+      }
+    });
+    x.data.set(total);
+  },
+};

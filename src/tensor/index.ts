@@ -1,0 +1,24 @@
+/**
+ * Tensors: numbers on a device. Shapes, number types, the table of primitives and their signatures, counted storage, scopes,
+ * variables, random streams, and the backends that compute. Every other folder may import this one; it imports none of them
+ * and knows nothing of gradients (a tape is a `Recorder` to it), layers or optimizers.
+ *
+ * Reading order: shape → primitives → signatures → backend → storage, scope → tensor (`apply`) → operations → backends/reference.
+ */
+export { backendNames, defaultBackend, openBackend, setDefaultBackend } from "./backend.ts";
+export type { Backend, KernelName, MemoryStatistics, View } from "./backend.ts";
+export { bytesPerElement, dtypeOf, isFloat, machineEpsilon, requireFloat, typedArray } from "./dtype.ts";
+export type { DType, FloatArray, FloatDType, TypedArray } from "./dtype.ts";
+export * from "./errors.ts";
+export * from "./operations.ts";
+export type * from "./primitives.ts";
+export { normalQuantile, philoxBlock } from "./philox.ts";
+export { Generator, type GeneratorState, type RandomOptions } from "./random.ts";
+export { isWatched, tellRecorders, untracked, withRecorder, type AppliedCall, type Recorder } from "./recorder.ts";
+export { requireSynchronous, tidy, unscoped } from "./scope.ts";
+export { formatShape, sameShape, sizeOf, stretchedAxes, windowOutput } from "./shape.ts";
+export type { Padding, Shape, WindowGeometry } from "./shape.ts";
+export { signatures, worksInPlace, type Meta, type Signature } from "./signatures.ts";
+export { apply, Tensor } from "./tensor.ts";
+export type { ApplyOptions, NestedArray, ReductionOptions, TensorOptions } from "./tensor.ts";
+export { Variable } from "./variable.ts";

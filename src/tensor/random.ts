@@ -1,0 +1,97 @@
+import type { Backend } from "./backend.ts";
+import { UsageError } from "./errors.ts";
+import { philoxBlock } from "./philox.ts";
+import { sizeOf, type Shape } from "./shape.ts";
+import { apply, type Tensor } from "./tensor.ts";
+import type { FloatDType } from "./dtype.ts";
+
+export interface RandomOptions {
+  /** Default `float32`. */
+  readonly dtype?: FloatDType;
+  readonly backend?: Backend;
+}
+
+/** What a checkpoint needs to go on with a stream. */
+export interface GeneratorState {
+  readonly key: readonly [number, number];
+  readonly offset: number;
+}
+
+/**
+ * A stream of random numbers with an explicit seed: the same numbers on every backend and for any number of threads. Each
+ * call takes the next blocks of the stream; `fork(name)` gives an independent stream that depends only on seed and name.
+ */
+export class Generator {
+  readonly #key: readonly [number, number];
+  #offset = 0;
+
+  /** @param seed a whole number of at least 0, below 2⁵³. */
+  constructor(seed: number, key?: readonly [number, number]) {
+    if (!Number.isSafeInteger(seed) || seed < 0) throw new UsageError(`Generator: the seed must be a whole number of at least 0 but is ${seed}`);
+    this.#key = key ?? [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
+  }
+
+  /** A generator that differs at each call: for experiments that need not be repeated. */
+  static fromEntropy(): Generator {
+    const [low, high] = globalThis.crypto.getRandomValues(new Uint32Array(2));
+    return new Generator(0, [low as number, high as number]);
+  }
+
+  /** Uniform on [0, 1), in steps of 2⁻²⁴ (float32) or 2⁻⁵³ (float64). */
+  uniform(shape: Shape, { dtype = "float32", backend }: RandomOptions = {}): Tensor {
+    const params = { shape, dtype, key: this.#key, offset: this.#take(sizeOf(shape), dtype) };
+    return apply("uniform", [], params, backend ? { backend } : {})[0];
+  }
+
+  /** Standard normal. */
+  normal(shape: Shape, { dtype = "float32", backend }: RandomOptions = {}): Tensor {
+    const params = { shape, dtype, key: this.#key, offset: this.#take(sizeOf(shape), dtype) };
+    return apply("normal", [], params, backend ? { backend } : {})[0];
+  }
+
+  /** A random order of 0 … n − 1, on the host (Fisher–Yates). */
+  permutation(n: number): Int32Array {
+    const order = Int32Array.from({ length: n }, (_, i) => i);
+    const words = new Uint32Array(4 * Math.ceil(n / 2));
+    const start = this.#take(n, "float64");
+    for (let block = 0; block < words.length / 4; block++) philoxBlock(start + block, this.#key, words, 4 * block);
+    for (let i = n - 1; i > 0; i--) {
+      // 53 random bits: the bias of scaling them to i + 1 ≤ 2³¹ places is below 2⁻²².
+      const u = ((words[2 * i] as number) * 2 ** 21 + ((words[2 * i + 1] as number) >>> 11)) * 2 ** -53;
+      const j = Math.floor(u * (i + 1));
+      const held = order[i] as number;
+      order[i] = order[j] as number;
+      order[j] = held;
+    }
+    return order;
+  }
+
+  /** An independent stream named by a string: does not advance this one. */
+  fork(name: string): Generator {
+    // The new key is a Philox block of this key at a counter made from the name (FNV-1a), far from ordinary offsets.
+    let hash = 0x811c9dc5;
+    for (const character of name) hash = Math.imul(hash ^ (character.codePointAt(0) as number), 0x01000193) >>> 0;
+    const words = new Uint32Array(4);
+    philoxBlock(2 ** 52 + hash, this.#key, words);
+    return new Generator(0, [words[0] as number, words[1] as number]);
+  }
+
+  state(): GeneratorState {
+    return { key: this.#key, offset: this.#offset };
+  }
+
+  /** @throws UsageError if the state belongs to another stream. */
+  load(state: GeneratorState): void {
+    if (state.key[0] !== this.#key[0] || state.key[1] !== this.#key[1]) {
+      throw new UsageError("Generator.load: the state belongs to a generator with another seed or name");
+    }
+    this.#offset = state.offset;
+  }
+
+  /** Reserves the blocks for `size` elements: four float32 or two float64 a block. */
+  #take(size: number, dtype: FloatDType): number {
+    const start = this.#offset;
+    this.#offset += Math.ceil(size / (dtype === "float32" ? 4 : 2));
+    return start;
+  }
+}

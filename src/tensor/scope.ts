@@ -1,0 +1,85 @@
+import { UsageError } from "./errors.ts";
+
+/** Something that holds memory until it is disposed. A `Tensor` is one; a scope needs to know no more of it. */
+export abstract class Handle {
+  abstract dispose(): void;
+  /** Called when no scope owns the handle any more. */
+  protected abstract leaveScopes(): void;
+  abstract readonly isDisposed: boolean;
+
+  /** @internal */
+  static leave(handle: Handle): void {
+    handle.leaveScopes();
+  }
+}
+
+/** One list of owned handles for each open `tidy`, innermost last. */
+const scopes: Handle[][] = [];
+
+/** Gives a new handle to the innermost open scope, or to nobody. @internal */
+export function own(handle: Handle): void {
+  const scope = scopes.at(-1);
+  if (scope) scope.push(handle);
+  else Handle.leave(handle);
+}
+
+/**
+ * Runs `f` and disposes every handle made inside, except those in what it returns (a tensor, or arrays, maps and plain
+ * objects of them), which pass to the scope around it. Handles made elsewhere, variables and tapes are not touched.
+ *
+ * @throws UsageError if `f` returns a Promise: nothing may be awaited while a scope is open.
+ */
+export function tidy<Result>(f: () => Result): Result {
+  const scope: Handle[] = [];
+  scopes.push(scope);
+  let kept: Set<Handle>;
+  let result: Result;
+  try {
+    result = f();
+    if (isThenable(result)) {
+      throw new UsageError("tidy: the function returned a Promise; tidy is synchronous, so own tensors with `using` or dispose() there");
+    }
+    kept = handlesIn(result);
+  } catch (error) {
+    for (const handle of scope) handle.dispose();
+    throw error;
+  } finally {
+    scopes.pop();
+  }
+  for (const handle of scope) {
+    if (!kept.has(handle)) handle.dispose();
+    else if (!handle.isDisposed) own(handle);
+  }
+  return result;
+}
+
+/** Runs `f` outside of all scopes: what it makes is owned by nobody and must be disposed by whoever asked. @internal */
+export function unscoped<Result>(f: () => Result): Result {
+  const hidden = scopes.splice(0);
+  try {
+    return f();
+  } finally {
+    scopes.push(...hidden);
+  }
+}
+
+/** @throws UsageError for a Promise. */
+export function requireSynchronous(operation: string, result: unknown): void {
+  if (isThenable(result)) {
+    throw new UsageError(`${operation}: the function returned a Promise but must be synchronous; await the data before, not inside`);
+  }
+}
+
+function isThenable(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
+}
+
+function handlesIn(value: unknown, found = new Set<Handle>()): Set<Handle> {
+  if (value instanceof Handle) found.add(value);
+  else if (Array.isArray(value) || value instanceof Set) for (const item of value) handlesIn(item, found);
+  else if (value instanceof Map) for (const item of value.values()) handlesIn(item, found);
+  else if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype) {
+    for (const item of Object.values(value)) handlesIn(item, found);
+  }
+  return found;
+}
