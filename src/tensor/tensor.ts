@@ -164,7 +164,7 @@ export class Tensor extends Handle {
   async toNdarray(): Promise<NdArray<TypedArray>> {
     return ndarray(await this.data(), [...this.shape]);
   }
-  toString(): string {
+  override toString(): string {
     return `Tensor(${this.dtype} ${formatShape(this.shape)}${this.isDisposed ? ", disposed" : ""})`;
   }
   [Symbol.for("nodejs.util.inspect.custom")](): string {

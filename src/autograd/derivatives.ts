@@ -1,0 +1,81 @@
+import { DTypeError, formatShape, isFloat, ShapeError, tidy, Tensor, UsageError, type Variable } from "../tensor/index.ts";
+import { frozen } from "./state.ts";
+import { record, type Observer } from "./tape.ts";
+
+export interface ValueAndGradOptions {
+  readonly observe?: Observer | undefined;
+}
+
+/**
+ * The value of a scalar function and its gradient with respect to variables or tensors; zeros where it does not depend on one.
+ *
+ * @throws ShapeError if `f` does not return a scalar (shape [] or one element).
+ */
+export function valueAndGrad(
+  f: () => Tensor,
+  params: readonly (Variable | Tensor)[],
+  { observe }: ValueAndGradOptions = {},
+): { value: Tensor; gradients: Tensor[] } {
+  return tidy(() => {
+    using recording = record(f, params);
+    const { value } = recording;
+    requireScalar("valueAndGrad", value);
+    const gradients = recording.reverse([[value, onesLike(value)]], { observe });
+    return { value, gradients: gradients.map((gradient, i) => gradient ?? zerosLike(params[i] as Variable | Tensor)) };
+  });
+}
+
+/**
+ * Vector-Jacobian product: for outputs y = f(x) and vectors v of their shapes, the gradients Σ vᵀ ∂y/∂x. `f` gets the inputs.
+ */
+export function vjp(
+  f: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
+  inputs: readonly Tensor[],
+  vectors: readonly Tensor[],
+): { outputs: Tensor[]; gradients: Tensor[] } {
+  return tidy(() => {
+    // A tensor given twice needs an identity for each place; a reshape is free, and outer tapes see through it.
+    const places = inputs.map((input, i) => (inputs.indexOf(input) < i ? input.reshape(input.shape) : input));
+    using recording = record(() => {
+      const result = f(...places);
+      return result instanceof Tensor ? [result] : [...result];
+    }, places);
+    const outputs = recording.value;
+    if (outputs.length !== vectors.length) throw new UsageError(`vjp: the function has ${outputs.length} outputs but ${vectors.length} vectors were given`);
+    const gradients = recording.reverse(outputs.map((output, i) => [output, vectors[i] as Tensor] as const));
+    return { outputs, gradients: gradients.map((gradient, i) => gradient ?? zerosLike(inputs[i] as Tensor)) };
+  });
+}
+
+/**
+ * Hessian-vector product of a scalar function: H v with H the second derivatives with respect to `params`, one vector a
+ * parameter. Reverse over reverse (Pearlmutter 1994): the gradient of ⟨∇f, v⟩. State updates inside `f` are frozen.
+ */
+export function hvp(f: () => Tensor, params: readonly (Variable | Tensor)[], vectors: readonly Tensor[]): Tensor[] {
+  if (params.length !== vectors.length) throw new UsageError(`hvp: ${params.length} parameters but ${vectors.length} vectors were given`);
+  return frozen(
+    () =>
+      valueAndGrad(() => {
+        const { gradients } = valueAndGrad(f, params);
+        const terms = gradients.map((gradient, i) => gradient.multiply(vectors[i] as Tensor).sum());
+        return terms.reduce((total, term) => total.add(term));
+      }, params).gradients,
+  );
+}
+
+export function requireScalar(operation: string, value: unknown): asserts value is Tensor {
+  if (!(value instanceof Tensor)) throw new UsageError(`${operation}: the function must return a tensor, the loss, but returned ${typeof value}`);
+  if (value.size !== 1) {
+    throw new ShapeError(`${operation}: the function must return a single number but returned ${formatShape(value.shape)}; use mean() or sum()`);
+  }
+  if (!isFloat(value.dtype)) throw new DTypeError(`${operation}: the function must return a floating tensor but returned ${value.dtype}`);
+}
+
+export function onesLike({ shape, dtype, backend }: Tensor): Tensor {
+  return Tensor.ones(shape, { dtype, backend });
+}
+
+function zerosLike(like: Variable | Tensor): Tensor {
+  const { shape, dtype, backend } = like instanceof Tensor ? like : like.value;
+  return Tensor.zeros(shape, { dtype, backend });
+}
