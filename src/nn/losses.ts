@@ -1,0 +1,25 @@
+import { softmaxCrossEntropy, squaredError, tidy, type LabelSmoothing, type Tensor } from "../tensor/index.ts";
+
+export interface LossOptions {
+  /** Over samples (and, for the squared error, elements). Default `mean`. */
+  readonly reduction?: "mean" | "sum";
+}
+
+/**
+ * Cross-entropy of logits [n, classes] against int32 labels [n], as one number.
+ * @throws DataError for a label out of range, naming the sample.
+ */
+export function crossEntropy(logits: Tensor, labels: Tensor, options: LossOptions & Partial<LabelSmoothing> = {}): Tensor {
+  return tidy(() => {
+    const losses = softmaxCrossEntropy(logits, labels, options);
+    return options.reduction === "sum" ? losses.sum() : losses.mean();
+  });
+}
+
+/** Mean (over all elements, as PyTorch) or sum of (prediction − target)², as one number. */
+export function meanSquaredError(prediction: Tensor, target: Tensor, { reduction = "mean" }: LossOptions = {}): Tensor {
+  return tidy(() => {
+    const total = squaredError(prediction, target).sum();
+    return reduction === "sum" ? total : total.multiply(1 / prediction.size);
+  });
+}

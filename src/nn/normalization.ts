@@ -1,0 +1,79 @@
+import { updateState } from "../autograd/index.ts";
+import { batchNorm, formatShape, ShapeError, Tensor, tidy, type Variable } from "../tensor/index.ts";
+import { constantInit } from "./init.ts";
+import { buffer, Module, parameter, type LayerOptions, type Parameter } from "./module.ts";
+
+export interface BatchNormOptions extends LayerOptions {
+  /** ε in (var + ε)^(−1/2). Default 1e-5. */
+  readonly epsilon?: number;
+  /** Weight of the newest batch in the running statistics. Default 0.1. */
+  readonly momentum?: number;
+}
+
+/**
+ * Batch normalisation over all axes but the channels (Ioffe and Szegedy 2015, arXiv 1502.03167). Training uses the batch's
+ * statistics (biased variance) and moves the running ones (unbiased variance, as PyTorch); evaluation uses the running ones.
+ */
+abstract class BatchNorm extends Module {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly runningMean: Variable;
+  readonly runningVariance: Variable;
+  readonly epsilon: number;
+  readonly momentum: number;
+
+  constructor(channels: number, options: BatchNormOptions = {}) {
+    super();
+    this.epsilon = options.epsilon ?? 1e-5;
+    this.momentum = options.momentum ?? 0.1;
+    this.weight = parameter("weight", () => constantInit(1)([channels], options));
+    this.bias = parameter("bias", () => constantInit(0)([channels], options));
+    this.runningMean = buffer("runningMean", () => constantInit(0)([channels], options));
+    this.runningVariance = buffer("runningVariance", () => constantInit(1)([channels], options));
+  }
+
+  protected compute(input: Tensor): Tensor {
+    if (!this.training) {
+      const rstd = this.runningVariance.value.add(this.epsilon).sqrt().reciprocal();
+      const scale = this.weight.value.multiply(rstd);
+      return input.multiply(scale).add(this.bias.value.subtract(this.runningMean.value.multiply(scale)));
+    }
+    const count = input.size / (input.shape.at(-1) as number);
+    if (count === 1) {
+      throw new ShapeError(`BatchNorm: training needs more than one value a channel but the input is ${formatShape(input.shape)}; use a larger batch or eval()`);
+    }
+    const { y, mean, rstd } = batchNorm(input, this.weight.value, this.bias.value, this.epsilon);
+    updateState(() => {
+      tidy(() => {
+        const variance = rstd.square().reciprocal().subtract(this.epsilon);
+        this.#move(this.runningMean, mean);
+        this.#move(this.runningVariance, variance.multiply(count / (count - 1)));
+      });
+    });
+    return y;
+  }
+
+  #move(running: Variable, observed: Tensor): void {
+    running.assign(running.value.multiply(1 - this.momentum).add(observed.multiply(this.momentum)));
+  }
+}
+
+/** Batch normalisation of features [n, channels] or sequences [n, length, channels]. */
+export class BatchNorm1d extends BatchNorm {
+  protected override compute(input: Tensor): Tensor {
+    if (input.rank !== 2 && input.rank !== 3) {
+      throw new ShapeError(`BatchNorm1d: expects [n, channels] or [n, length, channels] but the input is ${formatShape(input.shape)}`);
+    }
+    return super.compute(input);
+  }
+}
+
+/** Batch normalisation of images [n, height, width, channels]. */
+export class BatchNorm2d extends BatchNorm {
+  protected override compute(input: Tensor): Tensor {
+    if (input.rank !== 4) {
+      throw new ShapeError(`BatchNorm2d: expects [n, height, width, channels] but the input is ${formatShape(input.shape)}`);
+    }
+    return super.compute(input);
+  }
+}
