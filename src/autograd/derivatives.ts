@@ -35,7 +35,7 @@ export function vjp(
 ): { outputs: Tensor[]; gradients: Tensor[] } {
   return tidy(() => {
     // A tensor given twice needs an identity for each place; a reshape is free, and outer tapes see through it.
-    const places = inputs.map((input, i) => (inputs.indexOf(input) < i ? input.reshape(input.shape) : input));
+    const places = inputs.map((input, i) => (inputs.findIndex(({ id }) => id === input.id) < i ? input.reshape(input.shape) : input));
     using recording = record(() => {
       const result = f(...places);
       return result instanceof Tensor ? [result] : [...result];

@@ -59,7 +59,7 @@ async function compare(
   vectors: readonly Tensor[],
   { step = 1e-5, tolerance = 1e-6 }: GradcheckOptions,
 ): Promise<number> {
-  const gradients = frozen(() => vjp(f, inputs, vectors).gradients);
+  const gradients = tidy(() => frozen(() => vjp(f, inputs, vectors).gradients));
   const project = async (at: readonly Tensor[]): Promise<number> => {
     const total = tidy(() =>
       frozen(() => asList(f(...at)))
@@ -74,10 +74,12 @@ async function compare(
   };
 
   const analytic: number[][] = [];
+  for (const gradient of gradients) {
+    analytic.push([...(await gradient.data())]);
+    gradient.dispose();
+  }
   const numeric: number[][] = [];
   for (const [which, input] of inputs.entries()) {
-    analytic.push([...(await (gradients[which] as Tensor).data())]);
-    gradients[which]?.dispose();
     const data = await input.data();
     const differences: number[] = [];
     for (let i = 0; i < data.length; i++) {

@@ -38,6 +38,8 @@ export interface ReverseOptions {
   readonly observe?: Observer | undefined;
   /** Keep the recording for another reverse pass. Default false: every value is released as soon as it has been used. */
   readonly again?: boolean;
+  /** Compute no gradients of the watched values themselves, only what observers see on the way. Default false. */
+  readonly observeOnly?: boolean;
 }
 
 /** A recorded value: its shape always, its numbers only if the rule asked for them. */
@@ -148,7 +150,7 @@ export class Recording<Result> {
       this.#released = options.again !== true;
       for (let i = this.#nodes.length - 1; i >= 0; i--) {
         const node = this.#nodes[i] as Node;
-        this.#reverseNode(node, gradients, options.observe);
+        this.#reverseNode(node, gradients, options);
         if (this.#released) {
           release(node);
           this.#nodes.length = i;
@@ -161,13 +163,15 @@ export class Recording<Result> {
     }
   }
 
-  #reverseNode(node: Node, gradients: Gradients, observe: Observer | undefined): void {
+  #reverseNode(node: Node, gradients: Gradients, { observe, observeOnly = false }: ReverseOptions): void {
     const own = node.outputs.map((output) => gradients.take(output.id));
     if (own.every((gradient) => gradient === null)) return;
     tidy(() => {
       if (observe) untracked(() => { observe(node, own); }); // prettier-ignore
       gradientThunks(node, own).forEach((thunk, i) => {
-        if (thunk && node.needed[i]) gradients.add((node.inputs[i] as Slot).id, thunk());
+        const { id } = node.inputs[i] as Slot;
+        const wanted = node.needed[i] && !(observeOnly && this.#watched.some((tensor) => tensor.id === id));
+        if (thunk && wanted) gradients.add(id, thunk());
       });
     });
     for (const gradient of own) gradient?.dispose();
@@ -195,8 +199,8 @@ class Gradients {
   add(id: number, gradient: Tensor): void {
     const before = this.#held.get(id);
     // Donation writes the sum over the earlier part unless someone else (an outer tape) holds it.
-    const total = before ? apply("add", [before, gradient], {}, { donate: [0] })[0] : gradient;
-    this.#held.set(id, total.hold());
+    const total = before ? tidy(() => apply("add", [before, gradient], {}, { donate: [0] })[0].hold()) : gradient.hold();
+    this.#held.set(id, total);
   }
 
   /** Gives up the gradient of a value; the caller disposes it. */
@@ -252,7 +256,12 @@ function definitionThunks(node: Node, gradients: readonly (Tensor | null)[]): re
 export function record<Result>(f: () => Result, watched: readonly (Tensor | Variable)[]): Recording<Result> {
   const tensors = watched.map((w) => (w instanceof Variable ? w.value : w));
   const tape = new Tape(tensors);
-  const value = withRecorder(tape, () => tidy(f));
-  requireSynchronous("record", value);
-  return new Recording(value, tensors, tape.nodes);
+  try {
+    const value = withRecorder(tape, () => tidy(f));
+    requireSynchronous("record", value);
+    return new Recording(value, tensors, tape.nodes);
+  } catch (error) {
+    tape.nodes.forEach(release);
+    throw error;
+  }
 }

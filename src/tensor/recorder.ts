@@ -34,6 +34,11 @@ export function untracked<Result>(f: () => Result): Result {
   return withRecorder(null, f);
 }
 
+/** Whether anybody would be told of a call made now, and may keep the values of its inputs. @internal */
+export function isRecording(): boolean {
+  return Boolean(stack.at(-1));
+}
+
 /** @internal */
 export function tellRecorders(call: AppliedCall): void {
   for (let i = stack.length - 1; i >= 0; i--) {

@@ -121,6 +121,7 @@ export interface WindowGeometry {
 
 /** Output extent `[height, width]` of a window moving over `[height, width]`. */
 export function windowOutput(operation: string, size: readonly [number, number], geometry: WindowGeometry): [number, number] {
+  checkShape(operation, size);
   const { kernel, stride, padding, dilation } = geometry;
   const positive = [...kernel, ...stride, ...dilation];
   const pads = [padding.top, padding.bottom, padding.left, padding.right];

@@ -70,7 +70,13 @@ const comparison =
     return [meta(broadcastShapes(name, a.shape, b.shape), "int32")];
   };
 
+function checkAxes(operation: string, x: Meta, axes: readonly number[]): void {
+  const fits = (axis: number, i: number): boolean => Number.isInteger(axis) && axis >= 0 && axis < x.shape.length && axis > (axes[i - 1] ?? -1);
+  if (!axes.every(fits)) throw new ShapeError(`${operation}: axes [${axes.join(", ")}] must be sorted, distinct axes of ${formatShape(x.shape)}`);
+}
+
 function reduction(name: "sum" | "max", x: Meta, params: ReductionParams): [Meta] {
+  checkAxes(name, x, params.axes);
   if (name === "max" && params.axes.some((axis) => x.shape[axis] === 0)) {
     throw new ShapeError(`max: an axis of extent 0 in ${formatShape(x.shape)} has no largest element`);
   }
@@ -103,11 +109,15 @@ function pooledShape(operation: string, x: Meta, geometry: WindowGeometry): Shap
   return [n, ...windowOutput(operation, [height, width], geometry), channels];
 }
 
-/** A window that lies wholly in the padding has no element to pool. */
-function checkPoolPadding(operation: string, { kernel, dilation, padding }: WindowGeometry): void {
+/** A window that lies wholly in the padding, or around the image with a hole of dilation on it, has no element to pool. */
+function checkPoolPadding(operation: string, [, height, width]: Shape, { kernel, dilation, padding }: WindowGeometry): void {
   const reach = [dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1] as const;
-  if (Math.max(padding.top, padding.bottom) >= reach[0] || Math.max(padding.left, padding.right) >= reach[1]) {
+  const pads = [Math.max(padding.top, padding.bottom), Math.max(padding.left, padding.right)] as const;
+  if (pads[0] >= reach[0] || pads[1] >= reach[1]) {
     throw new ShapeError(`${operation}: padding must be smaller than the window of ${reach[0]} × ${reach[1]}, else a window is empty`);
+  }
+  if ((pads[0] > 0 && (height as number) < dilation[0]) || (pads[1] > 0 && (width as number) < dilation[1])) {
+    throw new ShapeError(`${operation}: a padded image of ${height} × ${width} is smaller than the dilation ${dilation.join(" × ")}, so a window may be empty`);
   }
 }
 
@@ -160,6 +170,7 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
     return [meta(axes.map((axis) => x.shape[axis] as number), x.dtype)];
   },
   broadcastTo: ([x], { shape }) => {
+    checkShape("broadcastTo", shape);
     if (!sameShape(broadcastShapes("broadcastTo", x.shape, shape), shape)) {
       throw new ShapeError(`broadcastTo: ${formatShape(x.shape)} does not stretch to ${formatShape(shape)}`);
     }
@@ -168,11 +179,13 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   slice: ([x], { start, size, step }) => {
     const fits = x.shape.every((extent, axis) => {
       const [a, n, s] = [start[axis] ?? -1, size[axis] ?? -1, step[axis] ?? 0];
-      return a >= 0 && n >= 0 && s >= 1 && (n === 0 ? a <= extent : a + (n - 1) * s < extent);
+      if (![a, n, s].every(Number.isInteger) || a < 0 || n < 0 || s < 1) return false;
+      return n === 0 ? a <= extent : a + (n - 1) * s < extent;
     });
     if (!fits || [start, size, step].some((list) => list.length !== x.shape.length)) {
       throw new ShapeError(
-        `slice: start [${start.join(", ")}], size [${size.join(", ")}], step [${step.join(", ")}] reach outside of ${formatShape(x.shape)}`,
+        `slice: start [${start.join(", ")}], size [${size.join(", ")}], step [${step.join(", ")}] must be whole numbers, ` +
+          `one for each axis, that stay inside of ${formatShape(x.shape)}`,
       );
     }
     return [meta(size, x.dtype)];
@@ -191,6 +204,7 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   concat: (inputs, { axis }) => {
     const [first] = inputs;
     if (first === undefined) throw new ShapeError("concat: needs at least one tensor");
+    checkAxes("concat", first, [axis]);
     const dtype = sameDType("concat", ...inputs);
     for (const x of inputs) {
       if (x.shape.length !== first.shape.length || x.shape.some((extent, i) => i !== axis && extent !== first.shape[i])) {
@@ -207,6 +221,7 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
     return [meta([indices.shape[0] as number, ...x.shape.slice(1)], x.dtype)];
   },
   scatterAdd: ([x, indices], { rows }) => {
+    checkShape("scatterAdd", [rows]);
     requireInt("scatterAdd", "indices", indices);
     if (x.shape.length < 1 || !sameShape(indices.shape, [x.shape[0] as number])) {
       throw new ShapeError(`scatterAdd: ${formatShape(x.shape)} needs one index a row but indices are ${formatShape(indices.shape)}`);
@@ -252,6 +267,7 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   sum: ([x], params) => reduction("sum", x, params),
   max: ([x], params) => reduction("max", x, params),
   argmax: ([x], { axis }) => {
+    checkAxes("argmax", x, [axis]);
     if (x.shape[axis] === 0) throw new ShapeError(`argmax: axis ${axis} of ${formatShape(x.shape)} is empty`);
     return [meta(reducedShape(x.shape, [axis], false), "int32")];
   },
@@ -338,10 +354,11 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
 
   maxPool2d: ([x], params) => {
     const shape = pooledShape("maxPool2d", x, params);
-    checkPoolPadding("maxPool2d", params);
+    checkPoolPadding("maxPool2d", x.shape, params);
     return [meta(shape, floats("maxPool2d", x)), meta(shape, "int32")];
   },
   maxPool2dScatter: ([y, indices], { inputSize }) => {
+    checkShape("maxPool2dScatter", inputSize);
     const [n, , , channels] = image("maxPool2dScatter", y);
     requireInt("maxPool2dScatter", "indices", indices);
     equalShapes("maxPool2dScatter", "the input", y.shape, "the index tensor", indices.shape);
@@ -356,7 +373,7 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   },
   averagePool2d: ([x], params) => {
     const shape = pooledShape("averagePool2d", x, params);
-    checkPoolPadding("averagePool2d", params);
+    checkPoolPadding("averagePool2d", x.shape, params);
     return [meta(shape, floats("averagePool2d", x))];
   },
   averagePool2dGradient: ([gradient], params) => {
@@ -406,7 +423,7 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   },
 };
 
-/** Primitives whose kernel may write its result over input 0: every output element depends on the input element at its place. */
+/** Primitives whose kernel may write its result over an input of its shape: each output element depends on the element at its place. */
 export const worksInPlace: ReadonlySet<PrimitiveName> = new Set<PrimitiveName>([
   "negative", "abs", "sign", "reciprocal", "sqrt", "exp", "log", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "relu",
   "reluGradient", "add", "subtract", "multiply", "divide", "maximum", "minimum", "power",

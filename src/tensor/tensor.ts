@@ -3,7 +3,7 @@ import { defaultBackend, type Backend } from "./backend.ts";
 import { dtypeOf, typedArray, type DType, type TypedArray } from "./dtype.ts";
 import { BackendError, DTypeError, ShapeError, UsageError } from "./errors.ts";
 import type { Inputs, Outputs, Params, PrimitiveName } from "./primitives.ts";
-import { tellRecorders } from "./recorder.ts";
+import { isRecording, tellRecorders } from "./recorder.ts";
 import { Handle, own, tidy } from "./scope.ts";
 import { checkShape, formatShape, normalizeAxes, normalizeAxis, sameShape, sizeOf, type Shape } from "./shape.ts";
 import { signatures, worksInPlace, type Meta } from "./signatures.ts";
@@ -384,10 +384,13 @@ export function apply<K extends PrimitiveName>(
   return outputs as unknown as Outputs<K, Tensor>;
 }
 
-/** The storage that an output may take over: of `reshape`'s input always, else of a donated input that nobody else holds. */
+/**
+ * The storage that an output may take over: of `reshape`'s input always, else of a donated input that nobody else holds. A
+ * recorder takes its handles after the kernel has run, so while one listens nothing is written over.
+ */
 function reusable(name: PrimitiveName, operands: readonly Tensor[], donated: readonly number[], result: Meta): Storage | undefined {
   if (name === "reshape") return operands[0]?.storage;
-  if (!worksInPlace.has(name)) return undefined;
+  if (!worksInPlace.has(name) || isRecording()) return undefined;
   const position = donated.find((p) => {
     const operand = operands[p];
     return operand && operand.storage.references === 1 && operand.dtype === result.dtype && sameShape(operand.shape, result.shape);

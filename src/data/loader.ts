@@ -1,0 +1,138 @@
+import { defaultBackend, type Backend } from "../tensor/backend.ts";
+import { typedArray, type FloatArray, type FloatDType } from "../tensor/dtype.ts";
+import { DataError, UsageError } from "../tensor/errors.ts";
+import { Generator } from "../tensor/random.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import type { ImageDataset } from "./dataset.ts";
+import { normalizationTable, type Normalization } from "./normalize.ts";
+
+export interface DataLoaderOptions {
+  /** Images a batch, from 1 to the size of the data set. */
+  readonly batchSize: number;
+  /** A new order every epoch; otherwise the order of the data set. Default false. */
+  readonly shuffle?: boolean;
+  /** What the orders depend on, besides the epoch. A generator is forked, never advanced. Default 0. */
+  readonly seed?: number | Generator;
+  /** Leave out a last batch that is not full. Default false. */
+  readonly dropLast?: boolean;
+  /** Mean and std of each channel; see `channelStatistics`. Default mean 0 and std 1: pixels in 0..1. */
+  readonly normalize?: Normalization;
+  /** Number type of the images. Default `float32`. */
+  readonly dtype?: FloatDType;
+  /** Where the batches live. Default: `defaultBackend()` at the time of each batch. */
+  readonly backend?: Backend;
+}
+
+/** Valid until the next batch is asked for; `keep()` what must live longer. */
+export interface Batch {
+  /** [size, height, width, channels], normalised. */
+  readonly images: Tensor;
+  /** [size] int32. */
+  readonly labels: Tensor;
+  readonly size: number;
+}
+
+/**
+ * Gives a data set out in batches of tensors.
+ *
+ * The order of epoch e is a function of (seed, e) alone, so a run that resumes at epoch e sees what it would have seen.
+ */
+export class DataLoader {
+  readonly dataset: ImageDataset;
+  readonly batchSize: number;
+  /** Batches an epoch. */
+  readonly batches: number;
+  readonly #shuffle: boolean;
+  readonly #generator: Generator;
+  readonly #dtype: FloatDType;
+  readonly #table: FloatArray;
+  readonly #backend: Backend | undefined;
+
+  /** @throws DataError if the batch size is not a whole number from 1 to the size of the data set, or `normalize` does not fit. */
+  constructor(dataset: ImageDataset, options: DataLoaderOptions) {
+    const { batchSize, shuffle = false, seed = 0, dropLast = false, dtype = "float32" } = options;
+    const { channels, length } = dataset;
+    if (!Number.isSafeInteger(batchSize) || batchSize < 1 || batchSize > length) {
+      throw new DataError(
+        `DataLoader: batchSize is ${batchSize} but "${dataset.name}" has ${length} images; use a whole number from 1 to ${length}`,
+      );
+    }
+    const plain = { mean: new Array<number>(channels).fill(0), std: new Array<number>(channels).fill(1) };
+    this.dataset = dataset;
+    this.batchSize = batchSize;
+    this.batches = dropLast ? Math.floor(length / batchSize) : Math.ceil(length / batchSize);
+    this.#shuffle = shuffle;
+    this.#generator = typeof seed === "number" ? new Generator(seed) : seed;
+    this.#dtype = dtype;
+    this.#table = normalizationTable("DataLoader", options.normalize ?? plain, channels, dtype);
+    this.#backend = options.backend;
+  }
+
+  /**
+   * The batches of one epoch, counted from 0. A batch's tensors are disposed when the next one is asked for and when the loop
+   * is left, also by `break` or an error. No `tidy` of the caller owns them. Between batches the event loop gets a turn.
+   *
+   * @throws UsageError unless `epoch` is a whole number of at least 0.
+   */
+  async *epoch(epoch: number): AsyncGenerator<Batch, void, undefined> {
+    const order = this.order(epoch);
+    for (let k = 0; k < this.batches; k++) {
+      await eventLoopTurn();
+      const batch = this.#batch(order.subarray(k * this.batchSize, (k + 1) * this.batchSize));
+      try {
+        yield batch;
+      } finally {
+        batch.images.dispose();
+        batch.labels.dispose();
+      }
+    }
+  }
+
+  /**
+   * Positions in the data set in the order in which `epoch` gives them out (those that `dropLast` leaves out are at the end).
+   *
+   * @throws UsageError unless `epoch` is a whole number of at least 0.
+   */
+  order(epoch: number): Int32Array {
+    if (!Number.isSafeInteger(epoch) || epoch < 0) {
+      throw new UsageError(`DataLoader: epochs are whole numbers counted from 0 but got ${epoch}`);
+    }
+    const { length } = this.dataset;
+    return this.#shuffle ? this.#generator.fork(`epoch ${epoch}`).permutation(length) : Int32Array.from({ length }, (_, i) => i);
+  }
+
+  #batch(indices: Int32Array): Batch {
+    const { height, width, channels, pixels, labels } = this.dataset;
+    const table = this.#table;
+    const imageSize = height * width * channels;
+    const size = indices.length;
+    const images = typedArray(this.#dtype, size * imageSize);
+    const picked = new Int32Array(size);
+    for (let n = 0, to = 0; n < size; n++) {
+      const index = indices[n] as number;
+      picked[n] = labels[index] as number;
+      const end = (index + 1) * imageSize;
+      for (let from = index * imageSize; from < end;) {
+        for (let channel = 0; channel < channels; channel++) images[to++] = table[256 * channel + (pixels[from++] as number)] as number;
+      }
+    }
+    const backend = this.#backend ?? defaultBackend();
+    // No scope is open after an await, so nobody but the loop in `epoch` owns these.
+    return {
+      images: Tensor.from(images, { shape: [size, height, width, channels], backend }),
+      labels: Tensor.from(picked, { backend }),
+      size,
+    };
+  }
+}
+
+/**
+ * Lets timers, signals and drawing happen. A CPU backend never waits for anything, so without this an epoch would be one long
+ * task: no Ctrl-C, no progress bar, a frozen page.
+ */
+function eventLoopTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === "function") setImmediate(resolve);
+    else setTimeout(resolve, 0);
+  });
+}

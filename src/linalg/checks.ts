@@ -1,0 +1,86 @@
+import { requireFloat, type FloatDType, type TypedArray } from "../tensor/dtype.ts";
+import { BackendError, DTypeError, NumericalError, ShapeError } from "../tensor/errors.ts";
+import { formatShape, stridesOf, type Shape } from "../tensor/shape.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/** The extents of a matrix. @throws ShapeError unless `a` has rank 2. */
+export function requireMatrix(operation: string, a: Tensor): [rows: number, columns: number] {
+  const [rows, columns, ...more] = a.shape;
+  if (rows === undefined || columns === undefined || more.length > 0) {
+    throw new ShapeError(`${operation}: needs a matrix (rank 2) but the shape is ${formatShape(a.shape)}`);
+  }
+  return [rows, columns];
+}
+
+/** The extent of a square matrix. @throws ShapeError unless `a` is one. */
+export function requireSquare(operation: string, a: Tensor): number {
+  const [rows, columns] = requireMatrix(operation, a);
+  if (rows !== columns) throw new ShapeError(`${operation}: needs a square matrix but the shape is ${formatShape(a.shape)}`);
+  return rows;
+}
+
+/** The common type of two operands. @throws DTypeError if they differ or are not floating, BackendError on two devices. */
+export function requirePartners(operation: string, a: Tensor, b: Tensor): FloatDType {
+  const dtype = requireFloat(operation, a.dtype);
+  if (requireFloat(operation, b.dtype) !== dtype) {
+    throw new DTypeError(`${operation}: operands are ${a.dtype} and ${b.dtype}; cast one, there is no implicit promotion`);
+  }
+  if (a.backend !== b.backend) {
+    throw new BackendError(`${operation}: operands live on "${a.backend.name}" and "${b.backend.name}"; move one with to(…)`);
+  }
+  return dtype;
+}
+
+/** The first NaN or infinity, as `entry [i, j] of the [m, n]` for a message, with its place; undefined if there is none. */
+export function findNonFinite(data: TypedArray, shape: Shape): { description: string; at: number } | undefined {
+  const at = data.findIndex((value) => !Number.isFinite(value));
+  if (at < 0) return undefined;
+  const position = stridesOf(shape).map((stride, axis) => Math.floor(at / stride) % shape[axis]!);
+  return { description: `entry [${position.join(", ")}] of the ${formatShape(shape)}`, at };
+}
+
+/** @throws NumericalError at the first NaN or infinity, naming its position. */
+export function requireFinite(operation: string, data: TypedArray, shape: Shape): void {
+  const found = findNonFinite(data, shape);
+  if (!found) return;
+  throw new NumericalError(`${operation}: ${found.description} input is ${data[found.at]!}; every entry must be finite`);
+}
+
+/**
+ * How far from symmetric an input may be, relative to its largest entry. A Gram matrix or a moving average of them is symmetric
+ * in mathematics, but a backend may add up entry (i, j) in another order than (j, i): each sum of k terms is off by up to k·ε.
+ * The float32 bound admits k ≈ 1000 at the worst and far longer sums in practice (errors grow like √k); the float64 one
+ * k ≈ 500 000. A matrix that is further off is a mistake by the caller, and its symmetric part would be a wrong answer.
+ */
+const symmetryTolerance: Readonly<Record<FloatDType, number>> = { float32: 1e-4, float64: 1e-10 };
+
+/**
+ * The symmetric part (A + Aᵀ)/2 of an [n, n] matrix in float64, so that the result does not depend on which triangle is read.
+ * @throws NumericalError if an entry differs from its mirror image by more than the tolerance of `dtype`.
+ */
+export function requireSymmetric(operation: string, a: Float64Array, n: number, dtype: FloatDType): Float64Array {
+  const symmetric = a.slice();
+  let largest = 0;
+  let worst = { gap: 0, i: 0, j: 0 };
+  for (let i = 0; i < n; i++) {
+    largest = Math.max(largest, Math.abs(a[i * n + i]!));
+    for (let j = 0; j < i; j++) {
+      const lower = a[i * n + j]!;
+      const upper = a[j * n + i]!;
+      largest = Math.max(largest, Math.abs(lower), Math.abs(upper));
+      if (lower === upper) continue;
+      const gap = Math.abs(lower - upper);
+      if (gap > worst.gap) worst = { gap, i, j };
+      symmetric[i * n + j] = symmetric[j * n + i] = lower / 2 + upper / 2; // the sum itself could overflow
+    }
+  }
+  if (worst.gap > symmetryTolerance[dtype] * largest) {
+    const { gap, i, j } = worst;
+    throw new NumericalError(
+      `${operation}: the matrix is not symmetric: entries [${i}, ${j}] = ${a[i * n + j]} and [${j}, ${i}] = ${a[j * n + i]} differ by ` +
+        `${gap.toExponential(2)}, more than ${symmetryTolerance[dtype]} of the largest entry ${largest} (${dtype}); ` +
+        `symmetrise it first if that is what you mean`,
+    );
+  }
+  return symmetric;
+}

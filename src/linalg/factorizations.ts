@@ -1,0 +1,101 @@
+import { ShapeError } from "../tensor/errors.ts";
+import { formatShape } from "../tensor/shape.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { requirePartners, requireSquare } from "./checks.ts";
+import { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
+import { eighHost, makeSignsDeterministic } from "./eigh.ts";
+import { destinationOf, readFloats, readSymmetric, roundTo, toTensor } from "./transfer.ts";
+
+/*
+ * Factorizations of tensors. Every one reads its operands, computes in float64 on the host, and puts the result back on the
+ * operand's device in the operand's type. The caller owns what is returned.
+ *
+ * All throw ShapeError for shapes that do not fit, DTypeError for int32 or mixed types, and NumericalError for an entry that is
+ * not finite; those that need a symmetric matrix throw NumericalError if it is not (relative to the largest entry: 1e-4 for
+ * float32, 1e-10 for float64) and work on (A + Aᵀ)/2.
+ */
+
+/**
+ * Eigendecomposition A = V diag(values) Vᵀ of a symmetric matrix [n, n].
+ *
+ * @returns `values` [n], ascending; `vectors` [n, n], column j belonging to `values[j]`, its component of largest magnitude (the
+ *   first among equals) positive.
+ * @throws NumericalError if the iteration does not converge, naming the eigenvalue and its residual.
+ * Source: Householder tridiagonalisation and implicit QL, Golub & Van Loan §8.3.
+ */
+export async function eigh(a: Tensor): Promise<{ values: Tensor; vectors: Tensor }> {
+  const destination = destinationOf("eigh", a);
+  const n = requireSquare("eigh", a);
+  const { values, vectors } = eighHost(await readSymmetric("eigh", a), n);
+  const rounded = roundTo("eigh", vectors, [n, n], destination.dtype);
+  // Rounding to float32 can make two components equal in magnitude; the sign convention holds for what is returned.
+  makeSignsDeterministic(rounded, n);
+  return {
+    values: toTensor("eigh", values, [n], destination),
+    vectors: Tensor.from(rounded, { ...destination, shape: [n, n] }),
+  };
+}
+
+/**
+ * The lower triangular L [n, n] with A = L Lᵀ, A symmetric positive definite [n, n].
+ * @throws NumericalError naming the first pivot that is not positive, and its value.
+ * Source: Golub & Van Loan §4.2.
+ */
+export async function cholesky(a: Tensor): Promise<Tensor> {
+  const destination = destinationOf("cholesky", a);
+  const n = requireSquare("cholesky", a);
+  return toTensor("cholesky", choleskyHost(await readSymmetric("cholesky", a), n), [n, n], destination);
+}
+
+/**
+ * The X with T X = B for a triangular T [n, n] and B [n] or [n, columns]; with `transpose`, TᵀX = B.
+ * @throws NumericalError for a zero on the diagonal.
+ */
+export async function solveTriangular(t: Tensor, b: Tensor, options: TriangularOptions = {}): Promise<Tensor> {
+  requirePartners("solveTriangular", t, b);
+  const destination = destinationOf("solveTriangular", t);
+  const n = requireSquare("solveTriangular", t);
+  const columns = requireRightHandSide("solveTriangular", n, b);
+  const [triangle, x] = await Promise.all([readFloats("solveTriangular", t), readFloats("solveTriangular", b)]);
+  solveTriangularHost(triangle, n, x, columns, options);
+  return toTensor("solveTriangular", x, b.shape, destination);
+}
+
+/**
+ * A⁻¹B for a symmetric positive definite A [n, n] and B [n] or [n, columns], by Cholesky factorization.
+ * @throws NumericalError naming the first pivot that is not positive.
+ */
+export async function solvePositiveDefinite(a: Tensor, b: Tensor): Promise<Tensor> {
+  const operation = "solvePositiveDefinite";
+  requirePartners(operation, a, b);
+  const destination = destinationOf(operation, a);
+  const n = requireSquare(operation, a);
+  const columns = requireRightHandSide(operation, n, b);
+  const [matrix, x] = await Promise.all([readSymmetric(operation, a), readFloats(operation, b)]);
+  solveCholeskyHost(choleskyHost(matrix, n, operation), n, x, columns);
+  return toTensor(operation, x, b.shape, destination);
+}
+
+/**
+ * A⁻¹ of a symmetric positive definite A [n, n], symmetric to the last bit. To apply an inverse once, `solvePositiveDefinite` is
+ * cheaper and more accurate.
+ * @throws NumericalError naming the first pivot that is not positive.
+ */
+export async function inversePositiveDefinite(a: Tensor): Promise<Tensor> {
+  const operation = "inversePositiveDefinite";
+  const destination = destinationOf(operation, a);
+  const n = requireSquare(operation, a);
+  const l = choleskyHost(await readSymmetric(operation, a), n, operation);
+  return toTensor(operation, inverseCholeskyHost(l, n), [n, n], destination);
+}
+
+/** Number of columns of a right-hand side: a vector has one. */
+function requireRightHandSide(operation: string, n: number, b: Tensor): number {
+  const [rows, columns = 1, ...more] = b.shape;
+  if (rows !== n || more.length > 0) {
+    throw new ShapeError(
+      `${operation}: the right-hand side must have shape [${n}] or [${n}, columns] for a [${n}, ${n}] matrix but has ${formatShape(b.shape)}`,
+    );
+  }
+  return columns;
+}

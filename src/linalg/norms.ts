@@ -1,0 +1,22 @@
+import { NumericalError } from "../tensor/errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
+import { readFloats } from "./transfer.ts";
+import { dot, largestMagnitude } from "./vectors.ts";
+
+/** √Σx², scaled so that no square leaves the range of float64. */
+export function frobeniusNormHost(x: Float64Array): number {
+  const exponent = powerOfTwoNear(largestMagnitude(x));
+  const scaled = scaleByPower(x, -exponent);
+  return Math.sqrt(dot(scaled, 0, scaled, 0, scaled.length)) * 2 ** exponent;
+}
+
+/**
+ * The Frobenius norm √Σ aᵢⱼ² of a tensor of any shape, in float64.
+ * @throws DTypeError for int32, NumericalError for an entry that is not finite or a norm beyond the range of float64.
+ */
+export async function frobeniusNorm(a: Tensor): Promise<number> {
+  const norm = frobeniusNormHost(await readFloats("frobeniusNorm", a));
+  if (norm === Infinity) throw new NumericalError("frobeniusNorm: the norm is beyond the range of float64; scale the input");
+  return norm;
+}

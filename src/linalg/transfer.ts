@@ -1,0 +1,50 @@
+import type { Backend } from "../tensor/backend.ts";
+import { requireFloat, type FloatArray, type FloatDType } from "../tensor/dtype.ts";
+import { NumericalError } from "../tensor/errors.ts";
+import type { Shape } from "../tensor/shape.ts";
+import { Tensor } from "../tensor/tensor.ts";
+import { findNonFinite, requireFinite, requireSquare, requireSymmetric } from "./checks.ts";
+
+/** Type and device of an operand, where the result goes too. Taken before the first `await`: the caller may dispose meanwhile. */
+export interface Destination {
+  readonly dtype: FloatDType;
+  readonly backend: Backend;
+}
+
+/** @throws DTypeError for a tensor that is not floating. */
+export function destinationOf(operation: string, a: Tensor): Destination {
+  return { dtype: requireFloat(operation, a.dtype), backend: a.backend };
+}
+
+/** A copy of a tensor's entries in float64, row-major. @throws DTypeError for int32, NumericalError for an entry that is not finite. */
+export async function readFloats(operation: string, a: Tensor): Promise<Float64Array> {
+  requireFloat(operation, a.dtype);
+  const data = await a.data();
+  requireFinite(operation, data, a.shape);
+  return data instanceof Float64Array ? data : Float64Array.from(data);
+}
+
+/** The same for a matrix that must be symmetric. @throws ShapeError | DTypeError | NumericalError if it is not. */
+export async function readSymmetric(operation: string, a: Tensor): Promise<Float64Array> {
+  const n = requireSquare(operation, a);
+  const dtype = requireFloat(operation, a.dtype);
+  return requireSymmetric(operation, await readFloats(operation, a), n, dtype);
+}
+
+/** Rounds a result of the host to the type of its destination. @throws NumericalError for a number beyond that type's range. */
+export function roundTo(operation: string, data: Float64Array, shape: Shape, dtype: FloatDType): FloatArray {
+  const rounded = dtype === "float64" ? data : Float32Array.from(data);
+  const found = findNonFinite(rounded, shape);
+  if (found) {
+    throw new NumericalError(
+      `${operation}: ${found.description} result is ${data[found.at]!}, beyond the range of ${dtype}; ` +
+        `scale the input, or add damping if it is nearly singular`,
+    );
+  }
+  return rounded;
+}
+
+/** A result of the host as a tensor. */
+export function toTensor(operation: string, data: Float64Array, shape: Shape, { dtype, backend }: Destination): Tensor {
+  return Tensor.from(roundTo(operation, data, shape, dtype), { dtype, backend, shape });
+}

@@ -1,0 +1,38 @@
+import type { Tensor } from "../../tensor/index.ts";
+import type { CurvatureView } from "./view.ts";
+
+/** What a step must record for a block. Both false: nothing is observed, and the step costs what it costs without curvature. */
+export interface CaptureNeeds {
+  /** The passes that make up the Fisher: for covariances. */
+  readonly curvature: boolean;
+  /** The training pass's own factors of the gradient: for thin application and per-sample methods. */
+  readonly gradient: boolean;
+}
+
+export const NO_NEEDS: CaptureNeeds = { curvature: false, gradient: false };
+
+export interface BlockState {
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  readonly numbers: Readonly<Record<string, number>>;
+}
+
+/**
+ * The curvature of one weight (and its bias) by one method. In a step: `needs`, then `observe` if something was recorded, then
+ * `refresh`, then `precondition`.
+ */
+export interface CurvatureBlock {
+  needs(step: number): CaptureNeeds;
+  /** Takes in the step's records; what must outlive the step is kept. Runs inside a tidy. */
+  observe(view: CurvatureView, step: number): void;
+  /** Recomputes what `precondition` uses, if it is time, and installs it all at once. */
+  refresh(step: number): Promise<void>;
+  /** From the gradient [dOut, dA], bias last, to the step's direction of the same shape. Runs inside a tidy. */
+  precondition(gradient: Tensor, context: { readonly step: number; readonly view: CurvatureView | null }): Tensor;
+  /** The tensors' handles are the receiver's. */
+  state(): BlockState;
+  load(state: BlockState): void;
+  dispose(): void;
+}
+
+/** Makes the block of a weight when it is first met. */
+export type BlockFactory = (view: CurvatureView) => CurvatureBlock;

@@ -1,0 +1,16 @@
+/**
+ * Curvature capture, the one abstraction that every second-order method here is built on: what a reverse pass goes by becomes
+ * records, the records of one weight become a view, and a block turns views into a preconditioner. No method is named here;
+ * methods are in `blocks`. May import tensor, linalg, autograd and nn.
+ *
+ * Reading order: capture → view → block → fisher → precondition → clip; average, damping and kronecker are what blocks share.
+ */
+export { martensDecay, MatrixAverage, type AverageForm, type AverageOptions, type AverageState } from "./average.ts";
+export { NO_NEEDS, type BlockFactory, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
+export { Capture, releaseRecords, type LayerGeometry, type LayerRecord, type LossReduction } from "./capture.ts";
+export { klClip, rmsClip } from "./clip.ts";
+export { piShares, type DampingKind } from "./damping.ts";
+export type { Fisher } from "./fisher.ts";
+export { KroneckerBlock, type FactorSnapshot, type KroneckerInverse, type KroneckerOptions } from "./kronecker.ts";
+export { Precondition, type CurvatureOptions, type RegistrationRow, type StepCapture } from "./precondition.ts";
+export { RecordedView, whyNoBlock, type CurvatureView, type MicroBatch, type Pass } from "./view.ts";

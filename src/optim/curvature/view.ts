@@ -1,0 +1,229 @@
+import type { Parameter } from "../../nn/index.ts";
+import { concat, im2col, patchCovariance, ShapeError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
+import type { LayerRecord } from "./capture.ts";
+
+/** The records of one weight in one pass over one batch: one a call. */
+export type Pass = readonly LayerRecord[];
+
+/** What was recorded of one weight in one micro-batch. */
+export interface MicroBatch {
+  /** The pass that gave the training gradient; empty if nobody asked for it. */
+  readonly training: Pass;
+  /**
+   * The passes that make up the Fisher. The empirical Fisher's is the training pass itself; others have one pass a vector, and
+   * the outer products of the vectors add up.
+   */
+  readonly fisher: readonly Pass[];
+}
+
+/**
+ * All records of one weight in one step (calls × Fisher passes × micro-batches), as the quantities that curvature methods
+ * consume. Computed on demand and kept until the step ends. The scaling of gradients is resolved here and nowhere else.
+ *
+ * Symbols: n samples, T positions a sample, a [dA] the input row with a trailing 1 if the layer has a bias, g [dOut] the
+ * gradient of one sample's own loss. Several calls of one weight count as further positions (the expand convention).
+ */
+export interface CurvatureView {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+  readonly kind: "linear" | "conv2d";
+  /** Samples, over all micro-batches. */
+  readonly n: number;
+  /** Positions a sample, over all calls. */
+  readonly positions: number;
+  /** Width of `a`: dIn, and 1 more with a bias. */
+  readonly dA: number;
+  readonly dOut: number;
+  /** Ω = (1/n) Σ a aᵀ, [dA, dA]. */
+  inputCovariance(): Tensor;
+  /** Γ = (1/nT) Σ g gᵀ, [dOut, dOut]. */
+  outputCovariance(): Tensor;
+  /** C [dA, n] with C Cᵀ = Ω. @throws UsageError unless T = 1. */
+  thinInput(): Tensor;
+  /**
+   * C [dOut, n · vectors] with C Cᵀ = Γ (`fisher`), or [dOut, n] such that C thinInput()ᵀ is the weight's gradient (`training`).
+   * @throws UsageError unless T = 1.
+   */
+  thinOutputGradient(of?: "fisher" | "training"): Tensor;
+  /** Rows of samples from … to − 1: a [m, T, dA] and g [m, T, dOut]; a sample's gradient is Σ_t g aᵀ. Training pass. */
+  perSample(from: number, to: number): { a: Tensor; g: Tensor };
+  /** [n, n]: inner products of the samples' gradients. Training pass. */
+  gram(): Tensor;
+}
+
+/** Why the calls of a weight do not make up one layer, or null if they do. */
+export function whyNoBlock(records: Pass): string | null {
+  const [first] = records;
+  if (!first) return "never reached by a gradient";
+  const biases = new Set(records.map((record) => record.bias).filter((bias) => bias !== null));
+  if (records.some((record) => record.geometry.groups > 1)) return "a convolution with groups > 1";
+  if (records.some((record) => record.kind !== first.kind)) return "shared between a dense layer and a convolution";
+  if (biases.size > 1) return "called with two different biases";
+  return null;
+}
+
+export class RecordedView implements CurvatureView {
+  readonly weight: Parameter;
+  readonly bias: Parameter | null;
+  readonly kind: "linear" | "conv2d";
+  readonly n: number;
+  readonly positions: number;
+  readonly dA: number;
+  readonly dOut: number;
+  readonly #batches: readonly MicroBatch[];
+  readonly #cache = new Map<string, Tensor>();
+
+  constructor(batches: readonly MicroBatch[]) {
+    const calls = batches.map(anyPass);
+    const first = calls[0]?.[0];
+    if (!first) throw new UsageError("a curvature view needs at least one record");
+    this.#batches = batches;
+    this.weight = first.weight;
+    this.bias = calls.flat().find((record) => record.bias)?.bias ?? null;
+    this.kind = first.kind;
+    this.n = sum(calls.map((pass) => pass[0]?.geometry.n ?? 0));
+    this.positions = sum((calls[0] as Pass).map((record) => record.geometry.positions));
+    this.dA = first.geometry.dIn + (this.bias ? 1 : 0);
+    this.dOut = first.geometry.dOut;
+    for (const record of calls.flat()) {
+      const { n } = calls.find((pass) => pass.includes(record))?.[0]?.geometry ?? record.geometry;
+      if (record.geometry.n !== n) {
+        throw new ShapeError(`curvature: weight "${this.weight.name}" was called with batches of ${n} and ${record.geometry.n} samples in one step; call it with one batch size`);
+      }
+    }
+  }
+
+  inputCovariance(): Tensor {
+    return this.#cached("inputCovariance", () =>
+      total(this.#batches.flatMap(anyPass).map((record) => inputProduct(record, this.bias !== null, 1 / this.n))),
+    );
+  }
+
+  outputCovariance(): Tensor {
+    return this.#cached("outputCovariance", () => {
+      const rows = sum(this.#batches.flatMap(anyPass).map(({ geometry }) => geometry.n * geometry.positions));
+      const records = this.#batches.flatMap((batch) => this.#fisher(batch).flat());
+      return total(records.map((record) => gradientRows(record).gram(sampleScale(record) ** 2 / rows)));
+    });
+  }
+
+  thinInput(): Tensor {
+    return this.#cached("thinInput", () => {
+      this.#requireThin();
+      const rows = this.#batches.map(({ fisher, training }) => inputRows((fisher[0] ?? training)[0] as LayerRecord, this.bias !== null));
+      return joined(rows).transpose().multiply(1 / Math.sqrt(this.n));
+    });
+  }
+
+  thinOutputGradient(of: "fisher" | "training" = "fisher"): Tensor {
+    return this.#cached(`thinOutputGradient ${of}`, () => {
+      this.#requireThin();
+      const passes = this.#batches.flatMap((batch) => (of === "fisher" ? this.#fisher(batch) : [this.#training(batch)]));
+      const rows = passes.map(([record]) => gradientRows(record as LayerRecord).multiply(sampleScale(record as LayerRecord)));
+      return joined(rows).transpose().multiply(1 / Math.sqrt(this.n));
+    });
+  }
+
+  perSample(from: number, to: number): { a: Tensor; g: Tensor } {
+    return tidy(() => {
+      const parts = this.#batches.map((batch) => {
+        const records = this.#training(batch);
+        const n = (records[0] as LayerRecord).geometry.n;
+        const a = records.map((record) => inputRows(record, this.bias !== null).reshape([n, record.geometry.positions, this.dA]));
+        const g = records.map((record) =>
+          gradientRows(record).multiply(sampleScale(record)).reshape([n, record.geometry.positions, this.dOut]),
+        );
+        return { a: joined(a, 1), g: joined(g, 1) };
+      });
+      const range = (x: Tensor): Tensor => x.slice([from, 0, 0], [to - from, ...x.shape.slice(1)]);
+      return { a: range(joined(parts.map(({ a }) => a))), g: range(joined(parts.map(({ g }) => g))) };
+    });
+  }
+
+  gram(): Tensor {
+    return this.#cached("gram", () => {
+      const { a, g } = this.perSample(0, this.n);
+      if (this.positions === 1) {
+        // ⟨g_i a_iᵀ, g_j a_jᵀ⟩ = (g_i·g_j)(a_i·a_j): two small products instead of n gradients.
+        const [p, q] = [a.reshape([this.n, this.dA]), g.reshape([this.n, this.dOut])];
+        return p.matmul(p, { transposeB: true }).multiply(q.matmul(q, { transposeB: true }));
+      }
+      const gradients = g.matmul(a, { transposeA: true }).reshape([this.n, this.dOut * this.dA]);
+      return gradients.matmul(gradients, { transposeB: true });
+    });
+  }
+
+  dispose(): void {
+    for (const tensor of this.#cache.values()) tensor.dispose();
+    this.#cache.clear();
+  }
+
+  /** The cached quantity outlives scopes until the view is disposed; callers get it borrowed. */
+  #cached(key: string, compute: () => Tensor): Tensor {
+    const known = this.#cache.get(key);
+    if (known) return known;
+    const value = unscoped(() => tidy(compute));
+    this.#cache.set(key, value);
+    return value;
+  }
+
+  #fisher({ fisher }: MicroBatch): readonly Pass[] {
+    if (fisher.length === 0) throw new UsageError(`curvature of "${this.weight.name}" was read in a step whose needs() did not ask for curvature`);
+    return fisher;
+  }
+
+  #training({ training }: MicroBatch): Pass {
+    if (training.length === 0) throw new UsageError(`the gradient factors of "${this.weight.name}" were read in a step whose needs() did not ask for gradient`);
+    return training;
+  }
+
+  #requireThin(): void {
+    if (this.positions !== 1) throw new UsageError(`thin factors of "${this.weight.name}" exist only with one position a sample, but there are ${this.positions}`);
+  }
+}
+
+/** Inputs are the same in every pass over a batch. */
+function anyPass({ fisher, training }: MicroBatch): Pass {
+  return fisher[0] ?? training;
+}
+
+/** Autograd differentiates the batch's loss; one sample's own loss has a gradient n times as large if the batch's is a mean. */
+function sampleScale({ lossReduction, geometry }: LayerRecord): number {
+  return lossReduction === "mean" ? geometry.n : 1;
+}
+
+/** [n · T, dOut]. */
+function gradientRows({ outputGradient, geometry }: LayerRecord): Tensor {
+  return outputGradient.reshape([-1, geometry.dOut]);
+}
+
+/** [n · T, dIn], with a column for the bias if the layer has one: ones, or zeros in a call that left the bias out. */
+function inputRows(record: LayerRecord, withBias: boolean): Tensor {
+  const { input, geometry, bias } = record;
+  const rows = (geometry.window ? im2col(input, geometry.window.kernel, geometry.window) : input).reshape([-1, geometry.dIn]);
+  if (!withBias) return rows;
+  const column = Tensor.full([rows.shape[0] as number, 1], bias ? 1 : 0, { dtype: input.dtype, backend: input.backend });
+  return concat([rows, column], 1);
+}
+
+/** scale · Σ a aᵀ of one call. */
+function inputProduct(record: LayerRecord, withBias: boolean, scale: number): Tensor {
+  const { geometry, input, bias } = record;
+  if (!geometry.window) return inputRows(record, withBias).gram(scale);
+  const { kernel, ...window } = geometry.window;
+  const product = patchCovariance(input, kernel, { ...window, bias: bias !== null, scale });
+  return withBias && !bias ? product.pad([0, 0], [1, 1]) : product;
+}
+
+function total(terms: readonly Tensor[]): Tensor {
+  return terms.reduce((a, b) => a.add(b));
+}
+
+function joined(parts: readonly Tensor[], axis = 0): Tensor {
+  return parts.length === 1 ? (parts[0] as Tensor) : concat(parts, axis);
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0);
+}
+

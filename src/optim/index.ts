@@ -1,0 +1,15 @@
+/**
+ * Optimizers: chains of transforms from gradient to update, first-order ones in `firstOrder.ts`, curvature capture in
+ * `curvature`, and one file a curvature method in `blocks`. May import tensor, linalg, autograd and nn; knows no data set and no
+ * training loop.
+ *
+ * Reading order: schedules → transform → transforms → optimizer → firstOrder → curvature → blocks.
+ */
+export * from "./curvature/index.ts";
+export { Kfac, type CurvatureOptimizerOptions, type KfacOptions } from "./blocks/kfac.ts";
+export { Adam, AdamW, RmsProp, Sgd, type AdamOptions, type RmsPropOptions, type SgdOptions } from "./firstOrder.ts";
+export { Optimizer, type Auxiliary, type OptimizerState, type Pipeline, type StepPhases } from "./optimizer.ts";
+export { cosine, exponential, polynomial, stepwise, valueAt, warmup, type Schedule } from "./schedules.ts";
+export type { LayerParameters, StepContext, Transform, TransformState, Updates } from "./transform.ts";
+export { adamScaling, momentum, rmsScaling, weightDecay } from "./transforms.ts";
+export type { AdamScalingOptions, MomentumOptions, RmsScalingOptions } from "./transforms.ts";

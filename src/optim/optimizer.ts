@@ -1,0 +1,218 @@
+import { onesLike, record, requireScalar, type Recording } from "../autograd/index.ts";
+import type { Parameter } from "../nn/index.ts";
+import { apply, CheckpointError, Tensor, tidy, unscoped, UsageError } from "../tensor/index.ts";
+import type { Precondition, StepCapture } from "./curvature/precondition.ts";
+import { valueAt, type Schedule } from "./schedules.ts";
+import { type StepContext, type Transform, type TransformState, type Updates } from "./transform.ts";
+
+/** Seconds that the parts of one step took on the host. On a GPU, work is queued and the figures are those of issuing it. */
+export interface StepPhases {
+  readonly forward: number;
+  readonly backward: number;
+  /** Curvature: covariances, averages, further Fisher passes. */
+  readonly factorUpdate: number;
+  readonly inversion: number;
+  readonly precondition: number;
+  /** Clipping, decay, momentum and the assignment. */
+  readonly update: number;
+}
+
+export interface OptimizerState {
+  readonly step: number;
+  readonly transforms: readonly TransformState[];
+}
+
+export interface Pipeline {
+  readonly learningRate: Schedule;
+  /** In the order in which the gradient passes through them. */
+  readonly transforms: readonly Transform[];
+  /** The curvature link, if there is one; also an element of `transforms`. */
+  readonly precondition?: Precondition;
+}
+
+type LossClosure = () => Tensor;
+
+/** Values that a loss closure gives back besides the loss, by name. */
+export type Auxiliary = Readonly<Record<string, Tensor>>;
+
+/**
+ * Minimises a loss by steps θ ← θ − learning rate · update, the update being the gradient after a chain of transforms. The named
+ * optimizers are this class with a chain.
+ */
+export class Optimizer {
+  readonly parameters: readonly Parameter[];
+  readonly #pipeline: Pipeline;
+  #step = 0;
+  #busy = false;
+  #owned: Tensor[] = [];
+  #phases: StepPhases = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0 };
+
+  /** @throws UsageError without parameters, or with one twice. */
+  constructor(parameters: readonly Parameter[], pipeline: Pipeline) {
+    if (parameters.length === 0) throw new UsageError("an optimizer needs at least one parameter; pass model.parameters()");
+    if (new Set(parameters).size !== parameters.length) throw new UsageError("an optimizer was given one parameter twice");
+    this.parameters = parameters;
+    this.#pipeline = pipeline;
+  }
+
+  /** Number of steps done. */
+  get steps(): number {
+    return this.#step;
+  }
+
+  /** Where the last step's time went. */
+  get phases(): StepPhases {
+    return this.#phases;
+  }
+
+  /**
+   * One step on the loss that `f` computes, or on the mean of the losses of several closures (gradient accumulation).
+   * @returns the loss before the step; the optimizer owns it until its next call.
+   * @throws UsageError while another call is running; ShapeError if a closure does not return one number.
+   */
+  async minimize(f: LossClosure | readonly LossClosure[]): Promise<Tensor> {
+    const closures = typeof f === "function" ? [f] : f;
+    const { loss } = await this.#run(closures.map((closure) => () => ({ loss: closure() })));
+    return loss;
+  }
+
+  /**
+   * One step on the loss of a closure that returns `{ loss, … }`, whose other values (logits, say) are given back. The optimizer
+   * owns them until its next call.
+   */
+  async step<Aux extends Auxiliary>(f: () => Aux & { readonly loss: Tensor }): Promise<Aux & { readonly loss: Tensor }> {
+    return (await this.#run([f])) as Aux & { readonly loss: Tensor };
+  }
+
+  async #run(closures: readonly (() => Auxiliary & { readonly loss: Tensor })[]): Promise<Auxiliary & { readonly loss: Tensor }> {
+    if (this.#busy) throw new UsageError("minimize: the previous step has not finished; await it before the next one");
+    if (closures.length === 0) throw new UsageError("minimize: needs at least one loss closure");
+    this.#busy = true;
+    this.#release();
+    const { precondition } = this.#pipeline;
+    const clock = new Stopwatch();
+    const gradients = new Map<Parameter, Tensor>();
+    try {
+      const result = unscoped(() => this.#differentiate(closures, gradients, clock));
+      precondition?.collect(this.#step);
+      clock.lap("factorUpdate");
+      await precondition?.refresh(this.#step);
+      clock.lap("inversion");
+      unscoped(() => { this.#advance(gradients, clock); }); // prettier-ignore
+      this.#step++;
+      this.#phases = clock.seconds;
+      return result;
+    } finally {
+      for (const gradient of gradients.values()) gradient.dispose();
+      precondition?.endStep();
+      this.#busy = false;
+    }
+  }
+
+  /** Forward and reverse passes; leaves the mean gradient in `gradients` and returns what the first closure returned. */
+  #differentiate(
+    closures: readonly (() => Auxiliary & { readonly loss: Tensor })[],
+    gradients: Map<Parameter, Tensor>,
+    clock: Stopwatch,
+  ): Auxiliary & { readonly loss: Tensor } {
+    const capture = this.#pipeline.precondition?.capture(this.#step) ?? null;
+    const share = 1 / closures.length;
+    let first: (Auxiliary & { readonly loss: Tensor }) | undefined;
+    for (const closure of closures) {
+      clock.lap("update");
+      const recording = record(closure, this.parameters);
+      try {
+        const { loss } = recording.value;
+        requireScalar("minimize", loss);
+        this.#owned.push(...Object.values(recording.value));
+        clock.lap("forward");
+        this.#reverse(recording, loss, capture, gradients, share);
+        clock.lap("backward");
+        capture?.runExtraPasses(recording);
+        clock.lap("factorUpdate");
+        if (!first) first = recording.value;
+        else first = { ...first, loss: this.#own(tidy(() => (first as { loss: Tensor }).loss.add(loss))) };
+      } finally {
+        recording.dispose();
+      }
+    }
+    const result = first as Auxiliary & { readonly loss: Tensor };
+    return closures.length === 1 ? result : { ...result, loss: this.#own(result.loss.multiply(share)) };
+  }
+
+  #reverse(recording: Recording<unknown>, loss: Tensor, capture: StepCapture | null, gradients: Map<Parameter, Tensor>, share: number): void {
+    tidy(() => {
+      const options = { observe: capture?.begin(), again: capture?.extraPasses ?? false };
+      const own = recording.reverse([[loss, onesLike(loss)]], options);
+      this.parameters.forEach((parameter, i) => {
+        const gradient = own[i] ?? Tensor.zeros(parameter.shape, { dtype: parameter.dtype, backend: parameter.value.backend });
+        const part = share === 1 ? gradient : gradient.multiply(share);
+        const before = gradients.get(parameter);
+        gradients.set(parameter, before ? apply("add", [before, part], {}, { donate: [0] })[0].hold() : part.hold());
+      });
+    });
+  }
+
+  /** Passes the gradient through the chain and subtracts the result. */
+  #advance(gradients: ReadonlyMap<Parameter, Tensor>, clock: Stopwatch): void {
+    const { transforms, precondition } = this.#pipeline;
+    const learningRate = valueAt(this.#pipeline.learningRate, this.#step);
+    const context: StepContext = { step: this.#step, learningRate, gradients };
+    tidy(() => {
+      let updates: Updates = { values: gradients, layers: [] };
+      for (const transform of transforms) {
+        updates = transform.update(updates, context);
+        clock.lap(transform === precondition ? "precondition" : "update");
+      }
+      for (const [parameter, update] of updates.values) {
+        // The old value is given up, so the new one may be written over it.
+        parameter.assign(apply("subtract", [parameter.value, update.multiply(learningRate)], {}, { donate: [0] })[0]);
+      }
+      clock.lap("update");
+    });
+  }
+
+  #own(tensor: Tensor): Tensor {
+    this.#owned.push(tensor);
+    return tensor;
+  }
+
+  #release(): void {
+    for (const tensor of this.#owned) tensor.dispose();
+    this.#owned = [];
+  }
+
+  /** Everything needed to go on bit for bit, besides the parameters. Tensor handles are the caller's. */
+  state(): OptimizerState {
+    return { step: this.#step, transforms: this.#pipeline.transforms.map((transform) => transform.state()) };
+  }
+
+  /** @throws CheckpointError if the state is of another kind of optimizer. */
+  load(state: OptimizerState): void {
+    const { transforms } = this.#pipeline;
+    if (state.transforms.length !== transforms.length) {
+      throw new CheckpointError(`optimizer state has ${state.transforms.length} transforms but this optimizer has ${transforms.length}; was it saved by another one?`);
+    }
+    transforms.forEach((transform, i) => { transform.load(state.transforms[i] as TransformState); }); // prettier-ignore
+    this.#step = state.step;
+  }
+
+  /** Frees the optimizer's own tensors: state and the last loss. Parameters stay. */
+  dispose(): void {
+    this.#release();
+    for (const transform of this.#pipeline.transforms) transform.dispose();
+  }
+}
+
+/** Adds up the time between laps under the name of the part that just ended. */
+class Stopwatch {
+  readonly seconds = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0 };
+  #last = performance.now();
+
+  lap(part: keyof StepPhases): void {
+    const now = performance.now();
+    this.seconds[part] += (now - this.#last) / 1000;
+    this.#last = now;
+  }
+}
+
