@@ -53,14 +53,16 @@ export function vjp(
  */
 export function hvp(f: () => Tensor, params: readonly (Variable | Tensor)[], vectors: readonly Tensor[]): Tensor[] {
   if (params.length !== vectors.length) throw new UsageError(`hvp: ${params.length} parameters but ${vectors.length} vectors were given`);
-  return frozen(
-    () =>
-      valueAndGrad(() => {
-        const { gradients } = valueAndGrad(f, params);
-        const terms = gradients.map((gradient, i) => gradient.multiply(vectors[i] as Tensor).sum());
-        return terms.reduce((total, term) => total.add(term));
-      }, params).gradients,
-  );
+  return tidy(() => {
+    // A parameter may be its own vector: identities of their own keep vectors constant here and visible to outer tapes.
+    const constants = vectors.map((vector) => vector.reshape(vector.shape));
+    const slope = (): Tensor => {
+      const { gradients } = valueAndGrad(f, params);
+      const terms = gradients.map((gradient, i) => gradient.multiply(constants[i] as Tensor).sum());
+      return terms.reduce((total, term) => total.add(term));
+    };
+    return frozen(() => valueAndGrad(slope, params).gradients);
+  });
 }
 
 export function requireScalar(operation: string, value: unknown): asserts value is Tensor {

@@ -1,0 +1,146 @@
+import fc from "fast-check";
+import { afterEach, describe, expect, test } from "vitest";
+import { gradcheck, record, rules } from "../../src/autograd/index.ts";
+import { apply, defaultBackend, isFloat, signatures, tidy, type Inputs, type Params, type PrimitiveName, type Tensor } from "../../src/tensor/index.ts";
+import { realize, sampledNames, samples, type Sample } from "../samples.ts";
+
+/*
+ * The table of derivatives against central differences in float64: for each primitive, ⟨c, outputs⟩ for random c (first order),
+ * and the gradient of that as a function of inputs and c (second order). Every floating output takes part.
+ */
+
+/** Primitives whose floating inputs lead to no floating output. */
+const withoutDerivative = new Set<PrimitiveName>(["fill", "arange", "uniform", "normal", "equal", "less", "lessEqual", "argmax"]);
+const differentiable = sampledNames.filter((name) => !withoutDerivative.has(name));
+const severalOutputs = ["batchNorm", "batchNormGradient", "softmaxCrossEntropy"] as const;
+
+/** The primitive as a function of its floating inputs; integer inputs are closed over. */
+class Restriction<K extends PrimitiveName> {
+  readonly #name: K;
+  readonly #inputs: readonly Tensor[];
+  readonly #params: Params<K>;
+
+  constructor(name: K, sample: Sample<K>) {
+    const { inputs, params } = realize(sample, "float64");
+    this.#name = name;
+    this.#inputs = inputs;
+    this.#params = params;
+  }
+
+  get floats(): readonly Tensor[] {
+    return this.#inputs.filter((input) => isFloat(input.dtype));
+  }
+
+  readonly outputs = (...floats: Tensor[]): Tensor[] => {
+    let next = 0;
+    const all: unknown = this.#inputs.map((input) => (isFloat(input.dtype) ? floats[next++] : input));
+    const outputs: readonly Tensor[] = apply(this.#name, all as Inputs<K, Tensor>, this.#params);
+    return outputs.filter((output) => isFloat(output.dtype));
+  };
+
+  dispose(): void {
+    for (const input of this.#inputs) input.dispose();
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Runs `check` on restrictions that have something to differentiate: not an integer variant, not a cast to integers. */
+function eachSample<K extends PrimitiveName>(
+  name: K,
+  check: (restriction: Restriction<K>, outputs: number) => Promise<void> | void,
+  numRuns: number,
+): Promise<void> {
+  return fc.assert(
+    fc.asyncProperty(samples[name], async (sample) => {
+      using restriction = new Restriction(name, sample);
+      const outputs = tidy(() => restriction.outputs(...restriction.floats).length);
+      fc.pre(restriction.floats.length > 0 && outputs > 0);
+      await check(restriction, outputs);
+    }),
+    { numRuns },
+  );
+}
+
+const buffersBefore = defaultBackend().memory().buffers;
+afterEach(() => {
+  expect(defaultBackend().memory().buffers).toBe(buffersBefore);
+});
+
+describe("first and second derivatives equal central differences:", () => {
+  test.each(differentiable)("%s", async (name) => {
+    await eachSample(
+      name,
+      async ({ outputs, floats }) => {
+        await gradcheck(outputs, floats, { order: 2 });
+      },
+      20,
+    );
+  });
+});
+
+describe("each output alone has the derivatives of central differences:", () => {
+  test.each(severalOutputs)("%s", async (name) => {
+    await eachSample(
+      name,
+      async ({ outputs, floats }, count) => {
+        for (let i = 0; i < count; i++) await gradcheck((...inputs) => outputs(...inputs)[i] as Tensor, floats, { order: 2 });
+      },
+      5,
+    );
+  });
+});
+
+describe("the gradient by one input does not depend on which others are differentiated:", () => {
+  test.each(differentiable)("%s", async (name) => {
+    await eachSample(
+      name,
+      ({ outputs, floats }) => {
+        tidy(() => {
+          const gradients = (watched: readonly Tensor[]): (Tensor | null)[] => {
+            const recording = record(() => outputs(...floats), watched);
+            return recording.reverse(recording.value.map((output) => [output, output.detach()]));
+          };
+          const all = gradients(floats);
+          for (const [i, input] of floats.entries()) expect(gradients([input])[0]?.dataSync()).toEqual(all[i]?.dataSync());
+        });
+      },
+      5,
+    );
+  });
+});
+
+describe("no gradient flows through what is flat or integer:", () => {
+  test.each(["equal", "less", "lessEqual", "argmax", "sign"] as const)("%s", (name) => {
+    fc.assert(
+      fc.property(samples[name], (sample) => {
+        tidy(() => {
+          const { inputs, params } = realize(sample as Sample<typeof name>, "float64");
+          const recording = record(() => apply(name, inputs, params)[0].cast("float64"), inputs);
+          const { value } = recording;
+          expect(recording.reverse([[value, value.detach()]])).toEqual((inputs as readonly Tensor[]).map(() => null));
+        });
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test("cast to int32 and back", () => {
+    tidy(() => {
+      const { inputs } = realize({ inputs: [{ kind: "float", shape: [2], values: [0.5, 1.5] }], params: { dtype: "int32" } }, "float64");
+      const recording = record(() => (inputs[0] as Tensor).cast("int32").cast("float64"), inputs);
+      expect(recording.reverse([[recording.value, recording.value.detach()]])).toEqual([null]);
+    });
+  });
+
+  test.each(["fill", "arange", "uniform", "normal"] as const)("%s has no inputs, hence no thunks", (name) => {
+    const rule = rules[name];
+    expect("vjp" in rule && rule.vjp.length).toBe(0);
+  });
+});
+
+test("every primitive has a signature, a rule and a sample", () => {
+  expect(sampledNames.toSorted()).toEqual(Object.keys(rules).sort());
+  expect(sampledNames.toSorted()).toEqual(Object.keys(signatures).sort());
+});

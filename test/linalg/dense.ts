@@ -1,0 +1,55 @@
+/** Plain matrices for stating theorems in tests: slow, obvious, and independent of the code under test. */
+export interface Matrix {
+  readonly rows: number;
+  readonly columns: number;
+  /** Row-major. */
+  readonly data: Float64Array;
+}
+
+export const epsilon64 = 2 ** -52;
+export const epsilon32 = 2 ** -23;
+
+export function build(rows: number, columns: number, entry: (i: number, j: number) => number): Matrix {
+  const data = Float64Array.from({ length: rows * columns }, (_, at) => entry(Math.floor(at / columns), at % columns));
+  return { rows, columns, data };
+}
+
+export function at({ columns, data }: Matrix, i: number, j: number): number {
+  return data[i * columns + j] as number;
+}
+
+/** Rows given one by one, or numbers that fill a matrix row by row. */
+export function matrix(rows: number, columns: number, data: ArrayLike<number>): Matrix {
+  return { rows, columns, data: Float64Array.from(data) };
+}
+
+export const identity = (n: number): Matrix => build(n, n, (i, j) => (i === j ? 1 : 0));
+export const diagonal = (d: ArrayLike<number>): Matrix => build(d.length, d.length, (i, j) => (i === j ? (d[i] as number) : 0));
+export const transpose = (a: Matrix): Matrix => build(a.columns, a.rows, (i, j) => at(a, j, i));
+export const scaled = (a: Matrix, factor: number): Matrix => build(a.rows, a.columns, (i, j) => factor * at(a, i, j));
+export const plus = (a: Matrix, b: Matrix): Matrix => build(a.rows, a.columns, (i, j) => at(a, i, j) + at(b, i, j));
+export const minus = (a: Matrix, b: Matrix): Matrix => build(a.rows, a.columns, (i, j) => at(a, i, j) - at(b, i, j));
+export const magnitudes = (a: Matrix): Matrix => build(a.rows, a.columns, (i, j) => Math.abs(at(a, i, j)));
+export const symmetricPart = (a: Matrix): Matrix => build(a.rows, a.columns, (i, j) => at(a, i, j) / 2 + at(a, j, i) / 2);
+
+/** The product of all factors, from left to right. */
+export function product(...factors: readonly [Matrix, ...Matrix[]]): Matrix {
+  return factors.reduce((a, b) =>
+    build(a.rows, b.columns, (i, j) => {
+      let sum = 0;
+      for (let k = 0; k < a.columns; k++) sum += at(a, i, k) * at(b, k, j);
+      return sum;
+    }),
+  );
+}
+
+export function trace(a: Matrix): number {
+  let sum = 0;
+  for (let i = 0; i < a.rows; i++) sum += at(a, i, i);
+  return sum;
+}
+
+/** Frobenius norm. */
+export const norm = (a: Matrix): number => Math.hypot(...a.data);
+
+export const largest = (values: ArrayLike<number>): number => Array.from(values).reduce((m, v) => Math.max(m, Math.abs(v)), 0);

@@ -1,0 +1,365 @@
+import { describe, expect, it } from "vitest";
+import { conv2d, Generator, linear, Tensor, type FloatDType } from "../../src/tensor/index.ts";
+import { record, valueAndGrad } from "../../src/autograd/index.ts";
+import {
+  BatchNorm2d,
+  Conv2d,
+  crossEntropy,
+  Flatten,
+  Linear,
+  MaxPool2d,
+  Parameter,
+  ReLU,
+  Sequential,
+  type Module,
+} from "../../src/nn/index.ts";
+import {
+  Adam,
+  AdamW,
+  Capture,
+  Kfac,
+  RecordedView,
+  releaseRecords,
+  RmsProp,
+  Sgd,
+  type KfacOptions,
+  type LayerRecord,
+  type Optimizer,
+} from "../../src/optim/index.ts";
+import { golden, int32Of, patchOrder, permuted, reordered, tensorOf, type GoldenArray } from "../golden.ts";
+
+const dtypes: [FloatDType, number][] = [
+  ["float64", 1e-9],
+  ["float32", 1e-4],
+];
+
+// ── first-order optimizers ──
+
+interface OptimGolden {
+  params0: GoldenArray[];
+  grads: GoldenArray[][];
+  runs: { name: string; hyper: Record<string, number | boolean | number[]>; params_after_step: GoldenArray[][] }[];
+}
+
+function optimizerFor(name: string, parameters: Parameter[], h: Record<string, number | boolean | number[]>): Optimizer {
+  const learningRate = h["lr"] as number;
+  const decay = h["weight_decay"] as number;
+  if (name.startsWith("sgd")) {
+    return new Sgd(parameters, {
+      learningRate,
+      weightDecay: decay,
+      momentum: h["momentum"] as number,
+      dampening: h["dampening"] as number,
+      nesterov: h["nesterov"] as boolean,
+    });
+  }
+  if (name === "rmsprop") {
+    return new RmsProp(parameters, {
+      learningRate,
+      weightDecay: decay,
+      momentum: h["momentum"] as number,
+      decay: h["alpha"] as number,
+      epsilon: h["eps"] as number,
+      centered: h["centered"] as boolean,
+    });
+  }
+  const options = {
+    learningRate,
+    weightDecay: decay,
+    betas: h["betas"] as [number, number],
+    epsilon: h["eps"] as number,
+    amsgrad: (h["amsgrad"] as boolean | undefined) ?? false,
+  };
+  return name === "adamw" ? new AdamW(parameters, options) : new Adam(parameters, options);
+}
+
+describe("first-order optimizers follow PyTorch's trajectories", () => {
+  const data = golden<OptimGolden>("optim");
+  for (const [dtype, tolerance] of dtypes) {
+    it.each(data.runs.map((run) => [run.name, run] as const))(`%s in ${dtype}`, async (name, run) => {
+      const parameters = data.params0.map((array, i) => new Parameter(`p${i}`, tensorOf(array, dtype)));
+      const optimizer = optimizerFor(name, parameters, run.hyper);
+      for (const [step, gradients] of data.grads.entries()) {
+        // ⟨p, g⟩ has the gradient g.
+        await optimizer.minimize(() =>
+          parameters.map((p, i) => p.value.multiply(tensorOf(gradients[i] as GoldenArray, dtype)).sum()).reduce((a, b) => a.add(b)),
+        );
+        const actual = parameters.flatMap((p) => [...p.value.dataSync()]);
+        expect(actual).toBeAllclose(
+          (run.params_after_step[step] as GoldenArray[]).flatMap((array) => array.data),
+          { relative: tolerance },
+        );
+      }
+    });
+  }
+});
+
+// ── single layers ──
+
+interface KfacLayer {
+  name: string;
+  kind: "linear" | "conv";
+  stride: [number, number] | null;
+  padding: [number, number] | null;
+  x: GoldenArray;
+  weight: GoldenArray;
+  bias: GoldenArray | null;
+  grad_y: GoldenArray;
+  grad_mat: GoldenArray;
+  A: GoldenArray;
+  G: GoldenArray;
+  A_kfc: GoldenArray;
+  G_kfc: GoldenArray;
+  lambda_: number;
+  pre_fixed: GoldenArray;
+  pre_maxeig: GoldenArray;
+  pre_tikhonov_pi: GoldenArray;
+  clip: number;
+  pre_maxeig_rmsclip: GoldenArray;
+  klclip_kappa: number;
+  klclip_lr: number;
+  pre_maxeig_klclip: GoldenArray;
+}
+
+function layerLoss(layer: KfacLayer, weight: Parameter, bias: Parameter | null, dtype: FloatDType): () => Tensor {
+  const x = tensorOf(layer.x, dtype);
+  const gradient = tensorOf(layer.grad_y, dtype);
+  return () => {
+    const y =
+      layer.kind === "linear"
+        ? linear(x, weight.value, bias?.value ?? null)
+        : conv2d(x, weight.value, bias?.value ?? null, { stride: layer.stride ?? 1, padding: layer.padding ?? 0 });
+    return y.multiply(gradient).sum();
+  };
+}
+
+/** The direction of the first step: what a rate of 1 subtracts. */
+async function direction(layer: KfacLayer, dtype: FloatDType, options: Partial<KfacOptions>): Promise<number[]> {
+  const weight = new Parameter("weight", tensorOf(layer.weight, dtype));
+  const bias = layer.bias && new Parameter("bias", tensorOf(layer.bias, dtype));
+  const before = [weight, ...(bias ? [bias] : [])].map((p) => p.value.dataSync());
+  const rate = typeof options.learningRate === "number" ? options.learningRate : 1;
+  const optimizer = new Kfac(bias ? [weight, bias] : [weight], { learningRate: rate, clip: false, ...options });
+  await optimizer.minimize(layerLoss(layer, weight, bias, dtype));
+  const [w, b] = [weight, ...(bias ? [bias] : [])].map((p, i) => p.value.dataSync().map((v, j) => ((before[i]?.[j] ?? 0) - v) / rate));
+  const dOut = weight.shape[0] as number;
+  const row = (w as Float64Array).length / dOut;
+  return Array.from({ length: dOut }, (_, o) => [
+    ...(w as Float64Array).subarray(o * row, (o + 1) * row),
+    ...(b ? [b[o] as number] : []),
+  ]).flat();
+}
+
+describe("K-FAC of single layers", () => {
+  for (const [dtype, tolerance] of dtypes) {
+    for (const layer of golden<{ layers: KfacLayer[] }>("kfac_layers").layers) {
+      const order = patchOrder(layer.weight.shape, layer.bias !== null);
+
+      it(`${layer.name}, ${dtype}: factors and gradient equal the explicit sums`, () => {
+        const weight = new Parameter("weight", tensorOf(layer.weight, dtype));
+        const bias = layer.bias && new Parameter("bias", tensorOf(layer.bias, dtype));
+        const parameters = bias ? [weight, bias] : [weight];
+        const records: LayerRecord[] = [];
+        const capture = new Capture([weight], parameters, "mean");
+        valueAndGrad(layerLoss(layer, weight, bias, dtype), parameters, { observe: capture.observer(records) });
+        const view = new RecordedView([{ training: records, fisher: [records] }]);
+        expect(view.inputCovariance().dataSync()).toBeAllclose(reordered(layer.A_kfc, order, true), { relative: tolerance });
+        expect(view.outputCovariance().dataSync()).toBeAllclose(layer.G_kfc.data, { relative: tolerance });
+        const square = view.positions ** 2;
+        expect(
+          view
+            .inputCovariance()
+            .multiply(1 / square)
+            .dataSync(),
+        ).toBeAllclose(reordered(layer.A, order, true), { relative: tolerance });
+        expect(view.outputCovariance().multiply(square).dataSync()).toBeAllclose(layer.G.data, { relative: tolerance });
+        view.dispose();
+        releaseRecords(records);
+      });
+
+      const cases: [name: string, options: Partial<KfacOptions>, expected: GoldenArray][] = [
+        ["absolute damping on the product", { dampingKind: "absolute" }, layer.pre_fixed],
+        ["damping relative to the largest eigenvalue", { dampingKind: "relative" }, layer.pre_maxeig],
+        ["π-corrected damping by eigh", { dampingKind: "pi" }, layer.pre_tikhonov_pi],
+        ["π-corrected damping by Cholesky", { inverse: "cholesky", dampingKind: "pi" }, layer.pre_tikhonov_pi],
+        ["RMS clip", { clip: { rms: layer.clip } }, layer.pre_maxeig_rmsclip],
+        ["KL clip", { clip: { kl: layer.klclip_kappa }, learningRate: layer.klclip_lr }, layer.pre_maxeig_klclip],
+      ];
+      for (const factorScaling of ["kfc", "paper"] as const) {
+        it.each(cases)(`${layer.name}, ${dtype}, ${factorScaling} factors: %s`, async (_, options, expected) => {
+          const actual = await direction(layer, dtype, { damping: layer.lambda_, factorScaling, ...options });
+          expect(actual).toBeAllclose(reordered(expected, order), { relative: tolerance });
+        });
+      }
+    }
+  }
+});
+
+// ── a small VGG with batch norm ──
+
+interface SmallVgg {
+  params0: Record<string, GoldenArray>;
+  x: GoldenArray;
+  target: GoldenArray;
+  loss: number;
+  logits: GoldenArray;
+  grads: Record<string, GoldenArray>;
+  running_after_1_train_forward: Record<string, GoldenArray>;
+  logits_eval_after: GoldenArray;
+  layers: Record<
+    string,
+    { A: GoldenArray; A_is_diag_only: boolean; A_trace: number; A_fro: number; G: GoldenArray; pre_maxeig: GoldenArray }
+  >;
+}
+
+function smallVgg(dtype: FloatDType): Sequential {
+  const generator = new Generator(0);
+  const options = { dtype, generator };
+  const conv = (from: number, to: number): Module[] => [
+    new Conv2d(from, to, 3, { padding: 1, ...options }),
+    new BatchNorm2d(to, options),
+    new ReLU(),
+  ];
+  return new Sequential(
+    ...conv(3, 4),
+    ...conv(4, 4),
+    new MaxPool2d(2),
+    ...conv(4, 6),
+    ...conv(6, 6),
+    new MaxPool2d(2),
+    new Flatten(),
+    new Linear(24, 8, options),
+    new ReLU(),
+    new Linear(8, 5, options),
+  );
+}
+
+/** PyTorch flattens [channels, height, width], kfacet [height, width, channels]: the first dense layer's columns differ. */
+function imported(name: string, array: GoldenArray): GoldenArray {
+  if (name !== "15.weight") return array;
+  const [out = 0] = array.shape;
+  return { shape: array.shape, data: permuted({ shape: [out, 6, 2, 2], data: array.data }, [0, 2, 3, 1]).data };
+}
+
+function loadParameters(model: Sequential, params: Record<string, GoldenArray>, dtype: FloatDType): void {
+  for (const [name, parameter] of model.namedParameters()) parameter.assign(tensorOf(imported(name, params[name] as GoldenArray), dtype));
+}
+
+describe("a small VGG with batch norm", () => {
+  const data = golden<SmallVgg>("small_vgg_bn");
+  for (const [dtype, tolerance] of dtypes) {
+    it(`${dtype}: loss, logits, gradients, running statistics and factors equal PyTorch's`, () => {
+      const model = smallVgg(dtype);
+      loadParameters(model, data.params0, dtype);
+      const parameters = model.parameters();
+      const [x, labels] = [tensorOf(data.x, dtype), int32Of(data.target)];
+      const records: LayerRecord[] = [];
+      const observe = new Capture(
+        parameters.filter((p) => p.shape.length > 1),
+        parameters,
+        "mean",
+      ).observer(records);
+      const recording = record(() => {
+        const logits = model.forward(x);
+        return { logits, loss: crossEntropy(logits, labels) };
+      }, parameters);
+      const { logits, loss } = recording.value;
+      const gradients = recording.reverse([[loss, Tensor.ones([], { dtype })]], { observe });
+      expect(loss.dataSync()).toBeAllclose([data.loss], { relative: tolerance });
+      expect(logits.dataSync()).toBeAllclose(data.logits.data, { relative: tolerance });
+
+      // Weight and bias of a layer together: the gradient of a bias before batch norm is rounding noise.
+      const byLayer = new Map<string, { actual: number[]; expected: number[] }>();
+      parameters.forEach((parameter, i) => {
+        const layer = parameter.name.slice(0, parameter.name.indexOf("."));
+        const pair = byLayer.get(layer) ?? { actual: [], expected: [] };
+        pair.actual.push(...(gradients[i] as Tensor).dataSync());
+        pair.expected.push(...tensorOf(imported(parameter.name, data.grads[parameter.name] as GoldenArray)).dataSync());
+        byLayer.set(layer, pair);
+      });
+      for (const { actual, expected } of byLayer.values()) expect(actual).toBeAllclose(expected, { relative: tolerance });
+
+      for (const [name, buffer] of model.namedBuffers()) {
+        const torchName = name.replace("runningMean", "running_mean").replace("runningVariance", "running_var");
+        expect(buffer.value.dataSync()).toBeAllclose((data.running_after_1_train_forward[torchName] as GoldenArray).data, {
+          relative: tolerance,
+        });
+      }
+      model.eval();
+      expect(model.forward(x).dataSync()).toBeAllclose(data.logits_eval_after.data, { relative: tolerance });
+
+      for (const [index, layer] of Object.entries(data.layers)) {
+        const own = records.filter((r) => r.weight.name === `${index}.weight`);
+        const view = new RecordedView([{ training: own, fisher: [own] }]);
+        const square = view.positions ** 2;
+        const a = view
+          .inputCovariance()
+          .multiply(1 / square)
+          .dataSync();
+        const d = view.dA;
+        expect(view.outputCovariance().multiply(square).dataSync()).toBeAllclose(layer.G.data, { relative: tolerance });
+        const order =
+          index === "15" ? [...patchOrder([8, 6, 2, 2], true)] : patchOrder((data.params0[`${index}.weight`] as GoldenArray).shape, true);
+        if (layer.A_is_diag_only) {
+          const diagonal = order.map((j) => layer.A.data[j] as number);
+          expect(Float64Array.from({ length: d }, (_, i) => a[i * d + i] as number)).toBeAllclose(diagonal, { relative: tolerance });
+          expect([Math.hypot(...a)]).toBeAllclose([layer.A_fro], { relative: tolerance });
+        } else {
+          expect(a).toBeAllclose(reordered(layer.A, order, true), { relative: tolerance });
+        }
+        view.dispose();
+      }
+      releaseRecords(records);
+    });
+  }
+});
+
+// ── a trajectory of the paper's K-FAC ──
+
+interface Trajectory {
+  batches: { x: GoldenArray; target: GoldenArray }[];
+  runs: {
+    mode: string;
+    TCov: number;
+    TInv: number;
+    stat_decay: number;
+    damping: number;
+    clip: number;
+    lr: number;
+    steps: { loss: number; params: Record<string, GoldenArray> }[];
+  }[];
+}
+
+describe("K-FAC's trajectory equals that of the paper's code", () => {
+  const data = golden<Trajectory>("traj");
+  const params0 = golden<SmallVgg>("small_vgg_bn").params0;
+  const run = data.runs[0] as Trajectory["runs"][number];
+  for (const [dtype, tolerance] of dtypes) {
+    it(`six steps in ${dtype}`, async () => {
+      const model = smallVgg(dtype);
+      loadParameters(model, params0, dtype);
+      const optimizer = new Kfac(model.parameters(), {
+        learningRate: run.lr,
+        damping: run.damping,
+        statDecay: run.stat_decay,
+        averageForm: "identity",
+        factorScaling: "paper",
+        factorUpdateEvery: run.TCov,
+        inversionEvery: run.TInv,
+        clip: { rms: run.clip },
+      });
+      for (const [i, { loss: expected, params }] of run.steps.entries()) {
+        const batch = data.batches[i] as Trajectory["batches"][number];
+        const [x, labels] = [tensorOf(batch.x, dtype), int32Of(batch.target)];
+        const loss = await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+        expect(loss.dataSync()).toBeAllclose([expected], { relative: tolerance });
+        const parameters = [...model.namedParameters()];
+        const actual = parameters.flatMap(([, p]) => [...p.value.dataSync()]);
+        expect(actual).toBeAllclose(
+          parameters.flatMap(([name]) => [...tensorOf(imported(name, params[name] as GoldenArray)).dataSync()]),
+          { relative: tolerance },
+        );
+      }
+    });
+  }
+});
