@@ -35,6 +35,8 @@ type LossClosure = () => Tensor;
 /** Values that a loss closure gives back besides the loss, by name. */
 export type Auxiliary = Readonly<Record<string, Tensor>>;
 
+type Inspection = (values: Auxiliary & { readonly loss: Tensor }) => Promise<void>;
+
 /**
  * Minimises a loss by steps θ ← θ − learning rate · update, the update being the gradient after a chain of transforms. The named
  * optimizers are this class with a chain.
@@ -78,13 +80,17 @@ export class Optimizer {
 
   /**
    * One step on the loss of a closure that returns `{ loss, … }`, whose other values (logits, say) are given back. The optimizer
-   * owns them until its next call.
+   * owns them until its next call. `inspect` sees them after the passes and before anything changes: if it throws, parameters
+   * and optimizer are as before.
    */
-  async step<Aux extends Auxiliary>(f: () => Aux & { readonly loss: Tensor }): Promise<Aux & { readonly loss: Tensor }> {
-    return (await this.#run([f])) as Aux & { readonly loss: Tensor };
+  async step<Aux extends Auxiliary>(
+    f: () => Aux & { readonly loss: Tensor },
+    inspect?: (values: Aux & { readonly loss: Tensor }) => Promise<void>,
+  ): Promise<Aux & { readonly loss: Tensor }> {
+    return (await this.#run([f], inspect as Inspection | undefined)) as Aux & { readonly loss: Tensor };
   }
 
-  async #run(closures: readonly (() => Auxiliary & { readonly loss: Tensor })[]): Promise<Auxiliary & { readonly loss: Tensor }> {
+  async #run(closures: readonly (() => Auxiliary & { readonly loss: Tensor })[], inspect?: Inspection): Promise<Auxiliary & { readonly loss: Tensor }> {
     if (this.#busy) throw new UsageError("minimize: the previous step has not finished; await it before the next one");
     if (closures.length === 0) throw new UsageError("minimize: needs at least one loss closure");
     this.#busy = true;
@@ -94,6 +100,7 @@ export class Optimizer {
     const gradients = new Map<Parameter, Tensor>();
     try {
       const result = unscoped(() => this.#differentiate(closures, gradients, clock));
+      await inspect?.(result);
       precondition?.collect(this.#step);
       clock.lap("factorUpdate");
       await precondition?.refresh(this.#step);

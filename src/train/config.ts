@@ -1,0 +1,68 @@
+import { z } from "zod";
+import { UsageError } from "../tensor/index.ts";
+
+const positive = z.number().positive();
+const whole = z.number().int();
+
+/**
+ * Everything that a training run takes: the keys of a configuration file, and the flags of `kfacet train`. A key that is left
+ * out takes the default of what it configures.
+ */
+const schema = z.strictObject({
+  model: z.string().default("vgg_tiny_bn").describe("network: vgg_tiny_bn, vgg_small_bn, vgg11_bn … vgg19_bn, or without _bn"),
+  optimizer: z.string().default("kfac").describe("optimizer: sgd, adam, adamw, rmsprop, kfac"),
+  data: z.string().default("mnist").describe("data set, as name or name:PATH"),
+  epochs: whole.min(1).default(2).describe("passes over the training data"),
+  batchSize: whole.min(1).default(128).describe("samples a step"),
+  seed: whole.min(0).default(0).describe("seed of initial weights, dropout and the order of samples"),
+  device: z.string().default("reference").describe("backend that computes"),
+  out: z.string().optional().describe("run folder; default runs/<model>-<optimizer>-<time>"),
+  fc: z.array(whole.min(1)).optional().describe("widths of the hidden fully connected layers"),
+  init: z.enum(["vgg", "pytorch"]).optional().describe("initial convolution weights"),
+  learningRate: positive.optional().describe("initial learning rate; it falls along half a cosine"),
+  momentum: z.number().min(0).lt(1).optional().describe("heavy-ball momentum"),
+  weightDecay: z.number().min(0).optional().describe("weight decay"),
+  damping: positive.optional().describe("curvature: λ"),
+  statDecay: z.number().min(0).lt(1).optional().describe("curvature: decay of the factors' averages"),
+  factorUpdateEvery: whole.min(1).optional().describe("curvature: steps between factor updates"),
+  inversionEvery: whole.min(1).optional().describe("curvature: steps between inversions"),
+  inverse: z.enum(["eigh", "cholesky"]).optional().describe("K-FAC: how factors are inverted"),
+  fisher: z.enum(["empirical", "type-2"]).optional().describe("curvature: which Fisher matrix"),
+  klClip: positive.optional().describe("curvature: KL clip κ"),
+});
+
+export type TrainConfig = z.output<typeof schema>;
+
+export interface ConfigKey {
+  readonly key: keyof TrainConfig;
+  readonly description: string;
+  readonly default: unknown;
+  /** Values to choose from, if the key has only those. */
+  readonly choices: readonly string[] | null;
+  readonly kind: "string" | "number" | "list";
+}
+
+/** The keys with what a command line needs to offer them. */
+export const configKeys: readonly ConfigKey[] = Object.entries(schema.shape).map(([key, type]) => {
+  let inner: z.ZodType = type as z.ZodType;
+  let fallback: unknown;
+  while (inner instanceof z.ZodOptional || inner instanceof z.ZodDefault) {
+    if (inner instanceof z.ZodDefault) fallback = inner.def.defaultValue;
+    inner = inner.unwrap() as z.ZodType;
+  }
+  return {
+    key: key as keyof TrainConfig,
+    description: (type as z.ZodType).description ?? "",
+    default: fallback,
+    choices: inner instanceof z.ZodEnum ? (inner.options as string[]) : null,
+    kind: inner instanceof z.ZodNumber ? "number" : inner instanceof z.ZodArray ? "list" : "string",
+  };
+});
+
+/** Checks a configuration and fills in defaults. @throws UsageError listing every fault. */
+export function parseConfig(input: unknown, source = "the configuration"): TrainConfig {
+  const result = schema.safeParse(input);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map(({ path, message }) => (path.length > 0 ? `${path.join(".")}: ${message}` : message));
+  throw new UsageError(`${source} is not valid: ${faults.join("; ")}`);
+}

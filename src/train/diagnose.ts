@@ -1,0 +1,48 @@
+import { frozen, untracked } from "../autograd/index.ts";
+import { observeForward, type Module } from "../nn/index.ts";
+import { isFloat, NumericalError, type Tensor } from "../tensor/index.ts";
+
+/**
+ * Explains a loss that is not finite: repeats the forward pass, without changing state, and names the first layer whose output
+ * has a NaN or an infinity. Must be called before the parameters change.
+ */
+export async function explainNonFiniteLoss(model: Module, images: Tensor, step: number, loss: number): Promise<NumericalError> {
+  const outputs: { path: string; layer: string; output: Tensor }[] = [];
+  const paths = pathsOf(model);
+  untracked(() =>
+    frozen(() =>
+      observeForward(
+        (module, output) => {
+          if (module.children().length === 0) outputs.push({ path: paths.get(module) ?? "", layer: module.constructor.name, output: output.hold() });
+        },
+        () => model.forward(images).dispose(),
+      ),
+    ),
+  );
+  const describe = async (): Promise<string> => {
+    if (!(await isFinite_(images))) return "the images themselves are not finite: check the data and its normalisation";
+    for (const { path, layer, output } of outputs) {
+      if (!(await isFinite_(output))) return `the first layer whose output is not finite is "${path}" (${layer})`;
+    }
+    return "every layer's output is finite, so the loss itself overflowed: check the labels and the scale of the logits";
+  };
+  const place = await describe();
+  for (const { output } of outputs) output.dispose();
+  return new NumericalError(
+    `training: the loss is ${loss} at step ${step}; ${place}. Nothing was changed by this step; lower the learning rate, raise the damping or clip`,
+  );
+}
+
+function pathsOf(model: Module): Map<Module, string> {
+  const paths = new Map<Module, string>();
+  const visit = (module: Module, path: string): void => {
+    paths.set(module, path);
+    for (const [name, child] of module.children()) visit(child, path ? `${path}.${name}` : name);
+  };
+  visit(model, "");
+  return paths;
+}
+
+async function isFinite_(tensor: Tensor): Promise<boolean> {
+  return !isFloat(tensor.dtype) || (await tensor.data()).every(Number.isFinite);
+}

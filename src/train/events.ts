@@ -1,0 +1,46 @@
+import type { RegistrationRow, StepPhases } from "../optim/index.ts";
+
+/** Seconds by part of the work, over a step or a whole run. */
+export type Phases = StepPhases & { readonly data: number };
+
+export interface StepEvent {
+  readonly type: "step";
+  /** 0 for the first of the run. */
+  readonly step: number;
+  readonly epoch: number;
+  /** Mean over the batch, before the step. */
+  readonly loss: number;
+  readonly phases: Phases;
+}
+
+export interface EpochEvent {
+  readonly type: "epoch";
+  /** 0 for the first. */
+  readonly epoch: number;
+  /** Mean over the epoch's batches, each before its step. */
+  readonly trainLoss: number;
+  readonly trainAccuracy: number;
+  readonly testLoss: number;
+  /** In [0, 1]. */
+  readonly testAccuracy: number;
+  /** Training alone. */
+  readonly seconds: number;
+}
+
+/** What became of each parameter, once it is known: after the first step. */
+export interface CurvatureEvent {
+  readonly type: "curvature";
+  readonly step: number;
+  readonly registration: readonly RegistrationRow[];
+}
+
+export interface EndEvent {
+  readonly type: "end";
+  readonly epochs: number;
+  readonly steps: number;
+  /** Training and evaluation. */
+  readonly seconds: number;
+  readonly phases: Phases;
+}
+
+export type TrainEvent = StepEvent | EpochEvent | CurvatureEvent | EndEvent;

@@ -1,0 +1,16 @@
+/**
+ * Training: a loop as a stream of events, evaluation, and runs on disk (configuration, metrics, checkpoints). May import every
+ * folder but cli. `trainer`, `evaluate`, `diagnose` and `safetensors` run anywhere; `checkpoint` and `runFolder` need Node's file
+ * system.
+ *
+ * Reading order: events → trainer → evaluate → config → run → checkpoint → runFolder.
+ */
+export { loadCheckpoint, saveCheckpoint, type CheckpointMetadata } from "./checkpoint.ts";
+export { configKeys, parseConfig, type ConfigKey, type TrainConfig } from "./config.ts";
+export { evaluate, type Evaluation } from "./evaluate.ts";
+export type { CurvatureEvent, EndEvent, EpochEvent, Phases, StepEvent, TrainEvent } from "./events.ts";
+export { makeOptimizer, optimizerNames, type RunOptimizer } from "./optimizers.ts";
+export { prepareRun, type Run } from "./run.ts";
+export { parseJson, RunFolder, type RunSummary } from "./runFolder.ts";
+export { decodeSafetensors, encodeSafetensors, type HostTensor, type SafetensorsContent } from "./safetensors.ts";
+export { train, type TrainOptions } from "./trainer.ts";

@@ -1,0 +1,36 @@
+import { channelStatistics, DataLoader, loadData, type DataSplit } from "../data/index.ts";
+import { vgg, type Sequential } from "../nn/index.ts";
+import { Generator, openBackend, setDefaultBackend } from "../tensor/index.ts";
+import type { TrainConfig } from "./config.ts";
+import { makeOptimizer, type RunOptimizer } from "./optimizers.ts";
+
+/** All that a configuration stands for, ready to be trained or evaluated. */
+export interface Run {
+  readonly config: TrainConfig;
+  readonly data: DataSplit;
+  readonly model: Sequential;
+  readonly optimizer: RunOptimizer;
+  readonly train: DataLoader;
+  readonly test: DataLoader;
+}
+
+/** Images a step of evaluation: bounds memory, changes no result. */
+const TEST_BATCH = 250;
+
+/**
+ * Opens the device, loads the data and builds model, optimizer and loaders. Everything random derives from the seed.
+ *
+ * @throws UsageError for unknown names, DataError for data that cannot be loaded or batched.
+ */
+export async function prepareRun(config: TrainConfig): Promise<Run> {
+  setDefaultBackend(await openBackend(config.device));
+  const { fc, init, seed } = config;
+  const data = await loadData(config.data);
+  const { height, width, channels, classes } = data.train;
+  const model = vgg(config.model, { classes: classes.length, channels, size: [height, width], fc, init, seed });
+  const normalize = channelStatistics(data.train);
+  const train = new DataLoader(data.train, { batchSize: config.batchSize, shuffle: true, seed: new Generator(seed).fork("order"), normalize });
+  const test = new DataLoader(data.test, { batchSize: Math.min(TEST_BATCH, data.test.length), normalize });
+  const optimizer = makeOptimizer(model.parameters(), config, config.epochs * train.batches);
+  return { config, data, model, optimizer, train, test };
+}

@@ -1,0 +1,92 @@
+import { appendFileSync } from "node:fs";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Module } from "../nn/index.ts";
+import { CheckpointError, UsageError } from "../tensor/index.ts";
+import { loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { parseConfig, type TrainConfig } from "./config.ts";
+import type { Phases, TrainEvent } from "./events.ts";
+
+/** The last file of a run: what it was and how it went. */
+export interface RunSummary {
+  readonly model: string;
+  readonly optimizer: string;
+  readonly device: string;
+  readonly parameters: number;
+  readonly epochs: number;
+  readonly seconds: number;
+  readonly secondsPerEpoch: readonly number[];
+  readonly testAccuracy: readonly number[];
+  readonly phases: Phases;
+  readonly seed: number;
+  readonly version: string;
+}
+
+/**
+ * The folder of one run: `config.json`, `metrics.jsonl` (one event a line, written as it happens), the newest
+ * `checkpoint-*.safetensors`, and at the end `summary.json`.
+ */
+export class RunFolder {
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  /** Makes a new folder. @throws UsageError if one with a run in it stands there already: nothing is overwritten. */
+  static async create(path: string, config: TrainConfig): Promise<RunFolder> {
+    await mkdir(path, { recursive: true });
+    const entries = await readdir(path);
+    if (entries.length > 0) throw new UsageError(`the run folder ${path} is not empty; choose another with --out, nothing is overwritten`);
+    await writeFile(join(path, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+    await writeFile(join(path, "metrics.jsonl"), "");
+    return new RunFolder(path);
+  }
+
+  /** Opens a folder that `create` made. @throws CheckpointError if there is no run in it. */
+  static async open(path: string): Promise<{ folder: RunFolder; config: TrainConfig }> {
+    const file = join(path, "config.json");
+    const text = await readFile(file, "utf8").catch((cause: unknown) => {
+      throw new CheckpointError(`${path} is not a run folder: cannot read ${file}`, { cause });
+    });
+    return { folder: new RunFolder(path), config: parseConfig(parseJson(text, file), file) };
+  }
+
+  /** Appends at once, so that a crash loses nothing that was told. */
+  append(event: TrainEvent): void {
+    appendFileSync(join(this.path, "metrics.jsonl"), `${JSON.stringify(event)}\n`);
+  }
+
+  /** Saves the model after `epochs` epochs, then removes the checkpoint before it. */
+  async saveCheckpoint(model: Module, epochs: number, config: TrainConfig): Promise<void> {
+    const name = `checkpoint-${String(epochs).padStart(4, "0")}.safetensors`;
+    const older = (await this.#checkpoints()).filter((other) => other !== name);
+    await saveCheckpoint(join(this.path, name), model, { epochs: String(epochs), config: JSON.stringify(config) });
+    for (const other of older) await rm(join(this.path, other));
+  }
+
+  /** Loads the newest checkpoint into the model; returns the number of epochs it had seen. */
+  async loadCheckpoint(model: Module): Promise<number> {
+    const newest = (await this.#checkpoints()).at(-1);
+    if (!newest) throw new CheckpointError(`${this.path} has no checkpoint: the run ended before its first epoch did`);
+    const metadata = await loadCheckpoint(join(this.path, newest), model);
+    return Number(metadata["epochs"]);
+  }
+
+  async #checkpoints(): Promise<string[]> {
+    return (await readdir(this.path)).filter((name) => /^checkpoint-\d+\.safetensors$/.test(name)).sort();
+  }
+
+  async writeSummary(summary: RunSummary): Promise<void> {
+    await writeFile(join(this.path, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
+  }
+}
+
+/** @throws UsageError for text that is not JSON, naming the file. */
+export function parseJson(text: string, file: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new UsageError(`${file} is not JSON: ${String(cause)}`, { cause });
+  }
+}

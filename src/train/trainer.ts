@@ -1,0 +1,71 @@
+import type { DataLoader } from "../data/index.ts";
+import { crossEntropy, type Module } from "../nn/index.ts";
+import type { Optimizer, RegistrationRow } from "../optim/index.ts";
+import { tidy } from "../tensor/index.ts";
+import { explainNonFiniteLoss } from "./diagnose.ts";
+import { evaluate } from "./evaluate.ts";
+import type { Phases, TrainEvent } from "./events.ts";
+
+export interface TrainOptions {
+  readonly model: Module;
+  readonly optimizer: Optimizer & { registration?(): readonly RegistrationRow[] };
+  readonly train: DataLoader;
+  readonly test: DataLoader;
+  readonly epochs: number;
+}
+
+/**
+ * Trains a classifier with cross-entropy and tells what happens as a stream of events: each step, each epoch with its test
+ * accuracy, and the end. Leaving the loop stops the training after the step that has been told of.
+ *
+ * @throws NumericalError when the loss is not finite, naming the step and the first layer that is not; the parameters are then
+ * those of the last good step.
+ */
+export async function* train({ model, optimizer, train, test, epochs }: TrainOptions): AsyncGenerator<TrainEvent, void, undefined> {
+  const start = performance.now();
+  const total = new PhaseSum();
+  model.train();
+  for (let epoch = 0; epoch < epochs; epoch++) {
+    const epochStart = performance.now();
+    let [count, lossSum, correct] = [0, 0, 0];
+    let waiting = performance.now();
+    for await (const { images, labels, size } of train.epoch(epoch)) {
+      const data = (performance.now() - waiting) / 1000;
+      const step = optimizer.steps;
+      let loss = NaN;
+      const { logits } = await optimizer.step(
+        () => {
+          const logits = model.forward(images);
+          return { loss: crossEntropy(logits, labels), logits };
+        },
+        async (values) => {
+          loss = await values.loss.item();
+          if (!Number.isFinite(loss)) throw await explainNonFiniteLoss(model, images, step, loss);
+        },
+      );
+      const hits = tidy(() => logits.argmax().equal(labels).sum());
+      correct += await hits.item();
+      hits.dispose();
+      lossSum += loss * size;
+      count += size;
+      const phases = { ...optimizer.phases, data };
+      total.add(phases);
+      if (step === 0 && optimizer.registration) yield { type: "curvature", step, registration: optimizer.registration() };
+      yield { type: "step", step, epoch, loss, phases };
+      waiting = performance.now();
+    }
+    const seconds = (performance.now() - epochStart) / 1000;
+    const { loss: testLoss, accuracy: testAccuracy } = await evaluate(model, test);
+    yield { type: "epoch", epoch, trainLoss: lossSum / count, trainAccuracy: correct / count, testLoss, testAccuracy, seconds };
+  }
+  yield { type: "end", epochs, steps: optimizer.steps, seconds: (performance.now() - start) / 1000, phases: total.seconds };
+}
+
+/** Adds up the phases of many steps. */
+class PhaseSum {
+  readonly seconds = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0, data: 0 };
+
+  add(phases: Phases): void {
+    for (const key of Object.keys(this.seconds) as (keyof Phases)[]) this.seconds[key] += phases[key];
+  }
+}
