@@ -26,6 +26,7 @@ export default defineConfig(
       "@typescript-eslint/no-import-type-side-effects": "error",
       // An async method may have nothing to await on one backend; `async` still turns what it throws into a rejection.
       "@typescript-eslint/require-await": "off",
+      "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", destructuredArrayIgnorePattern: "^_" }],
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true, allowBoolean: true }],
       "@typescript-eslint/switch-exhaustiveness-check": ["error", { considerDefaultExhaustiveForUnions: true }],
     },

@@ -50,30 +50,34 @@ test("the README has a snippet that runs", () => {
 });
 
 describe.runIf(snippets.length > 0)("snippets", () => {
-  test.for(snippets.map((snippet) => ({ ...snippet, title: `${snippet.file}:${snippet.line}` })))("$title", async (snippet) => {
-    expect(typeErrors(snippet)).toEqual([]);
-    if (!snippet.runs) return;
-    const { code, expected } = instrument(snippet);
-    const path = moduleOf(snippet).replace(/\.mts$/, ".run.mts");
-    writeFileSync(path, code);
-    const { __printed: printed } = (await import(pathToFileURL(path).href)) as { __printed: [line: number, text: string][] };
-    const reached = new Set(printed.map(([line]) => line));
-    for (const [line, text] of printed) {
-      const wanted = expected.get(line) ?? "";
-      if (!matches(text, wanted)) expect.soft(text, `${snippet.file}:${line}`).toBe(wanted);
-    }
-    const missed = [...expected.keys()].filter((line) => !reached.has(line));
-    expect(missed, `lines of ${snippet.file} that were never reached`).toEqual([]);
-  });
+  for (const snippet of snippets) test(`${snippet.file}:${snippet.line}`, () => check(snippet));
 });
 
 describe.runIf(commands.length > 0)("commands", () => {
-  test.for(commands)("$title", ({ command, flags }) => {
-    const help = helpFor(command);
-    expect(help).toContain(`Usage: kfacet${command ? ` ${command}` : ""} `);
-    expect(flags.filter((flag) => !new RegExp(`${flag}(?![\\w-])`).test(help))).toEqual([]);
-  });
+  for (const { title, command, flags } of commands) {
+    test(title, () => {
+      const help = helpFor(command);
+      expect(help).toContain(`Usage: kfacet${command ? ` ${command}` : ""} `);
+      expect(flags.filter((flag) => !new RegExp(`${flag}(?![\\w-])`).test(help))).toEqual([]);
+    });
+  }
 });
+
+async function check(snippet: Snippet): Promise<void> {
+  expect(typeErrors(snippet)).toEqual([]);
+  if (!snippet.runs) return;
+  const { code, expected } = instrument(snippet);
+  const path = moduleOf(snippet).replace(/\.mts$/, ".run.mts");
+  writeFileSync(path, code);
+  const { __printed: printed } = (await import(pathToFileURL(path).href)) as { __printed: [line: number, text: string][] };
+  for (const [line, text] of printed) {
+    const wanted = expected.get(line) ?? "";
+    if (!matches(text, wanted)) expect.soft(text, `${snippet.file}:${line}`).toBe(wanted);
+  }
+  const reached = new Set(printed.map(([line]) => line));
+  const missed = [...expected.keys()].filter((line) => !reached.has(line));
+  expect(missed, `lines of ${snippet.file} that were never reached`).toEqual([]);
+}
 
 // ── reading Markdown ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -157,6 +161,8 @@ function typeErrors(snippet: Snippet): string[] {
   });
 }
 
+const expectation = /^\s*\/\/ → ?(.*)$/;
+
 /** The snippet as a module that exports what each statement with an expectation printed, and the expectations by line. */
 function instrument({ file, code }: Snippet): { code: string; expected: Map<number, string> } {
   const source = ts.createSourceFile("snippet.mts", code, ts.ScriptTarget.Latest, true);
@@ -169,17 +175,16 @@ function instrument({ file, code }: Snippet): { code: string; expected: Map<numb
     ts.forEachChild(node, visit);
     if (!ts.isExpressionStatement(node) && !ts.isVariableStatement(node)) return;
     const { line: last, character } = source.getLineAndCharacterOfPosition(node.getEnd());
-    const texts = [/^;?\s*\/\/ → ?(.*)$/.exec(lines[last]?.slice(character) ?? "")?.[1]];
-    if (texts[0] !== undefined) claimed.add(last);
-    for (let next = last + 1; /^\s*\/\/ →/.test(lines[next] ?? ""); next++) {
-      if (lines[last]?.slice(character).trim().replace(/^;/, "") !== "" && texts[0] === undefined) break;
-      claimed.add(next);
-      texts.push(/→ ?(.*)$/.exec(lines[next] ?? "")?.[1]);
+    const rest = /^;?\s*(.*)$/.exec(lines[last]?.slice(character) ?? "")?.[1] ?? "";
+    const texts: string[] = [];
+    const after = [rest, ...lines.slice(last + 1)];
+    for (let i = rest === "" ? 1 : 0; expectation.test(after[i] ?? ""); i++) {
+      claimed.add(last + i);
+      texts.push(expectation.exec(after[i] ?? "")?.[1] ?? "");
     }
-    const wanted = texts.filter((text) => text !== undefined);
-    if (wanted.length === 0) return;
+    if (texts.length === 0) return;
     const at = last + 1;
-    expected.set(at, wanted.join("\n"));
+    expected.set(at, texts.join("\n"));
     if (ts.isVariableStatement(node)) {
       const names = node.declarationList.declarations.map(({ name }) => name.getText(source));
       edits.push({ from: node.getEnd(), to: node.getEnd(), text: `; __print(${[at, ...names].join(", ")});` });

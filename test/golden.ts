@@ -18,14 +18,18 @@ export const goldenArray: z.ZodType<GoldenArray> = z
   .object({ shape: z.array(z.int().nonnegative()), data: z.array(z.number()), dtype: z.literal("int").optional() })
   .refine(({ shape, data }) => sizeOf(shape) === data.length, "the number of elements does not fit the shape");
 
-/** A file of `test/golden/`, checked against a schema. `name` without `.json`. */
+/** A file of `test/golden/` as the type that the test says it has. `name` without `.json`. */
+export function golden<T>(name: string): T {
+  return JSON.parse(readFileSync(new URL(`golden/${name}.json`, import.meta.url), "utf8")) as T;
+}
+
+/** The same, checked against a schema. */
 export function readGolden<T>(name: string, schema: z.ZodType<T>): T {
-  const text = readFileSync(new URL(`golden/${name}.json`, import.meta.url), "utf8");
-  return schema.parse(JSON.parse(text));
+  return schema.parse(golden(name));
 }
 
 /** Axis `i` of the result is axis `axes[i]` of the array. */
-function permuted({ shape, data }: GoldenArray, axes: readonly number[]): GoldenArray {
+export function permuted({ shape, data }: GoldenArray, axes: readonly number[]): GoldenArray {
   const strides = shape.map((_, axis) => sizeOf(shape.slice(axis + 1)));
   const to = axes.map((axis) => shape[axis] as number);
   const visit = (depth: number, at: number): number[] => {
@@ -49,4 +53,30 @@ export function oihwToOhwi(weight: GoldenArray): GoldenArray {
 /** The array as a tensor; integer arrays stay integers whatever `dtype` says. */
 export function goldenTensor({ shape, data, dtype: kind }: GoldenArray, dtype: DType = "float64"): Tensor {
   return Tensor.from([...data], { shape, dtype: kind === "int" ? "int32" : dtype });
+}
+
+/** A float tensor in kfacet's layout: arrays of rank 4 become channels-last. */
+export function tensorOf(array: GoldenArray, dtype: DType = "float64"): Tensor {
+  return goldenTensor(array.shape.length === 4 ? nchwToNhwc(array) : array, dtype);
+}
+
+/**
+ * Where column j of a patch matrix in kfacet's order (kernelHeight, kernelWidth, in) stands in PyTorch's (in, kernelHeight,
+ * kernelWidth); the bias column stays last. `weight` is the PyTorch shape [out, in, kernelHeight, kernelWidth] or [out, in].
+ */
+export function patchOrder(weight: Shape, bias: boolean): number[] {
+  const [, channels = 0, kernelHeight = 1, kernelWidth = 1] = weight;
+  const order: number[] = [];
+  for (let k = 0; k < kernelHeight * kernelWidth; k++) {
+    for (let c = 0; c < channels; c++) order.push(c * kernelHeight * kernelWidth + k);
+  }
+  if (bias) order.push(order.length);
+  return order;
+}
+
+/** The matrix with its columns (and rows, if `both`) in the given order. */
+export function reordered({ shape, data }: GoldenArray, order: readonly number[], both = false): number[] {
+  const [rows = 0, columns = 0] = shape;
+  const rowOrder = both ? order : Array.from({ length: rows }, (_, i) => i);
+  return rowOrder.flatMap((row) => order.map((column) => data[row * columns + column] as number));
 }

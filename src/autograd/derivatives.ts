@@ -41,7 +41,8 @@ export function vjp(
       return result instanceof Tensor ? [result] : [...result];
     }, places);
     const outputs = recording.value;
-    if (outputs.length !== vectors.length) throw new UsageError(`vjp: the function has ${outputs.length} outputs but ${vectors.length} vectors were given`);
+    if (outputs.length !== vectors.length)
+      throw new UsageError(`vjp: the function has ${outputs.length} outputs but ${vectors.length} vectors were given`);
     const gradients = recording.reverse(outputs.map((output, i) => [output, vectors[i] as Tensor] as const));
     return { outputs, gradients: gradients.map((gradient, i) => gradient ?? zerosLike(inputs[i] as Tensor)) };
   });
@@ -66,9 +67,12 @@ export function hvp(f: () => Tensor, params: readonly (Variable | Tensor)[], vec
 }
 
 export function requireScalar(operation: string, value: unknown): asserts value is Tensor {
-  if (!(value instanceof Tensor)) throw new UsageError(`${operation}: the function must return a tensor, the loss, but returned ${typeof value}`);
+  if (!(value instanceof Tensor))
+    throw new UsageError(`${operation}: the function must return a tensor, the loss, but returned ${typeof value}`);
   if (value.size !== 1) {
-    throw new ShapeError(`${operation}: the function must return a single number but returned ${formatShape(value.shape)}; use mean() or sum()`);
+    throw new ShapeError(
+      `${operation}: the function must return a single number but returned ${formatShape(value.shape)}; use mean() or sum()`,
+    );
   }
   if (!isFloat(value.dtype)) throw new DTypeError(`${operation}: the function must return a floating tensor but returned ${value.dtype}`);
 }

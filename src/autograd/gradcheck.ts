@@ -25,7 +25,8 @@ type Differentiable = (...inputs: Tensor[]) => Tensor | readonly Tensor[];
 export async function gradcheck(f: Differentiable, inputs: readonly Tensor[], options: GradcheckOptions = {}): Promise<number> {
   const { order = 1, seed = 0 } = options;
   for (const input of inputs) {
-    if (input.dtype !== "float64") throw new UsageError(`gradcheck: inputs must be float64 but one is ${input.dtype}; differences in float32 prove nothing`);
+    if (input.dtype !== "float64")
+      throw new UsageError(`gradcheck: inputs must be float64 but one is ${input.dtype}; differences in float32 prove nothing`);
   }
   const generator = new Generator(seed);
   const vectors = tidy(() =>

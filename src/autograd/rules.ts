@@ -180,10 +180,7 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
   },
   multiply: {
     saves: { inputs: [0, 1] },
-    vjp: ({ inputs: [a, b] }, [g]) => [
-      () => unbroadcast(g.multiply(b.value), a.shape),
-      () => unbroadcast(g.multiply(a.value), b.shape),
-    ],
+    vjp: ({ inputs: [a, b] }, [g]) => [() => unbroadcast(g.multiply(b.value), a.shape), () => unbroadcast(g.multiply(a.value), b.shape)],
   },
   divide: {
     saves: { inputs: [1], outputs: [0] },
@@ -333,16 +330,11 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
   },
   maxPool2dGather: {
     saves: { inputs: [1] },
-    vjp: ({ inputs: [x, indices] }, [g]) => [
-      () => apply("maxPool2dScatter", [g, indices.value], { inputSize: size2d(x.shape) })[0],
-      null,
-    ],
+    vjp: ({ inputs: [x, indices] }, [g]) => [() => apply("maxPool2dScatter", [g, indices.value], { inputSize: size2d(x.shape) })[0], null],
   },
   averagePool2d: {
     saves: nothing,
-    vjp: ({ inputs: [x], params }, [g]) => [
-      () => apply("averagePool2dGradient", [g], { ...params, inputSize: size2d(x.shape) })[0],
-    ],
+    vjp: ({ inputs: [x], params }, [g]) => [() => apply("averagePool2dGradient", [g], { ...params, inputSize: size2d(x.shape) })[0]],
   },
   averagePool2dGradient: {
     saves: nothing,
@@ -423,9 +415,7 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
   squaredError: {
     saves: { inputs: [0, 1] },
     vjp: ({ inputs: [prediction, target] }, [g]) => {
-      const gradient = once(() =>
-        prediction.value.subtract(target.value).multiply(perRow(g, prediction.shape).multiply(2)),
-      );
+      const gradient = once(() => prediction.value.subtract(target.value).multiply(perRow(g, prediction.shape).multiply(2)));
       return [gradient, () => gradient().negative()];
     },
   },
@@ -445,4 +435,3 @@ function once<T>(f: () => T): () => T {
   let result: { value: T } | undefined;
   return () => (result ??= { value: f() }).value;
 }
-

@@ -137,8 +137,12 @@ export class Recording<Result> {
    * @returns for each watched tensor its gradient, or `null` if no seed depends on it.
    * @throws ShapeError if a seed's shape is not its value's; UsageError after the recording was released.
    */
-  reverse(seeds: Iterable<readonly [value: { readonly id: number; readonly shape: Shape }, seed: Tensor]>, options: ReverseOptions = {}): (Tensor | null)[] {
-    if (this.#released) throw new UsageError("reverse: the recording was released by an earlier pass; pass { again: true } to the passes before the last");
+  reverse(
+    seeds: Iterable<readonly [value: { readonly id: number; readonly shape: Shape }, seed: Tensor]>,
+    options: ReverseOptions = {},
+  ): (Tensor | null)[] {
+    if (this.#released)
+      throw new UsageError("reverse: the recording was released by an earlier pass; pass { again: true } to the passes before the last");
     const gradients = new Gradients();
     try {
       for (const [value, seed] of seeds) {

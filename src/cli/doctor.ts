@@ -14,7 +14,12 @@ interface Finding {
 export async function doctorCommand(json: boolean): Promise<number> {
   const backends = await Promise.all(backendNames().map(tryBackend));
   const data = await Promise.all(dataNames().map(tryData));
-  const machine = { kfacet: version, node: process.version, platform: `${process.platform} ${process.arch}`, threads: availableParallelism() };
+  const machine = {
+    kfacet: version,
+    node: process.version,
+    platform: `${process.platform} ${process.arch}`,
+    threads: availableParallelism(),
+  };
   if (json) console.log(JSON.stringify({ machine, backends, data }));
   else {
     console.log(Object.entries(machine).map(([key, value]) => `${key} ${value}`).join(" · ")); // prettier-ignore

@@ -7,5 +7,8 @@ export async function evalCommand(directory: string, json: boolean): Promise<voi
   const epochs = await folder.loadCheckpoint(model);
   const { loss, accuracy } = await evaluate(model, test);
   if (json) console.log(JSON.stringify({ model: config.model, data: config.data, epochs, samples: test.dataset.length, loss, accuracy }));
-  else console.log(`${config.model} after ${epochs} epochs on ${test.dataset.length} images of ${config.data}: accuracy ${(100 * accuracy).toFixed(2)} %, loss ${loss.toFixed(4)}`);
+  else
+    console.log(
+      `${config.model} after ${epochs} epochs on ${test.dataset.length} images of ${config.data}: accuracy ${(100 * accuracy).toFixed(2)} %, loss ${loss.toFixed(4)}`,
+    );
 }

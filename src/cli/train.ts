@@ -3,49 +3,71 @@ import { join } from "node:path";
 import Table from "cli-table3";
 import { summarize } from "../nn/index.ts";
 import { UsageError } from "../tensor/index.ts";
-import { parseConfig, parseJson, prepareRun, RunFolder, train, type Phases, type Run, type RunSummary, type TrainConfig } from "../train/index.ts";
+import {
+  parseConfig,
+  parseJson,
+  prepareRun,
+  RunFolder,
+  train,
+  type Phases,
+  type Run,
+  type RunSummary,
+  type TrainConfig,
+} from "../train/index.ts";
 import { progressBar, silent, type Progress } from "./progress.ts";
 import { version } from "./version.ts";
 
 /** `kfacet train`: returns the exit code. */
 export async function trainCommand(file: string | undefined, flags: Record<string, unknown>): Promise<number> {
   const { json = false, ...given } = flags;
-  const config = parseConfig({ ...(await readConfig(file)), ...given }, file ?? "the command line");
+  const sources = [
+    ...(file === undefined ? [] : [file]),
+    ...(file === undefined || Object.keys(given).length > 0 ? ["the command line"] : []),
+  ];
+  const config = parseConfig({ ...(await readConfig(file)), ...given }, sources.join(" with "));
   const run = await prepareRun(config);
-  const folder = await RunFolder.create(config.out ?? defaultFolder(config), config);
   const { height, width, channels } = run.data.train;
   const network = summarize(run.model, [1, height, width, channels]);
+  // From here on Ctrl-C ends the run in good order: before the folder exists, so that none is left without a checkpoint.
+  const interruption = new AbortController();
+  process.once("SIGINT", () => {
+    interruption.abort();
+  });
+  const folder = await RunFolder.create(config.out ?? defaultFolder(config), config);
   if (!json) {
     console.log(`${config.model} on ${config.data}: ${run.data.train.length} images to learn from, ${run.data.test.length} to test\n`);
     console.log(`${network.toString()}\n`);
   }
 
   const progress = json ? silent : progressBar(config.epochs, run.train.batches);
-  const { summary, interrupted } = await follow(run, folder, network.parameters, progress, !json);
+  const summary = await follow(run, folder, network.parameters, progress, { talk: !json, interruption: interruption.signal });
   await folder.writeSummary(summary);
   if (json) console.log(JSON.stringify(summary));
   else printSummary(summary, folder.path);
-  return interrupted ? 130 : 0;
+  return interruption.signal.aborted ? 130 : 0;
 }
 
-/** Trains, writing every event to the folder and a checkpoint after each epoch. Ctrl-C ends it after the step under way. */
+/** Trains, writing every event to the folder and a checkpoint after each epoch. An interruption ends it after the step under way. */
 async function follow(
   run: Run,
   folder: RunFolder,
   parameters: number,
   progress: Progress,
-  talk: boolean,
-): Promise<{ summary: RunSummary; interrupted: boolean }> {
+  { talk, interruption }: { readonly talk: boolean; readonly interruption: AbortSignal },
+): Promise<RunSummary> {
   const { config, model } = run;
-  let interrupted = false;
-  const interrupt = (): void => {
-    interrupted = true;
-  };
-  process.once("SIGINT", interrupt);
   const start = performance.now();
   const secondsPerEpoch: number[] = [];
   const testAccuracy: number[] = [];
-  const phases: Record<keyof Phases, number> = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0, data: 0 };
+  const phases: Record<keyof Phases, number> = {
+    forward: 0,
+    backward: 0,
+    factorUpdate: 0,
+    inversion: 0,
+    precondition: 0,
+    update: 0,
+    data: 0,
+  };
   try {
     for await (const event of train({ ...run, epochs: config.epochs })) {
       folder.append(event);
@@ -59,20 +81,21 @@ async function follow(
         await folder.saveCheckpoint(model, event.epoch + 1, config);
       } else if (event.type === "curvature" && talk) {
         const plain = event.registration.filter(({ block }) => block === null);
-        console.error(`curvature: ${event.registration.length - plain.length} of ${event.registration.length} parameters preconditioned; plain gradient for ${plain.map(({ parameter }) => parameter).join(", ") || "none"}`);
+        console.error(
+          `curvature: ${event.registration.length - plain.length} of ${event.registration.length} parameters preconditioned; plain gradient for ${plain.map(({ parameter }) => parameter).join(", ") || "none"}`,
+        );
       }
-      if (interrupted) break;
+      if (interruption.aborted) break;
     }
-    if (interrupted) {
+    if (interruption.aborted) {
       progress.stop();
       await folder.saveCheckpoint(model, secondsPerEpoch.length, config);
       console.error("interrupted: the model as it is was saved");
     }
   } finally {
     progress.stop();
-    process.off("SIGINT", interrupt);
   }
-  const summary: RunSummary = {
+  return {
     model: config.model,
     optimizer: config.optimizer,
     device: config.device,
@@ -85,16 +108,16 @@ async function follow(
     seed: config.seed,
     version,
   };
-  return { summary, interrupted };
 }
 
 async function readConfig(file: string | undefined): Promise<Record<string, unknown>> {
   if (file === undefined) return {};
   const text = await readFile(file, "utf8").catch((cause: unknown) => {
-    throw new UsageError(`cannot read the configuration file ${file}`, { cause });
+    throw new UsageError(`cannot read the configuration file ${file}: ${String(cause)}`, { cause });
   });
   const value = parseJson(text, file);
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new UsageError(`${file} must hold a JSON object of options`);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new UsageError(`${file} must hold a JSON object of options`);
   return value as Record<string, unknown>;
 }
 
@@ -110,7 +133,7 @@ function printSummary(summary: RunSummary, path: string): void {
   table.push(
     { "test accuracy": last === undefined ? "no epoch finished" : `${(100 * last).toFixed(2)} %` },
     { optimizer: summary.optimizer },
-    { "parameters": summary.parameters.toLocaleString("en") },
+    { parameters: summary.parameters.toLocaleString("en") },
     { "seconds an epoch": summary.secondsPerEpoch.map((s) => s.toFixed(1)).join(", ") },
     { "seconds in all": summary.seconds.toFixed(1) },
     { "of these": spent.map(([phase, seconds]) => `${phase} ${seconds.toFixed(1)}`).join(", ") },

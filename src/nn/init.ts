@@ -6,7 +6,8 @@ export type Initializer = (shape: Shape, options: LayerOptions) => Tensor;
 
 /** Inputs and outputs that meet in one weight: fanIn = in · kernel, fanOut = out · kernel. */
 export function fans(shape: Shape): { fanIn: number; fanOut: number } {
-  if (shape.length < 2) throw new ShapeError(`an initialiser by fan needs a weight of rank 2 or more but the shape is [${shape.join(", ")}]`);
+  if (shape.length < 2)
+    throw new ShapeError(`an initialiser by fan needs a weight of rank 2 or more but the shape is [${shape.join(", ")}]`);
   const kernel = sizeOf(shape.slice(1, -1));
   return { fanIn: (shape.at(-1) as number) * kernel, fanOut: (shape[0] as number) * kernel };
 }
@@ -15,7 +16,9 @@ function draw(kind: "uniform" | "normal", shape: Shape, scale: number, { generat
   const stream = generator ?? Generator.fromEntropy();
   const options = backend ? { dtype, backend } : { dtype };
   return tidy(() =>
-    kind === "normal" ? stream.normal(shape, options).multiply(scale) : stream.uniform(shape, options).multiply(2).subtract(1).multiply(scale),
+    kind === "normal"
+      ? stream.normal(shape, options).multiply(scale)
+      : stream.uniform(shape, options).multiply(2).subtract(1).multiply(scale),
   );
 }
 

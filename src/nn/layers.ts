@@ -1,12 +1,4 @@
-import {
-  conv2d,
-  linear,
-  pair,
-  ShapeError,
-  Tensor,
-  type Conv2dOptions,
-  type Pair,
-} from "../tensor/index.ts";
+import { conv2d, linear, pair, ShapeError, Tensor, type Conv2dOptions, type Pair } from "../tensor/index.ts";
 import { constantInit, pytorchInit, uniformInit, type Initializer } from "./init.ts";
 import { Module, parameter, type LayerOptions, type Parameter } from "./module.ts";
 

@@ -33,8 +33,8 @@ const observers: ForwardObserver[] = [];
 
 /**
  * A function with parameters. A layer implements `compute`; users call `forward`, which frees what `compute` made on the way.
- * Parameters, buffers (plain variables, such as running statistics) and inner modules are found among its properties, and
- * named by them: `layers.0.weight`.
+ * Parameters, buffers (plain variables, such as running statistics) and inner modules are found among its properties, alone or
+ * in arrays, and named by them: `layers.0.weight`.
  */
 export abstract class Module {
   #training = true;
@@ -97,11 +97,14 @@ export abstract class Module {
 
   #named(wanted: (value: unknown) => boolean, prefix = "", seen = new Set<unknown>()): Map<string, Variable> {
     const found = new Map<string, Variable>();
+    const visit = (path: string, value: unknown): void => {
+      if (!wanted(value) || seen.has(value)) return;
+      seen.add(value);
+      found.set(path, value as Variable);
+    };
     for (const [name, value] of Object.entries(this) as [string, unknown][]) {
-      if (wanted(value) && !seen.has(value)) {
-        seen.add(value);
-        found.set(prefix + name, value as Variable);
-      }
+      if (Array.isArray(value)) value.forEach((item: unknown, i) => visit(`${prefix}${name}.${i}`, item));
+      else visit(prefix + name, value);
     }
     for (const [name, child] of this.children()) {
       for (const [path, variable] of child.#named(wanted, `${prefix}${name}.`, seen)) found.set(path, variable);
@@ -155,6 +158,21 @@ export function observeForward<Result>(observer: ForwardObserver, f: () => Resul
   } finally {
     observers.splice(observers.indexOf(observer), 1);
   }
+}
+
+/** Puts a model into evaluation mode; the function that it returns gives each module back the mode that it had. @internal */
+export function enterEvaluation(model: Module): () => void {
+  const modes: [module: Module, training: boolean][] = [];
+  const visit = (module: Module): void => {
+    modes.push([module, module.training]);
+    for (const [, child] of module.children()) visit(child);
+  };
+  visit(model);
+  model.eval();
+  return () => {
+    // Outer modules come first, so that what they set inside is put right by the inner ones.
+    for (const [module, training] of modes) if (training) module.train(); else module.eval(); // prettier-ignore
+  };
 }
 
 /** A parameter whose initial value is made outside of all scopes. @internal */

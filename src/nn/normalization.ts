@@ -40,7 +40,9 @@ abstract class BatchNorm extends Module {
     }
     const count = input.size / (input.shape.at(-1) as number);
     if (count === 1) {
-      throw new ShapeError(`BatchNorm: training needs more than one value a channel but the input is ${formatShape(input.shape)}; use a larger batch or eval()`);
+      throw new ShapeError(
+        `BatchNorm: training needs more than one value a channel but the input is ${formatShape(input.shape)}; use a larger batch or eval()`,
+      );
     }
     const { y, mean, rstd } = batchNorm(input, this.weight.value, this.bias.value, this.epsilon);
     updateState(() => {

@@ -1,13 +1,4 @@
-import {
-  averagePool2d,
-  formatShape,
-  maxPool2d,
-  pair,
-  ShapeError,
-  Tensor,
-  type Pair,
-  type WindowOptions,
-} from "../tensor/index.ts";
+import { averagePool2d, formatShape, maxPool2d, pair, ShapeError, Tensor, type Pair, type WindowOptions } from "../tensor/index.ts";
 import { Module } from "./module.ts";
 
 /** Largest element of each window. Stride defaults to the kernel's size. */
@@ -49,11 +40,14 @@ export class AdaptiveAveragePool2d extends Module {
     this.size = pair(size);
   }
   protected compute(input: Tensor): Tensor {
-    if (input.rank !== 4) throw new ShapeError(`AdaptiveAveragePool2d: expects [n, height, width, channels] but the input is ${formatShape(input.shape)}`);
+    if (input.rank !== 4)
+      throw new ShapeError(`AdaptiveAveragePool2d: expects [n, height, width, channels] but the input is ${formatShape(input.shape)}`);
     const [n, height, width, channels] = input.shape as [number, number, number, number];
     const [h, w] = this.size;
     const rows = regionMeans(height, h, input).matmul(input.reshape([n, height, width * channels]));
-    return regionMeans(width, w, input).matmul(rows.reshape([n * h, width, channels])).reshape([n, h, w, channels]);
+    return regionMeans(width, w, input)
+      .matmul(rows.reshape([n * h, width, channels]))
+      .reshape([n, h, w, channels]);
   }
 }
 

@@ -1,6 +1,6 @@
 import { frozen, untracked } from "../autograd/index.ts";
 import { formatShape, Tensor, tidy, type DType, type Shape } from "../tensor/index.ts";
-import { observeForward, type Module } from "./module.ts";
+import { enterEvaluation, observeForward, type Module } from "./module.ts";
 
 export interface SummaryRow {
   readonly path: string;
@@ -29,8 +29,7 @@ export function summarize(model: Module, inputShape: Shape, { dtype = "float32" 
 
   const count = (module: Module): number => [...module.namedParameters().values()].reduce((sum, p) => sum + p.value.size, 0);
   const rows: SummaryRow[] = [];
-  const wasTraining = model.training;
-  model.eval();
+  const restoreModes = enterEvaluation(model);
   try {
     observeForward(
       (module, output) => {
@@ -44,7 +43,7 @@ export function summarize(model: Module, inputShape: Shape, { dtype = "float32" 
       },
     );
   } finally {
-    if (wasTraining) model.train();
+    restoreModes();
   }
 
   const parameters = count(model);
@@ -59,6 +58,11 @@ function format(rows: readonly SummaryRow[], total: number): string {
   ];
   const widths = [0, 1, 2, 3].map((column) => Math.max(...cells.map((row) => (row[column] as string).length)));
   return cells
-    .map((row) => row.map((cell, i) => (i === 3 ? cell.padStart(widths[i] as number) : cell.padEnd(widths[i] as number))).join("  ").trimEnd())
+    .map((row) =>
+      row
+        .map((cell, i) => (i === 3 ? cell.padStart(widths[i] as number) : cell.padEnd(widths[i] as number)))
+        .join("  ")
+        .trimEnd(),
+    )
     .join("\n");
 }

@@ -69,24 +69,26 @@ export function vgg(name: string, options: VggOptions = {}): Sequential {
   const common = { generator: generator.fork("init"), dtype, backend };
   const convInit = init === "vgg" ? vggInit : undefined;
 
-  let [height, width] = typeof size === "number" ? [size, size] : size;
+  const [imageHeight, imageWidth] = typeof size === "number" ? [size, size] : size;
+  const poolings = architecture.features.filter((item) => item === "M").length;
+  const [height, width] = [Math.floor(imageHeight / 2 ** poolings), Math.floor(imageWidth / 2 ** poolings)];
+  if (!(height >= 1 && width >= 1)) {
+    throw new ShapeError(
+      `vgg: ${name} halves the image ${poolings} times, so it needs at least ${2 ** poolings} × ${2 ** poolings} pixels but got ${imageHeight} × ${imageWidth}`,
+    );
+  }
+
   let depth = channels;
   const modules: Module[] = [];
   for (const item of architecture.features) {
     if (item === "M") {
       modules.push(new MaxPool2d(2));
-      [height, width] = [Math.floor(height / 2), Math.floor(width / 2)];
     } else {
       modules.push(new Conv2d(depth, item, 3, { ...common, padding: 1, init: convInit }));
       if (withNorm) modules.push(new BatchNorm2d(item, common));
       modules.push(new ReLU());
       depth = item;
     }
-  }
-  if (height < 1 || width < 1) {
-    const poolings = architecture.features.filter((item) => item === "M").length;
-    const [h, w] = typeof size === "number" ? [size, size] : size;
-    throw new ShapeError(`vgg: ${name} halves the image ${poolings} times, so it needs at least ${2 ** poolings} × ${2 ** poolings} pixels but got ${h} × ${w}`);
   }
 
   modules.push(new Flatten());
@@ -99,4 +101,3 @@ export function vgg(name: string, options: VggOptions = {}): Sequential {
   modules.push(new Linear(features, classes, common));
   return new Sequential(...modules);
 }
-

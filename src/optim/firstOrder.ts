@@ -1,7 +1,15 @@
 import type { Parameter } from "../nn/index.ts";
 import { Optimizer } from "./optimizer.ts";
 import type { Schedule } from "./schedules.ts";
-import { adamScaling, momentum, rmsScaling, weightDecay, type AdamScalingOptions, type MomentumOptions, type RmsScalingOptions } from "./transforms.ts";
+import {
+  adamScaling,
+  momentum,
+  rmsScaling,
+  weightDecay,
+  type AdamScalingOptions,
+  type MomentumOptions,
+  type RmsScalingOptions,
+} from "./transforms.ts";
 
 interface CommonOptions {
   readonly learningRate: Schedule;
@@ -53,7 +61,11 @@ export class RmsProp extends Optimizer {
   constructor(parameters: readonly Parameter[], options: RmsPropOptions) {
     super(parameters, {
       learningRate: options.learningRate,
-      transforms: [weightDecay(options.weightDecay ?? 0), rmsScaling(parameters, options), momentum(parameters, { momentum: options.momentum })],
+      transforms: [
+        weightDecay(options.weightDecay ?? 0),
+        rmsScaling(parameters, options),
+        momentum(parameters, { momentum: options.momentum }),
+      ],
     });
   }
 }

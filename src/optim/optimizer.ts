@@ -90,7 +90,10 @@ export class Optimizer {
     return (await this.#run([f], inspect as Inspection | undefined)) as Aux & { readonly loss: Tensor };
   }
 
-  async #run(closures: readonly (() => Auxiliary & { readonly loss: Tensor })[], inspect?: Inspection): Promise<Auxiliary & { readonly loss: Tensor }> {
+  async #run(
+    closures: readonly (() => Auxiliary & { readonly loss: Tensor })[],
+    inspect?: Inspection,
+  ): Promise<Auxiliary & { readonly loss: Tensor }> {
     if (this.#busy) throw new UsageError("minimize: the previous step has not finished; await it before the next one");
     if (closures.length === 0) throw new UsageError("minimize: needs at least one loss closure");
     this.#busy = true;
@@ -109,6 +112,9 @@ export class Optimizer {
       this.#step++;
       this.#phases = clock.seconds;
       return result;
+    } catch (error) {
+      this.#release();
+      throw error;
     } finally {
       for (const gradient of gradients.values()) gradient.dispose();
       precondition?.endStep();
@@ -147,7 +153,13 @@ export class Optimizer {
     return closures.length === 1 ? result : { ...result, loss: this.#own(result.loss.multiply(share)) };
   }
 
-  #reverse(recording: Recording<unknown>, loss: Tensor, capture: StepCapture | null, gradients: Map<Parameter, Tensor>, share: number): void {
+  #reverse(
+    recording: Recording<unknown>,
+    loss: Tensor,
+    capture: StepCapture | null,
+    gradients: Map<Parameter, Tensor>,
+    share: number,
+  ): void {
     tidy(() => {
       const options = { observe: capture?.begin(), again: capture?.extraPasses ?? false };
       const own = recording.reverse([[loss, onesLike(loss)]], options);
@@ -198,7 +210,9 @@ export class Optimizer {
   load(state: OptimizerState): void {
     const { transforms } = this.#pipeline;
     if (state.transforms.length !== transforms.length) {
-      throw new CheckpointError(`optimizer state has ${state.transforms.length} transforms but this optimizer has ${transforms.length}; was it saved by another one?`);
+      throw new CheckpointError(
+        `optimizer state has ${state.transforms.length} transforms but this optimizer has ${transforms.length}; was it saved by another one?`,
+      );
     }
     transforms.forEach((transform, i) => { transform.load(state.transforms[i] as TransformState); }); // prettier-ignore
     this.#step = state.step;
@@ -222,4 +236,3 @@ class Stopwatch {
     this.#last = now;
   }
 }
-

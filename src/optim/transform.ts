@@ -71,7 +71,11 @@ export class ParameterSlots {
   set(parameter: Parameter, value: Tensor): void {
     const slot = this.#slots.get(parameter);
     if (slot) slot.assign(value);
-    else this.#slots.set(parameter, unscoped(() => new Variable(`${this.name}.${parameter.name}`, value)));
+    else
+      this.#slots.set(
+        parameter,
+        unscoped(() => new Variable(`${this.name}.${parameter.name}`, value)),
+      );
   }
 
   /** Adds the slots to `tensors` as `name.path`. */

@@ -27,7 +27,8 @@ export class Generator {
 
   /** @param seed a whole number of at least 0, below 2⁵³. */
   constructor(seed: number, key?: readonly [number, number]) {
-    if (!Number.isSafeInteger(seed) || seed < 0) throw new UsageError(`Generator: the seed must be a whole number of at least 0 but is ${seed}`);
+    if (!Number.isSafeInteger(seed) || seed < 0)
+      throw new UsageError(`Generator: the seed must be a whole number of at least 0 but is ${seed}`);
     this.#key = key ?? [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
   }
 

@@ -49,7 +49,8 @@ function rank(operation: string, role: string, operand: Meta, expected: string, 
 }
 
 function equalShapes(operation: string, roleA: string, a: Shape, roleB: string, b: Shape): void {
-  if (!sameShape(a, b)) throw new ShapeError(`${operation}: ${roleA} is ${formatShape(a)} but ${roleB} is ${formatShape(b)}; they must be equal`);
+  if (!sameShape(a, b))
+    throw new ShapeError(`${operation}: ${roleA} is ${formatShape(a)} but ${roleB} is ${formatShape(b)}; they must be equal`);
 }
 
 // Rules that many rows share; their types name the operands instead of the primitive, so that one function fits every row.
@@ -71,8 +72,10 @@ const comparison =
   };
 
 function checkAxes(operation: string, x: Meta, axes: readonly number[]): void {
-  const fits = (axis: number, i: number): boolean => Number.isInteger(axis) && axis >= 0 && axis < x.shape.length && axis > (axes[i - 1] ?? -1);
-  if (!axes.every(fits)) throw new ShapeError(`${operation}: axes [${axes.join(", ")}] must be sorted, distinct axes of ${formatShape(x.shape)}`);
+  const fits = (axis: number, i: number): boolean =>
+    Number.isInteger(axis) && axis >= 0 && axis < x.shape.length && axis > (axes[i - 1] ?? -1);
+  if (!axes.every(fits))
+    throw new ShapeError(`${operation}: axes [${axes.join(", ")}] must be sorted, distinct axes of ${formatShape(x.shape)}`);
 }
 
 function reduction(name: "sum" | "max", x: Meta, params: ReductionParams): [Meta] {
@@ -117,7 +120,9 @@ function checkPoolPadding(operation: string, [, height, width]: Shape, { kernel,
     throw new ShapeError(`${operation}: padding must be smaller than the window of ${reach[0]} × ${reach[1]}, else a window is empty`);
   }
   if ((pads[0] > 0 && (height as number) < dilation[0]) || (pads[1] > 0 && (width as number) < dilation[1])) {
-    throw new ShapeError(`${operation}: a padded image of ${height} × ${width} is smaller than the dilation ${dilation.join(" × ")}, so a window may be empty`);
+    throw new ShapeError(
+      `${operation}: a padded image of ${height} × ${width} is smaller than the dilation ${dilation.join(" × ")}, so a window may be empty`,
+    );
   }
 }
 
@@ -131,7 +136,9 @@ function checkLogits(operation: string, logits: Meta, labels: Meta): void {
   rank(operation, "the logits", logits, "[n, classes]", (r) => r === 2);
   requireInt(operation, "labels", labels);
   if (!sameShape(labels.shape, [logits.shape[0] as number])) {
-    throw new ShapeError(`${operation}: logits are ${formatShape(logits.shape)}, so labels must be [${logits.shape[0]}] but are ${formatShape(labels.shape)}`);
+    throw new ShapeError(
+      `${operation}: logits are ${formatShape(logits.shape)}, so labels must be [${logits.shape[0]}] but are ${formatShape(labels.shape)}`,
+    );
   }
 }
 
@@ -157,7 +164,9 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   reshape: ([x], { shape }) => {
     checkShape("reshape", shape);
     if (sizeOf(shape) !== sizeOf(x.shape)) {
-      throw new ShapeError(`reshape: ${formatShape(x.shape)} has ${sizeOf(x.shape)} elements but ${formatShape(shape)} has ${sizeOf(shape)}`);
+      throw new ShapeError(
+        `reshape: ${formatShape(x.shape)} has ${sizeOf(x.shape)} elements but ${formatShape(shape)} has ${sizeOf(shape)}`,
+      );
     }
     return [meta(shape, x.dtype)];
   },
@@ -167,7 +176,12 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
     if (axes.length !== x.shape.length || sorted.some((axis, i) => axis !== i)) {
       throw new ShapeError(`permute: [${axes.join(", ")}] is not an order of the ${x.shape.length} axes of ${formatShape(x.shape)}`);
     }
-    return [meta(axes.map((axis) => x.shape[axis] as number), x.dtype)];
+    return [
+      meta(
+        axes.map((axis) => x.shape[axis] as number),
+        x.dtype,
+      ),
+    ];
   },
   broadcastTo: ([x], { shape }) => {
     checkShape("broadcastTo", shape);
@@ -196,8 +210,7 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
       throw new ShapeError(`pad: before, after and between need a whole number of at least 0 for each axis of ${formatShape(x.shape)}`);
     }
     const shape = x.shape.map(
-      (extent, axis) =>
-        (before[axis] as number) + extent + Math.max(0, extent - 1) * (between[axis] as number) + (after[axis] as number),
+      (extent, axis) => (before[axis] as number) + extent + Math.max(0, extent - 1) * (between[axis] as number) + (after[axis] as number),
     );
     return [meta(shape, x.dtype)];
   },
@@ -212,7 +225,12 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
       }
     }
     const total = inputs.reduce((sum, x) => sum + (x.shape[axis] as number), 0);
-    return [meta(first.shape.map((extent, i) => (i === axis ? total : extent)), dtype)];
+    return [
+      meta(
+        first.shape.map((extent, i) => (i === axis ? total : extent)),
+        dtype,
+      ),
+    ];
   },
   gather: ([x, indices]) => {
     requireInt("gather", "indices", indices);
@@ -319,7 +337,11 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
     const channels = (weight.shape[3] as number) * params.groups;
     const shape = [n, ...params.inputSize, channels];
     const size = convolution("conv2dInputGradient", channels, shape, params.inputSize, weight.shape, params);
-    equalShapes("conv2dInputGradient", "the gradient", [n, height, width, out], "the convolution's output", [n, ...size, weight.shape[0] as number]);
+    equalShapes("conv2dInputGradient", "the gradient", [n, height, width, out], "the convolution's output", [
+      n,
+      ...size,
+      weight.shape[0] as number,
+    ]);
     return [meta(shape, floats("conv2dInputGradient", gradient, weight))];
   },
   conv2dWeightGradient: ([x, gradient], params) => {
@@ -428,4 +450,3 @@ export const worksInPlace: ReadonlySet<PrimitiveName> = new Set<PrimitiveName>([
   "negative", "abs", "sign", "reciprocal", "sqrt", "exp", "log", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "relu",
   "reluGradient", "add", "subtract", "multiply", "divide", "maximum", "minimum", "power",
 ]); // prettier-ignore
-

@@ -354,7 +354,10 @@ export function apply<K extends PrimitiveName>(
   const storages = operands.map((input) => input.storage);
   const backend = storages[0]?.backend ?? options.backend ?? defaultBackend();
   const stranger = storages.find((storage) => storage.backend !== backend);
-  if (stranger) throw new BackendError(`${name}: operands live on "${backend.name}" and "${stranger.backend.name}"; create both with the same backend option`);
+  if (stranger)
+    throw new BackendError(
+      `${name}: operands live on "${backend.name}" and "${stranger.backend.name}"; create both with the same backend option`,
+    );
 
   const signature = signatures[name] as (inputs: readonly Meta[], params: Params<K>) => readonly Meta[];
   const results = signature(operands, params);
@@ -442,7 +445,8 @@ function toHost(data: NestedArray | TypedArray | NdArray): HostData {
   }
   if (isNdarray(data)) return fromNdarray(data);
   const shape: number[] = [];
-  for (let level: NestedArray | undefined = data; Array.isArray(level); level = (level as readonly NestedArray[])[0]) shape.push(level.length);
+  for (let level: NestedArray | undefined = data; Array.isArray(level); level = (level as readonly NestedArray[])[0])
+    shape.push(level.length);
   const values: number[] = [];
   flatten(data, shape, 0, values);
   return { values, shape, dtype: "float32" };
@@ -473,7 +477,9 @@ function fromNdarray(view: NdArray): HostData {
 function flatten(data: NestedArray, shape: Shape, depth: number, into: number[]): void {
   const expected = shape[depth];
   if (typeof data === "number" ? expected !== undefined : data.length !== expected) {
-    throw new ShapeError(`Tensor.from: the nested arrays are ragged: at depth ${depth} an entry does not match shape ${formatShape(shape)}`);
+    throw new ShapeError(
+      `Tensor.from: the nested arrays are ragged: at depth ${depth} an entry does not match shape ${formatShape(shape)}`,
+    );
   }
   if (typeof data === "number") into.push(data);
   else for (const item of data) flatten(item, shape, depth + 1, into);

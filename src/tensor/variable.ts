@@ -33,10 +33,14 @@ export class Variable {
       throw new ShapeError(`assign: variable "${this.name}" is ${formatShape(this.shape)} but the new value is ${formatShape(next.shape)}`);
     }
     if (next.dtype !== this.dtype) {
-      throw new DTypeError(`assign: variable "${this.name}" is ${this.dtype} but the new value is ${next.dtype}; use cast("${this.dtype}")`);
+      throw new DTypeError(
+        `assign: variable "${this.name}" is ${this.dtype} but the new value is ${next.dtype}; use cast("${this.dtype}")`,
+      );
     }
     if (isWatched(this.#value.id)) {
-      throw new UsageError(`assign: variable "${this.name}" is being differentiated by an open tape; assign after valueAndGrad has returned`);
+      throw new UsageError(
+        `assign: variable "${this.name}" is being differentiated by an open tape; assign after valueAndGrad has returned`,
+      );
     }
     const previous = this.#value;
     this.#value = next.hold({ detached: true });

@@ -33,6 +33,8 @@ export async function loadCheckpoint(path: string, model: Module): Promise<Check
       if (name.startsWith("model.")) state.set(name.slice("model.".length), Tensor.from(data, { shape, dtype }));
     }
     model.loadStateDict(state);
+  } catch (cause) {
+    throw inFile(path, cause);
   } finally {
     for (const tensor of state.values()) tensor.dispose();
   }
@@ -43,6 +45,10 @@ function decodeNamed(path: string, bytes: Uint8Array): ReturnType<typeof decodeS
   try {
     return decodeSafetensors(bytes);
   } catch (cause) {
-    throw new CheckpointError(`${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw inFile(path, cause);
   }
+}
+
+function inFile(path: string, cause: unknown): CheckpointError {
+  return new CheckpointError(`${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
 }

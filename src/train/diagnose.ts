@@ -1,6 +1,6 @@
 import { frozen, untracked } from "../autograd/index.ts";
 import { observeForward, type Module } from "../nn/index.ts";
-import { isFloat, NumericalError, type Tensor } from "../tensor/index.ts";
+import { isFloat, NumericalError, tidy, type Tensor } from "../tensor/index.ts";
 
 /**
  * Explains a loss that is not finite: repeats the forward pass, without changing state, and names the first layer whose output
@@ -13,9 +13,9 @@ export async function explainNonFiniteLoss(model: Module, images: Tensor, step: 
     frozen(() =>
       observeForward(
         (module, output) => {
-          if (module.children().length === 0) outputs.push({ path: paths.get(module) ?? "", layer: module.constructor.name, output: output.hold() });
+          outputs.push({ path: paths.get(module) ?? "", layer: module.constructor.name, output: output.hold() });
         },
-        () => model.forward(images).dispose(),
+        () => tidy(() => void model.forward(images)),
       ),
     ),
   );

@@ -1,5 +1,6 @@
 import type { DataLoader } from "../data/index.ts";
 import { crossEntropy, type Module } from "../nn/index.ts";
+import { enterEvaluation } from "../nn/module.ts";
 import { tidy } from "../tensor/index.ts";
 
 export interface Evaluation {
@@ -9,10 +10,9 @@ export interface Evaluation {
   readonly accuracy: number;
 }
 
-/** Loss and accuracy of a classifier on one epoch of a loader, in evaluation mode; the mode is put back afterwards. */
+/** Loss and accuracy of a classifier on one epoch of a loader, in evaluation mode; every module's mode is put back afterwards. */
 export async function evaluate(model: Module, loader: DataLoader): Promise<Evaluation> {
-  const wasTraining = model.training;
-  model.eval();
+  const restoreModes = enterEvaluation(model);
   try {
     let [count, loss, correct] = [0, 0, 0];
     for await (const { images, labels, size } of loader.epoch(0)) {
@@ -28,6 +28,6 @@ export async function evaluate(model: Module, loader: DataLoader): Promise<Evalu
     }
     return { loss: loss / count, accuracy: correct / count };
   } finally {
-    if (wasTraining) model.train();
+    restoreModes();
   }
 }

@@ -16,7 +16,11 @@ function rate(config: TrainConfig, own: number, totalSteps: number, end = 0): Sc
 
 const makers: Readonly<Record<string, Maker>> = {
   sgd: (parameters, config, steps) =>
-    new Sgd(parameters, { learningRate: rate(config, 0.05, steps), momentum: config.momentum ?? 0.9, weightDecay: config.weightDecay ?? 5e-4 }),
+    new Sgd(parameters, {
+      learningRate: rate(config, 0.05, steps),
+      momentum: config.momentum ?? 0.9,
+      weightDecay: config.weightDecay ?? 5e-4,
+    }),
   adam: (parameters, config, steps) => new Adam(parameters, { learningRate: rate(config, 1e-3, steps), weightDecay: config.weightDecay }),
   adamw: (parameters, config, steps) => new AdamW(parameters, { learningRate: rate(config, 1e-3, steps), weightDecay: config.weightDecay }),
   rmsprop: (parameters, config, steps) =>
@@ -40,7 +44,7 @@ export const optimizerNames: readonly string[] = Object.keys(makers);
 
 /** The optimizer that a configuration names, for a run of `totalSteps` steps. @throws UsageError for an unknown name. */
 export function makeOptimizer(parameters: readonly Parameter[], config: TrainConfig, totalSteps: number): RunOptimizer {
-  const make = makers[config.optimizer];
+  const make = Object.hasOwn(makers, config.optimizer) ? makers[config.optimizer] : undefined;
   if (!make) throw new UsageError(`there is no optimizer "${config.optimizer}"; known: ${optimizerNames.join(", ")}`);
   return make(parameters, config, totalSteps);
 }

@@ -1,6 +1,6 @@
 import { channelStatistics, DataLoader, loadData, type DataSplit } from "../data/index.ts";
-import { vgg, type Sequential } from "../nn/index.ts";
-import { Generator, openBackend, setDefaultBackend } from "../tensor/index.ts";
+import { vgg, type Sequential, type VggOptions } from "../nn/index.ts";
+import { backendNames, Generator, openBackend, setDefaultBackend, ShapeError, UsageError } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { makeOptimizer, type RunOptimizer } from "./optimizers.ts";
 
@@ -20,17 +20,35 @@ const TEST_BATCH = 250;
 /**
  * Opens the device, loads the data and builds model, optimizer and loaders. Everything random derives from the seed.
  *
- * @throws UsageError for unknown names, DataError for data that cannot be loaded or batched.
+ * @throws UsageError for unknown names and a network that the images do not fit, DataError for data that cannot be loaded or batched.
  */
 export async function prepareRun(config: TrainConfig): Promise<Run> {
+  if (!backendNames().includes(config.device)) {
+    throw new UsageError(`there is no device "${config.device}"; known: ${backendNames().join(", ")}`);
+  }
   setDefaultBackend(await openBackend(config.device));
   const { fc, init, seed } = config;
   const data = await loadData(config.data);
   const { height, width, channels, classes } = data.train;
-  const model = vgg(config.model, { classes: classes.length, channels, size: [height, width], fc, init, seed });
+  const model = network(config, { classes: classes.length, channels, size: [height, width], fc, init, seed });
   const normalize = channelStatistics(data.train);
-  const train = new DataLoader(data.train, { batchSize: config.batchSize, shuffle: true, seed: new Generator(seed).fork("order"), normalize });
+  const train = new DataLoader(data.train, {
+    batchSize: config.batchSize,
+    shuffle: true,
+    seed: new Generator(seed).fork("order"),
+    normalize,
+  });
   const test = new DataLoader(data.test, { batchSize: Math.min(TEST_BATCH, data.test.length), normalize });
   const optimizer = makeOptimizer(model.parameters(), config, config.epochs * train.batches);
   return { config, data, model, optimizer, train, test };
+}
+
+function network({ model, data }: TrainConfig, options: VggOptions): Sequential {
+  try {
+    return vgg(model, options);
+  } catch (cause) {
+    if (cause instanceof ShapeError)
+      throw new UsageError(`model ${model} does not take the images of ${data}: ${cause.message}`, { cause });
+    throw cause;
+  }
 }

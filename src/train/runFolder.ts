@@ -33,9 +33,11 @@ export class RunFolder {
     this.path = path;
   }
 
-  /** Makes a new folder. @throws UsageError if one with a run in it stands there already: nothing is overwritten. */
+  /** Makes a new folder. @throws UsageError if it cannot be made, or is not empty: nothing is overwritten. */
   static async create(path: string, config: TrainConfig): Promise<RunFolder> {
-    await mkdir(path, { recursive: true });
+    await mkdir(path, { recursive: true }).catch((cause: unknown) => {
+      throw new UsageError(`cannot make the run folder ${path}: ${String(cause)}`, { cause });
+    });
     const entries = await readdir(path);
     if (entries.length > 0) throw new UsageError(`the run folder ${path} is not empty; choose another with --out, nothing is overwritten`);
     await writeFile(join(path, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
@@ -47,7 +49,7 @@ export class RunFolder {
   static async open(path: string): Promise<{ folder: RunFolder; config: TrainConfig }> {
     const file = join(path, "config.json");
     const text = await readFile(file, "utf8").catch((cause: unknown) => {
-      throw new CheckpointError(`${path} is not a run folder: cannot read ${file}`, { cause });
+      throw new CheckpointError(`${path} is not a run folder: cannot read ${file}: ${String(cause)}`, { cause });
     });
     return { folder: new RunFolder(path), config: parseConfig(parseJson(text, file), file) };
   }

@@ -1,7 +1,7 @@
 import type { DataLoader } from "../data/index.ts";
 import { crossEntropy, type Module } from "../nn/index.ts";
 import type { Optimizer, RegistrationRow } from "../optim/index.ts";
-import { tidy } from "../tensor/index.ts";
+import { tidy, type Tensor } from "../tensor/index.ts";
 import { explainNonFiniteLoss } from "./diagnose.ts";
 import { evaluate } from "./evaluate.ts";
 import type { Phases, TrainEvent } from "./events.ts";
@@ -18,13 +18,14 @@ export interface TrainOptions {
  * Trains a classifier with cross-entropy and tells what happens as a stream of events: each step, each epoch with its test
  * accuracy, and the end. Leaving the loop stops the training after the step that has been told of.
  *
- * @throws NumericalError when the loss is not finite, naming the step and the first layer that is not; the parameters are then
- * those of the last good step.
+ * @throws NumericalError when the loss is not finite, naming the step and the first layer that is not; parameters and running
+ * statistics are then those of the last good step.
  */
 export async function* train({ model, optimizer, train, test, epochs }: TrainOptions): AsyncGenerator<TrainEvent, void, undefined> {
   const start = performance.now();
   const total = new PhaseSum();
   model.train();
+  const buffers = [...model.namedBuffers().values()];
   for (let epoch = 0; epoch < epochs; epoch++) {
     const epochStart = performance.now();
     let [count, lossSum, correct] = [0, 0, 0];
@@ -33,16 +34,22 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
       const data = (performance.now() - waiting) / 1000;
       const step = optimizer.steps;
       let loss = NaN;
-      const { logits } = await optimizer.step(
-        () => {
-          const logits = model.forward(images);
-          return { loss: crossEntropy(logits, labels), logits };
-        },
-        async (values) => {
-          loss = await values.loss.item();
-          if (!Number.isFinite(loss)) throw await explainNonFiniteLoss(model, images, step, loss);
-        },
-      );
+      // The forward pass moves running statistics before anybody knows whether its loss is finite.
+      const statistics = buffers.map(({ value }) => value.keep());
+      const { logits } = await optimizer
+        .step(
+          () => {
+            const logits = model.forward(images);
+            return { loss: crossEntropy(logits, labels), logits };
+          },
+          async (values) => {
+            loss = await values.loss.item();
+            if (Number.isFinite(loss)) return;
+            buffers.forEach((buffer, i) => buffer.assign(statistics[i] as Tensor));
+            throw await explainNonFiniteLoss(model, images, step, loss);
+          },
+        )
+        .finally(() => statistics.forEach((tensor) => tensor.dispose()));
       const hits = tidy(() => logits.argmax().equal(labels).sum());
       correct += await hits.item();
       hits.dispose();

@@ -1,7 +1,17 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
 import { gradcheck, record, rules } from "../../src/autograd/index.ts";
-import { apply, defaultBackend, isFloat, signatures, tidy, type Inputs, type Params, type PrimitiveName, type Tensor } from "../../src/tensor/index.ts";
+import {
+  apply,
+  defaultBackend,
+  isFloat,
+  signatures,
+  tidy,
+  type Inputs,
+  type Params,
+  type PrimitiveName,
+  type Tensor,
+} from "../../src/tensor/index.ts";
 import { realize, sampledNames, samples, type Sample } from "../samples.ts";
 
 /*

@@ -98,14 +98,33 @@ describe("valueAndGrad", () => {
 
   holds("what runs untracked is a constant", () => {
     const x = float64([3, -1]);
-    const { gradients } = valueAndGrad(() => untracked(() => x.multiply(x)).multiply(x).sum(), [x]);
+    const { gradients } = valueAndGrad(
+      () =>
+        untracked(() => x.multiply(x))
+          .multiply(x)
+          .sum(),
+      [x],
+    );
     expect(values(gradients[0])).toEqual([9, 1]);
   });
 
   holdsFor("tidies inside the function change neither value nor gradient", (seed) => {
     const [x, w] = [random(seed, 3, 4), random(seed + 1, 2, 4)];
     const plain = valueAndGrad(() => linear(x.tanh(), w).exp().sum(), [x, w]);
-    const tidied = valueAndGrad(() => tidy(() => tidy(() => linear(tidy(() => x.tanh()), w)).exp().sum()), [x, w]);
+    const tidied = valueAndGrad(
+      () =>
+        tidy(() =>
+          tidy(() =>
+            linear(
+              tidy(() => x.tanh()),
+              w,
+            ),
+          )
+            .exp()
+            .sum(),
+        ),
+      [x, w],
+    );
     expect(values(tidied.value)).toEqual(values(plain.value));
     expect(tidied.gradients.map(values)).toEqual(plain.gradients.map(values));
   });
@@ -195,7 +214,10 @@ describe("vjp", () => {
   holds("a tensor given twice is differentiated through by an outer tape", () => {
     const x = float64([2, 3]);
     // By a of a²b at a = b = x: 2x², whose derivative is 4x.
-    const { gradients } = valueAndGrad(() => (vjp((a = x, b = x) => a.multiply(a).multiply(b), [x, x], [float64([1, 1])]).gradients[0] as Tensor).sum(), [x]);
+    const { gradients } = valueAndGrad(
+      () => (vjp((a = x, b = x) => a.multiply(a).multiply(b), [x, x], [float64([1, 1])]).gradients[0] as Tensor).sum(),
+      [x],
+    );
     expect(values(gradients[0])).toEqual([8, 12]);
   });
 
@@ -266,7 +288,13 @@ function smallNetwork() {
   return (seed: number) => {
     const x = random(seed, 6, 6, 6, 2);
     const labels = Tensor.from(Int32Array.of(0, 1, 2, 2, 1, 0));
-    const parameters = [random(seed + 1, 3, 3, 3, 2), random(seed + 2, 3), random(seed + 3, 3), random(seed + 4, 3, 12), random(seed + 5, 3)];
+    const parameters = [
+      random(seed + 1, 3, 3, 3, 2),
+      random(seed + 2, 3),
+      random(seed + 3, 3),
+      random(seed + 4, 3, 12),
+      random(seed + 5, 3),
+    ];
     const loss = (at: readonly Tensor[]) => (): Tensor => {
       const [kernel, scale, shift, weight, bias] = at as [Tensor, Tensor, Tensor, Tensor, Tensor];
       const normal = batchNorm(conv2d(x, kernel, null, { stride: 1, padding: 0 }), scale, shift).y;
@@ -280,10 +308,7 @@ function smallNetwork() {
 describe("nested derivatives", () => {
   holdsFor("the third derivative of x⁵ is 60 x²", (seed) => {
     const x = random(seed);
-    const derivative =
-      (f: () => Tensor) =>
-      (): Tensor =>
-        valueAndGrad(f, [x]).gradients[0] as Tensor;
+    const derivative = (f: () => Tensor) => (): Tensor => valueAndGrad(f, [x]).gradients[0] as Tensor;
     const fifth = (): Tensor => x.power(5);
     expect(values(derivative(derivative(derivative(fifth)))())).toBeAllclose(values(x.square().multiply(60)), { relative: 1e-12 });
   });

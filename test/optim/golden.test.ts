@@ -26,7 +26,7 @@ import {
   type LayerRecord,
   type Optimizer,
 } from "../../src/optim/index.ts";
-import { golden, int32Of, patchOrder, permuted, reordered, tensorOf, type GoldenArray } from "../golden.ts";
+import { golden, goldenTensor, patchOrder, permuted, reordered, tensorOf, type GoldenArray } from "../golden.ts";
 
 const dtypes: [FloatDType, number][] = [
   ["float64", 1e-9],
@@ -252,7 +252,7 @@ describe("a small VGG with batch norm", () => {
       const model = smallVgg(dtype);
       loadParameters(model, data.params0, dtype);
       const parameters = model.parameters();
-      const [x, labels] = [tensorOf(data.x, dtype), int32Of(data.target)];
+      const [x, labels] = [tensorOf(data.x, dtype), goldenTensor(data.target)];
       const records: LayerRecord[] = [];
       const observe = new Capture(
         parameters.filter((p) => p.shape.length > 1),
@@ -350,7 +350,7 @@ describe("K-FAC's trajectory equals that of the paper's code", () => {
       });
       for (const [i, { loss: expected, params }] of run.steps.entries()) {
         const batch = data.batches[i] as Trajectory["batches"][number];
-        const [x, labels] = [tensorOf(batch.x, dtype), int32Of(batch.target)];
+        const [x, labels] = [tensorOf(batch.x, dtype), goldenTensor(batch.target)];
         const loss = await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
         expect(loss.dataSync()).toBeAllclose([expected], { relative: tolerance });
         const parameters = [...model.namedParameters()];

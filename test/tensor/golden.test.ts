@@ -61,20 +61,23 @@ describe.each(precisions)("$dtype equals PyTorch:", ({ dtype, relative }) => {
     }),
   ).cases;
 
-  test.each(convolutions)("conv2d $name", ({ x, weight, bias, y, grad_y, grad_x, grad_weight, grad_bias, stride, padding, dilation, groups }) => {
-    tidy(() => {
-      const inputs = [tensor(nchwToNhwc(x)), tensor(oihwToOhwi(weight)), ...(bias ? [tensor(bias)] : [])];
-      const f = (...[image, kernel, offset]: Tensor[]): Tensor =>
-        conv2d(image as Tensor, kernel as Tensor, offset ?? null, { stride, padding, dilation, groups });
-      const { outputs, gradients } = vjp(f, inputs, [tensor(nchwToNhwc(grad_y))]);
-      expectEqual(relative, {
-        y: { actual: outputs[0], expected: nchwToNhwc(y) },
-        gradX: { actual: gradients[0], expected: nchwToNhwc(grad_x) },
-        gradWeight: { actual: gradients[1], expected: oihwToOhwi(grad_weight) },
-        ...(grad_bias && { gradBias: { actual: gradients[2], expected: grad_bias } }),
+  test.each(convolutions)(
+    "conv2d $name",
+    ({ x, weight, bias, y, grad_y, grad_x, grad_weight, grad_bias, stride, padding, dilation, groups }) => {
+      tidy(() => {
+        const inputs = [tensor(nchwToNhwc(x)), tensor(oihwToOhwi(weight)), ...(bias ? [tensor(bias)] : [])];
+        const f = (...[image, kernel, offset]: Tensor[]): Tensor =>
+          conv2d(image as Tensor, kernel as Tensor, offset ?? null, { stride, padding, dilation, groups });
+        const { outputs, gradients } = vjp(f, inputs, [tensor(nchwToNhwc(grad_y))]);
+        expectEqual(relative, {
+          y: { actual: outputs[0], expected: nchwToNhwc(y) },
+          gradX: { actual: gradients[0], expected: nchwToNhwc(grad_x) },
+          gradWeight: { actual: gradients[1], expected: oihwToOhwi(grad_weight) },
+          ...(grad_bias && { gradBias: { actual: gradients[2], expected: grad_bias } }),
+        });
       });
-    });
-  });
+    },
+  );
 
   test("there are ten convolutions", () => {
     expect(convolutions).toHaveLength(10);
@@ -156,19 +159,22 @@ describe.each(precisions)("$dtype equals PyTorch:", ({ dtype, relative }) => {
     }),
   ).cases;
 
-  test.each(poolings.filter(({ op }) => op !== "adaptive_avg"))("pooling $name", ({ op, kernel, stride, padding, count_include_pad, x, y, grad_y, grad_x }) => {
-    tidy(() => {
-      const f = (image: Tensor): Tensor =>
-        op === "max"
-          ? maxPool2d(image, kernel, { stride, padding })
-          : averagePool2d(image, kernel, { stride, padding, countPadding: count_include_pad });
-      const { outputs, gradients } = vjp((image) => f(image as Tensor), [tensor(nchwToNhwc(x))], [tensor(nchwToNhwc(grad_y))]);
-      expectEqual(relative, {
-        y: { actual: outputs[0], expected: nchwToNhwc(y) },
-        gradX: { actual: gradients[0], expected: nchwToNhwc(grad_x) },
+  test.each(poolings.filter(({ op }) => op !== "adaptive_avg"))(
+    "pooling $name",
+    ({ op, kernel, stride, padding, count_include_pad, x, y, grad_y, grad_x }) => {
+      tidy(() => {
+        const f = (image: Tensor): Tensor =>
+          op === "max"
+            ? maxPool2d(image, kernel, { stride, padding })
+            : averagePool2d(image, kernel, { stride, padding, countPadding: count_include_pad });
+        const { outputs, gradients } = vjp((image) => f(image as Tensor), [tensor(nchwToNhwc(x))], [tensor(nchwToNhwc(grad_y))]);
+        expectEqual(relative, {
+          y: { actual: outputs[0], expected: nchwToNhwc(y) },
+          gradX: { actual: gradients[0], expected: nchwToNhwc(grad_x) },
+        });
       });
-    });
-  });
+    },
+  );
 
   const dense = readGolden(
     "linear_ce",

@@ -1,6 +1,15 @@
 import { assertType, expectTypeOf, test } from "vitest";
 import type { Rule, rules } from "../../src/autograd/index.ts";
-import { apply, signatures, type Inputs, type Outputs, type Params, type PrimitiveName, type Signature, type Tensor } from "../../src/tensor/index.ts";
+import {
+  apply,
+  signatures,
+  type Inputs,
+  type Outputs,
+  type Params,
+  type PrimitiveName,
+  type Signature,
+  type Tensor,
+} from "../../src/tensor/index.ts";
 import type { Kernels } from "../../src/tensor/backends/reference/kernel.ts";
 import type { Samples } from "../samples.ts";
 

@@ -1,6 +1,6 @@
 import { eigh, inversePositiveDefinite } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { isFloat, machineEpsilon, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
+import { isFloat, machineEpsilon, NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockState } from "../curvature/block.ts";
 import { klClip, rmsClip } from "../curvature/clip.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
@@ -44,7 +44,9 @@ export class Kfac extends Optimizer {
   constructor(parameters: readonly Parameter[], options: KfacOptions) {
     const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi", damping = 0.1, clip = { kl: 1e-3 } } = options;
     if (inverse === "cholesky" && dampingKind === "relative") {
-      throw new UsageError('Kfac: inverse "cholesky" does not know the largest eigenvalues that dampingKind "relative" needs; use "pi", "absolute" or inverse "eigh"');
+      throw new UsageError(
+        'Kfac: inverse "cholesky" does not know the largest eigenvalues that dampingKind "relative" needs; use "pi", "absolute" or inverse "eigh"',
+      );
     }
     const makeInverse = (): KroneckerInverse => (inverse === "eigh" ? new EighInverse(dampingKind) : new CholeskyInverse(dampingKind));
     const precondition = new Precondition(
@@ -73,6 +75,7 @@ interface Spectrum {
   readonly vectors: Tensor;
   readonly values: Tensor;
   readonly largest: number;
+  readonly smallest: number;
   readonly trace: number;
 }
 
@@ -93,9 +96,14 @@ class EighInverse implements KroneckerInverse {
     return this.#input !== null;
   }
 
-  async refresh(input: FactorSnapshot, output: FactorSnapshot): Promise<void> {
+  async refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number): Promise<void> {
     const a = await spectrumOf(input);
     const g = await spectrumOf(output);
+    if (damping === 0 && Math.min(a.smallest, g.smallest) === 0) {
+      throw new NumericalError(
+        `a Kronecker factor is singular (smallest eigenvalues: input ${a.smallest}, output ${g.smallest}) and the damping is 0; use a positive damping`,
+      );
+    }
     this.dispose();
     [this.#input, this.#output] = [a, g];
   }
@@ -133,6 +141,7 @@ class EighInverse implements KroneckerInverse {
       tensors.set(`${name}.vectors`, spectrum.vectors.keep());
       tensors.set(`${name}.values`, spectrum.values.keep());
       numbers[`${name}.largest`] = spectrum.largest;
+      numbers[`${name}.smallest`] = spectrum.smallest;
       numbers[`${name}.trace`] = spectrum.trace;
     } // prettier-ignore
     return { tensors, numbers };
@@ -142,7 +151,14 @@ class EighInverse implements KroneckerInverse {
     const spectrum = (name: string): Spectrum | null => {
       const [vectors, values] = [tensors.get(`${name}.vectors`), tensors.get(`${name}.values`)];
       if (!vectors || !values) return null;
-      return { vectors: vectors.hold(), values: values.hold(), largest: numbers[`${name}.largest`] ?? 0, trace: numbers[`${name}.trace`] ?? 0 };
+      const number = (key: "largest" | "smallest" | "trace"): number => numbers[`${name}.${key}`] ?? 0;
+      return {
+        vectors: vectors.hold(),
+        values: values.hold(),
+        largest: number("largest"),
+        smallest: number("smallest"),
+        trace: number("trace"),
+      };
     };
     this.dispose();
     [this.#input, this.#output] = [spectrum("input"), spectrum("output")];
@@ -170,6 +186,7 @@ async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectru
     vectors,
     values: unscoped(() => Tensor.from(clean, { dtype: matrix.dtype, backend: matrix.backend })),
     largest: top + residual,
+    smallest: clean.reduce((a, b) => Math.min(a, b), Infinity),
     trace: clean.reduce((a, b) => a + b, 0),
   };
 }
@@ -240,4 +257,3 @@ async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: numb
     damped.dispose();
   }
 }
-

@@ -40,7 +40,12 @@ export function klClip(kappa: Schedule): Transform {
       if (terms.length === 0) return updates;
       const product = terms.reduce((a, b) => a.add(b)).abs();
       // κ / 0 is infinite, and the minimum is then 1.
-      const nu = product.multiply(learningRate ** 2).reciprocal().multiply(valueAt(kappa, step)).sqrt().minimum(1);
+      const nu = product
+        .multiply(learningRate ** 2)
+        .reciprocal()
+        .multiply(valueAt(kappa, step))
+        .sqrt()
+        .minimum(1);
       return scaleLayers(updates, () => nu);
     },
     ...noState,
@@ -55,7 +60,12 @@ export function rmsClip(limit: Schedule): Transform {
         const parts = members(layer).flatMap((parameter) => updates.values.get(parameter) ?? []);
         const size = parts.reduce((count, part) => count + part.size, 0);
         const squares = parts.map((part) => part.square().sum()).reduce((a, b) => a.add(b));
-        return squares.multiply(1 / size).sqrt().reciprocal().multiply(valueAt(limit, step)).minimum(1);
+        return squares
+          .multiply(1 / size)
+          .sqrt()
+          .reciprocal()
+          .multiply(valueAt(limit, step))
+          .minimum(1);
       }),
     ...noState,
   };

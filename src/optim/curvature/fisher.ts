@@ -40,7 +40,9 @@ export function releaseLoss(loss: LossCall): void {
 /** How many type-2 passes the losses take: one an output of the widest. */
 export function type2Passes(losses: readonly LossCall[]): number {
   if (losses.length === 0) {
-    throw new UsageError("fisher type-2: the loss contains no crossEntropy or meanSquaredError, whose second derivative it needs; use one, or fisher: \"empirical\"");
+    throw new UsageError(
+      'fisher type-2: the loss contains no crossEntropy or meanSquaredError, whose second derivative it needs; use one, or fisher: "empirical"',
+    );
   }
   return Math.max(...losses.map(({ prediction }) => outputs(prediction.shape)));
 }
@@ -60,7 +62,10 @@ export function type2Seeds(losses: readonly LossCall[], c: number, reduction: Lo
     const n = prediction.shape[0] as number;
     const { dtype, backend } = weights;
     const seed = tidy(() => {
-      const scale = weights.multiply(1 / (reduction === "mean" ? n : 1)).sqrt().reshape([n, 1]);
+      const scale = weights
+        .multiply(1 / (reduction === "mean" ? n : 1))
+        .sqrt()
+        .reshape([n, 1]);
       const unit = Tensor.arange(classes, { dtype, backend }).equal(c).cast(dtype).reshape([1, classes]);
       if (!probabilities) return scale.multiply(unit).multiply(Math.SQRT2).reshape(prediction.shape);
       const own = probabilities.slice([0, c], [n, 1]);

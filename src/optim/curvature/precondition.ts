@@ -86,7 +86,10 @@ export class Precondition implements Transform {
     const batches: { training: LayerRecord[]; fisher: LayerRecord[][]; losses: LossCall[] }[] = [];
     this.#collector = () => {
       for (const [weight, problem] of capture.problems) this.#reasons.set(weight, problem);
-      return batches.map(({ training, fisher }) => ({ training: needs.gradient || !extraPasses ? training : [], fisher: extraPasses ? fisher : [training] }));
+      return batches.map(({ training, fisher }) => ({
+        training: needs.gradient || !extraPasses ? training : [],
+        fisher: extraPasses ? fisher : [training],
+      }));
     };
     return {
       extraPasses,
@@ -110,7 +113,11 @@ export class Precondition implements Transform {
             const records: LayerRecord[] = [];
             batch.fisher.push(records);
             tidy(() => {
-              recording.reverse(type2Seeds(batch.losses, c, this.#reduction), { observe: capture.observer(records), again: c < passes - 1, observeOnly: true });
+              recording.reverse(type2Seeds(batch.losses, c, this.#reduction), {
+                observe: capture.observer(records),
+                again: c < passes - 1,
+                observeOnly: true,
+              });
             });
           }
         } finally {
@@ -185,7 +192,7 @@ export class Precondition implements Transform {
       const dOut = weight.shape[0] as number;
       const gradient = b ? concat([w.reshape([dOut, -1]), b.reshape([dOut, 1])], 1) : w.reshape([dOut, -1]);
       const direction = tidy(() => block.precondition(gradient, { step, view: this.#views.get(weight) ?? null }));
-      const dIn = gradient.shape[1] as number - (b ? 1 : 0);
+      const dIn = (gradient.shape[1] as number) - (b ? 1 : 0);
       values.set(weight, (b ? direction.slice([0, 0], [dOut, dIn]) : direction).reshape(weight.shape));
       if (bias && b) values.set(bias, direction.slice([0, dIn], [dOut, 1]).reshape([dOut]));
       layers.push({ weight, bias });

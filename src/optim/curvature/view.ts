@@ -88,7 +88,9 @@ export class RecordedView implements CurvatureView {
     for (const record of calls.flat()) {
       const { n } = calls.find((pass) => pass.includes(record))?.[0]?.geometry ?? record.geometry;
       if (record.geometry.n !== n) {
-        throw new ShapeError(`curvature: weight "${this.weight.name}" was called with batches of ${n} and ${record.geometry.n} samples in one step; call it with one batch size`);
+        throw new ShapeError(
+          `curvature: weight "${this.weight.name}" was called with batches of ${n} and ${record.geometry.n} samples in one step; call it with one batch size`,
+        );
       }
     }
   }
@@ -111,7 +113,9 @@ export class RecordedView implements CurvatureView {
     return this.#cached("thinInput", () => {
       this.#requireThin();
       const rows = this.#batches.map(({ fisher, training }) => inputRows((fisher[0] ?? training)[0] as LayerRecord, this.bias !== null));
-      return joined(rows).transpose().multiply(1 / Math.sqrt(this.n));
+      return joined(rows)
+        .transpose()
+        .multiply(1 / Math.sqrt(this.n));
     });
   }
 
@@ -120,7 +124,9 @@ export class RecordedView implements CurvatureView {
       this.#requireThin();
       const passes = this.#batches.flatMap((batch) => (of === "fisher" ? this.#fisher(batch) : [this.#training(batch)]));
       const rows = passes.map(([record]) => gradientRows(record as LayerRecord).multiply(sampleScale(record as LayerRecord)));
-      return joined(rows).transpose().multiply(1 / Math.sqrt(this.n));
+      return joined(rows)
+        .transpose()
+        .multiply(1 / Math.sqrt(this.n));
     });
   }
 
@@ -168,17 +174,20 @@ export class RecordedView implements CurvatureView {
   }
 
   #fisher({ fisher }: MicroBatch): readonly Pass[] {
-    if (fisher.length === 0) throw new UsageError(`curvature of "${this.weight.name}" was read in a step whose needs() did not ask for curvature`);
+    if (fisher.length === 0)
+      throw new UsageError(`curvature of "${this.weight.name}" was read in a step whose needs() did not ask for curvature`);
     return fisher;
   }
 
   #training({ training }: MicroBatch): Pass {
-    if (training.length === 0) throw new UsageError(`the gradient factors of "${this.weight.name}" were read in a step whose needs() did not ask for gradient`);
+    if (training.length === 0)
+      throw new UsageError(`the gradient factors of "${this.weight.name}" were read in a step whose needs() did not ask for gradient`);
     return training;
   }
 
   #requireThin(): void {
-    if (this.positions !== 1) throw new UsageError(`thin factors of "${this.weight.name}" exist only with one position a sample, but there are ${this.positions}`);
+    if (this.positions !== 1)
+      throw new UsageError(`thin factors of "${this.weight.name}" exist only with one position a sample, but there are ${this.positions}`);
   }
 }
 
@@ -226,4 +235,3 @@ function joined(parts: readonly Tensor[], axis = 0): Tensor {
 function sum(values: readonly number[]): number {
   return values.reduce((a, b) => a + b, 0);
 }
-

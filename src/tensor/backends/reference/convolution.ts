@@ -47,7 +47,14 @@ interface PatchMap {
 }
 
 /** The map for channels `[from, from + count)` of an image, with `extra` columns (the bias) left free at the end of a row. */
-function patchMap(x: ImageShape, out: readonly [number, number], geometry: WindowGeometry, from: number, count: number, extra = 0): PatchMap {
+function patchMap(
+  x: ImageShape,
+  out: readonly [number, number],
+  geometry: WindowGeometry,
+  from: number,
+  count: number,
+  extra = 0,
+): PatchMap {
   const kernelSize = geometry.kernel[0] * geometry.kernel[1];
   const rows = out[0] * out[1];
   const columns = kernelSize * count + extra;
@@ -98,9 +105,7 @@ function forEachGroup(
 const shape4 = (x: Operand): ImageShape => x.shape as unknown as ImageShape;
 const imageSize = (shape: ImageShape): number => shape[1] * shape[2] * shape[3];
 
-export const convolution: Kernels<
-  "conv2d" | "conv2dInputGradient" | "conv2dWeightGradient" | "im2col" | "col2im" | "patchCovariance"
-> = {
+export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeightGradient" | "im2col" | "col2im" | "patchCovariance"> = {
   conv2d: ([x, weight, bias], params, [y]) => {
     const [from, to] = [shape4(x), shape4(y)];
     forEachGroup(from, to, [weight.shape[1]!, weight.shape[2]!], params, (map, weightOffset, outOffset, outCount) => {

@@ -16,8 +16,7 @@ function fillRandom(
   for (let i = 0; i < y.data.length; i++) {
     const lane = i % perBlock;
     if (lane === 0) philoxBlock(offset + i / perBlock, key, words);
-    y.data[i] =
-      perBlock === 4 ? fromWord(words[lane] as number) : fromWords(words[2 * lane] as number, words[2 * lane + 1] as number);
+    y.data[i] = perBlock === 4 ? fromWord(words[lane] as number) : fromWords(words[2 * lane] as number, words[2 * lane + 1] as number);
   }
 }
 

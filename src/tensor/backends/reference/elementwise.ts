@@ -123,4 +123,3 @@ function erf(x: number): number {
   for (let k = 60; k > 0; k--) fraction = z + k / 2 / fraction;
   return Math.sign(x) * (1 - Math.exp(-z * z) / (Math.sqrt(Math.PI) * fraction));
 }
-

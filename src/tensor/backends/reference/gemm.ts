@@ -99,13 +99,37 @@ function multiplyTile(depth: number, a: Float64Array, b: Float64Array, offsetB: 
   for (let p = 0, i = 0, j = offsetB; p < depth; p++, i += 4, j += 4) {
     const a0 = a[i]!, a1 = a[i + 1]!, a2 = a[i + 2]!, a3 = a[i + 3]!; // prettier-ignore
     const b0 = b[j]!, b1 = b[j + 1]!, b2 = b[j + 2]!, b3 = b[j + 3]!; // prettier-ignore
-    c00 += a0 * b0; c01 += a0 * b1; c02 += a0 * b2; c03 += a0 * b3; // prettier-ignore
-    c10 += a1 * b0; c11 += a1 * b1; c12 += a1 * b2; c13 += a1 * b3; // prettier-ignore
-    c20 += a2 * b0; c21 += a2 * b1; c22 += a2 * b2; c23 += a2 * b3; // prettier-ignore
-    c30 += a3 * b0; c31 += a3 * b1; c32 += a3 * b2; c33 += a3 * b3; // prettier-ignore
+    c00 += a0 * b0;
+    c01 += a0 * b1;
+    c02 += a0 * b2;
+    c03 += a0 * b3; // prettier-ignore
+    c10 += a1 * b0;
+    c11 += a1 * b1;
+    c12 += a1 * b2;
+    c13 += a1 * b3; // prettier-ignore
+    c20 += a2 * b0;
+    c21 += a2 * b1;
+    c22 += a2 * b2;
+    c23 += a2 * b3; // prettier-ignore
+    c30 += a3 * b0;
+    c31 += a3 * b1;
+    c32 += a3 * b2;
+    c33 += a3 * b3; // prettier-ignore
   }
-  out[0] = c00; out[1] = c01; out[2] = c02; out[3] = c03; // prettier-ignore
-  out[4] = c10; out[5] = c11; out[6] = c12; out[7] = c13; // prettier-ignore
-  out[8] = c20; out[9] = c21; out[10] = c22; out[11] = c23; // prettier-ignore
-  out[12] = c30; out[13] = c31; out[14] = c32; out[15] = c33; // prettier-ignore
+  out[0] = c00;
+  out[1] = c01;
+  out[2] = c02;
+  out[3] = c03; // prettier-ignore
+  out[4] = c10;
+  out[5] = c11;
+  out[6] = c12;
+  out[7] = c13; // prettier-ignore
+  out[8] = c20;
+  out[9] = c21;
+  out[10] = c22;
+  out[11] = c23; // prettier-ignore
+  out[12] = c30;
+  out[13] = c31;
+  out[14] = c32;
+  out[15] = c33; // prettier-ignore
 }

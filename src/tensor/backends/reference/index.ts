@@ -89,6 +89,9 @@ function allocate(dtype: keyof typeof bytesPerElement, size: number, inUse: numb
     return typedArray(dtype, size);
   } catch (cause) {
     const wanted = size * bytesPerElement[dtype];
-    throw new BackendError(`reference: cannot allocate ${wanted} bytes for ${size} ${dtype} with ${inUse} bytes in use; use a smaller batch`, { cause });
+    throw new BackendError(
+      `reference: cannot allocate ${wanted} bytes for ${size} ${dtype} with ${inUse} bytes in use; use a smaller batch`,
+      { cause },
+    );
   }
 }

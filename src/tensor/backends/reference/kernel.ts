@@ -33,4 +33,3 @@ export function offsets(shape: Shape, strides: readonly number[], start = 0): In
   }
   return places;
 }
-

@@ -5,7 +5,9 @@ import type { Kernels, Operand } from "./kernel.ts";
 function labelOf(operation: string, labels: Operand, row: number, classes: number): number {
   const label = labels.data[row]!;
   if (label < 0 || label >= classes) {
-    throw new DataError(`${operation}: label ${label} of sample ${row} is out of range; with ${classes} classes labels go from 0 to ${classes - 1}`);
+    throw new DataError(
+      `${operation}: label ${label} of sample ${row} is out of range; with ${classes} classes labels go from 0 to ${classes - 1}`,
+    );
   }
   return label;
 }

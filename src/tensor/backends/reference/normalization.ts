@@ -7,9 +7,9 @@ export const normalization: Kernels<"batchNorm" | "batchNormGradient"> = {
     const count = x.data.length / channels;
     const [m, v] = [new Float64Array(channels), new Float64Array(channels)];
     const [from, to] = [x.data, y.data];
-    for (let i = 0; i < from.length; ) for (let c = 0; c < channels; c++) m[c] = m[c]! + from[i++]!;
+    for (let i = 0; i < from.length;) for (let c = 0; c < channels; c++) m[c] = m[c]! + from[i++]!;
     for (let c = 0; c < channels; c++) m[c] = m[c]! / count;
-    for (let i = 0; i < from.length; ) {
+    for (let i = 0; i < from.length;) {
       for (let c = 0; c < channels; c++) {
         const d = from[i++]! - m[c]!;
         v[c] = v[c]! + d * d;
@@ -23,7 +23,7 @@ export const normalization: Kernels<"batchNorm" | "batchNormGradient"> = {
       gain[c] = scale.data[c]! * r;
       offset[c] = shift.data[c]!;
     }
-    for (let i = 0; i < from.length; ) {
+    for (let i = 0; i < from.length;) {
       for (let c = 0; c < channels; c++, i++) to[i] = (from[i]! - m[c]!) * gain[c]! + offset[c]!;
     }
   },
@@ -34,7 +34,7 @@ export const normalization: Kernels<"batchNorm" | "batchNormGradient"> = {
     const [m, r] = [Float64Array.from(mean.data), Float64Array.from(rstd.data)];
     const [dots, sums] = [new Float64Array(channels), new Float64Array(channels)];
     const [from, g, to] = [x.data, gradient.data, gx.data];
-    for (let i = 0; i < from.length; ) {
+    for (let i = 0; i < from.length;) {
       for (let c = 0; c < channels; c++, i++) {
         sums[c] = sums[c]! + g[i]!;
         dots[c] = dots[c]! + g[i]! * (from[i]! - m[c]!) * r[c]!;
@@ -48,7 +48,7 @@ export const normalization: Kernels<"batchNorm" | "batchNormGradient"> = {
       pull[c] = (r[c]! * dots[c]!) / count;
       sums[c] = sums[c]! / count;
     }
-    for (let i = 0; i < from.length; ) {
+    for (let i = 0; i < from.length;) {
       for (let c = 0; c < channels; c++, i++) to[i] = gain[c]! * (g[i]! - sums[c]! - (from[i]! - m[c]!) * pull[c]!);
     }
   },

@@ -34,7 +34,12 @@ function forEachWindow(
 const shape4 = (x: Operand): ImageShape => x.shape as unknown as ImageShape;
 
 /** Shared by the two average poolings, which are each other's transpose. */
-function average(image: ImageShape, out: ImageShape, params: AveragePoolParams, add: (out: number, pixel: number, weight: number) => void): void {
+function average(
+  image: ImageShape,
+  out: ImageShape,
+  params: AveragePoolParams,
+  add: (out: number, pixel: number, weight: number) => void,
+): void {
   forEachWindow(image, out, params, (place, pixels, area) => {
     const weight = 1 / (params.countPadding ? area : pixels.length);
     for (const pixel of pixels) add(place, pixel, weight);

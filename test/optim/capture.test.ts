@@ -1,0 +1,378 @@
+import { describe, expect, it } from "vitest";
+import { record, valueAndGrad } from "../../src/autograd/index.ts";
+import {
+  BatchNorm2d,
+  Conv2d,
+  crossEntropy,
+  Dropout,
+  Flatten,
+  Linear,
+  MaxPool2d,
+  meanSquaredError,
+  Module,
+  Parameter,
+  ReLU,
+  Sequential,
+} from "../../src/nn/index.ts";
+import { Capture, Kfac, RecordedView, releaseRecords, type LayerRecord } from "../../src/optim/index.ts";
+import { conv2d, defaultBackend, Generator, linear, tidy, Tensor, type Shape } from "../../src/tensor/index.ts";
+
+const options = { dtype: "float64" } as const;
+
+function normal(shape: Shape, seed: number): Tensor {
+  return new Generator(seed).normal(shape, options);
+}
+
+/** Records of one pass, their view, and the gradients. */
+function captured(
+  loss: () => Tensor,
+  parameters: Parameter[],
+  weight: Parameter,
+): { view: RecordedView; records: LayerRecord[]; gradients: Tensor[]; value: number } {
+  const records: LayerRecord[] = [];
+  const observe = new Capture([weight], parameters, "mean").observer(records);
+  const { value, gradients } = valueAndGrad(loss, parameters, { observe });
+  return { view: new RecordedView([{ training: records, fisher: [records] }]), records, gradients, value: value.dataSync()[0] as number };
+}
+
+/** Σ over rows of xᵀx, times scale. */
+function outer(rows: Tensor, scale: number): Float64Array {
+  return tidy(() => rows.matmul(rows, { transposeA: true }).multiply(scale)).dataSync() as Float64Array;
+}
+
+const withOnes = (rows: Tensor): Tensor => {
+  const data = rows.dataSync();
+  const [n, d] = rows.shape as [number, number];
+  return Tensor.from(
+    Float64Array.from({ length: n * (d + 1) }, (_, i) =>
+      i % (d + 1) === d ? 1 : (data[Math.floor(i / (d + 1)) * d + (i % (d + 1))] as number),
+    ),
+    { shape: [n, d + 1] },
+  );
+};
+
+describe("a layer that is called twice", () => {
+  // y = W·tanh(W x + b) + b with x [n, 3]: both calls by hand.
+  const n = 5;
+  const weight = new Parameter("weight", normal([3, 3], 1));
+  const bias = new Parameter("bias", normal([3], 2));
+  const x = normal([n, 3], 3);
+  const target = normal([n, 3], 4);
+  const layer = (input: Tensor): Tensor => linear(input, weight.value, bias.value);
+  const { view, gradients } = captured(() => meanSquaredError(layer(layer(x).tanh()), target), [weight, bias], weight);
+
+  // By hand: s₁ = W x + b, h = tanh s₁, s₂ = W h + b, g₂ = ∂ℓ/∂s₂, g₁ = (g₂ W)(1 − h²).
+  const h = layer(x).tanh();
+  const g2 = layer(h)
+    .subtract(target)
+    .multiply(2 / (n * 3));
+  const g1 = g2.matmul(weight.value).multiply(h.square().negative().add(1));
+  const [a1, a2] = [withOnes(x), withOnes(h)];
+
+  it("has as input factor the sum over both calls", () => {
+    const expected = outer(a1, 1 / n).map((v, i) => v + (outer(a2, 1 / n)[i] as number));
+    expect(view.inputCovariance().dataSync()).toBeAllclose(expected, { relative: 1e-12 });
+  });
+  it("has as output factor the mean over samples and both calls", () => {
+    const scale = n ** 2 / (n * 2);
+    const expected = outer(g1, scale).map((v, i) => v + (outer(g2, scale)[i] as number));
+    expect(view.outputCovariance().dataSync()).toBeAllclose(expected, { relative: 1e-12 });
+  });
+  it("has as gradient the sum over both calls, which the samples' gradients average to", () => {
+    const byHand = g1
+      .matmul(a1, { transposeA: true })
+      .add(g2.matmul(a2, { transposeA: true }))
+      .dataSync();
+    const w = (gradients[0] as Tensor).dataSync();
+    const b = (gradients[1] as Tensor).dataSync();
+    const matrix = Float64Array.from(
+      { length: 12 },
+      (_, i) => (i % 4 === 3 ? b[Math.floor(i / 4)] : w[Math.floor(i / 4) * 3 + (i % 4)]) as number,
+    );
+    expect(matrix).toBeAllclose(byHand, { relative: 1e-12 });
+    const { a, g } = view.perSample(0, n);
+    const mean = g.matmul(a, { transposeA: true }).mean(0).dataSync();
+    expect(mean).toBeAllclose(byHand, { relative: 1e-12 });
+  });
+  it("counts both calls as positions, so it has no thin factors", () => {
+    expect(view.positions).toBe(2);
+    expect(() => view.thinInput()).toThrow(/one position/);
+  });
+});
+
+describe("a weight that two modules share", () => {
+  class Tied extends Module {
+    readonly first = new Linear(4, 4, { ...options, generator: new Generator(5) });
+    readonly second = new Linear(4, 4, { ...options, generator: new Generator(6) });
+    constructor() {
+      super();
+      Object.assign(this.second, { weight: this.first.weight, bias: this.first.bias });
+    }
+    protected compute(input: Tensor): Tensor {
+      return this.second.forward(this.first.forward(input).tanh());
+    }
+  }
+  const n = 6;
+  const model = new Tied();
+  const [x, target] = [normal([n, 4], 7), normal([n, 4], 8)];
+
+  it("appears once among the parameters and is captured with both calls", () => {
+    const parameters = model.parameters();
+    expect(parameters.map((p) => p.name)).toEqual(["first.weight", "first.bias"]);
+    const weight = parameters[0] as Parameter;
+    const { view, records } = captured(() => meanSquaredError(model.forward(x), target), parameters, weight);
+    expect(records).toHaveLength(2);
+    const s = linear(x, weight.value, (parameters[1] as Parameter).value);
+    const expected = outer(withOnes(x), 1 / n).map((v, i) => v + (outer(withOnes(s.tanh()), 1 / n)[i] as number));
+    expect(view.inputCovariance().dataSync()).toBeAllclose(expected, { relative: 1e-12 });
+    view.dispose();
+    releaseRecords(records);
+  });
+});
+
+describe("calls with and without the bias", () => {
+  it("pad the homogeneous coordinate with 0 where the bias is left out, dense and convolutional", () => {
+    const dense = { weight: new Parameter("w", normal([3, 3], 1)), bias: new Parameter("b", normal([3], 2)) };
+    const x = normal([4, 3], 3);
+    const { view } = captured(
+      () => linear(linear(x, dense.weight.value), dense.weight.value, dense.bias.value).square().mean(),
+      [dense.weight, dense.bias],
+      dense.weight,
+    );
+    const a = view.inputCovariance().dataSync();
+    expect(a[15]).toBeCloseTo(1, 12); // (1/n) Σ over the one call with a bias
+
+    const conv = { weight: new Parameter("w", normal([2, 3, 3, 2], 4)), bias: new Parameter("b", normal([2], 5)) };
+    const image = normal([3, 5, 5, 2], 6);
+    const twice = captured(
+      () =>
+        conv2d(conv2d(image, conv.weight.value, null, { padding: 1 }), conv.weight.value, conv.bias.value, { padding: 1 })
+          .square()
+          .mean(),
+      [conv.weight, conv.bias],
+      conv.weight,
+    ).view;
+    const d = twice.dA;
+    expect(twice.inputCovariance().dataSync()[d * d - 1]).toBeCloseTo(25, 10);
+    const { a: rows } = twice.perSample(0, 3);
+    expect(outer(rows.reshape([-1, d]), 1 / 3)).toBeAllclose(twice.inputCovariance().dataSync(), { relative: 1e-12 });
+  });
+});
+
+describe("the quantities of a view agree with each other", () => {
+  it.each([
+    ["dense", true],
+    ["dense", false],
+    ["convolution", true],
+    ["convolution", false],
+  ] as const)("%s layer, bias %s", (kind, hasBias) => {
+    const n = 4;
+    const weight = new Parameter("w", kind === "dense" ? normal([3, 5], 1) : normal([3, 3, 2, 2], 1));
+    const bias = hasBias ? new Parameter("b", normal([3], 2)) : null;
+    const x = kind === "dense" ? normal([n, 5], 3) : normal([n, 6, 5, 2], 3);
+    const call = (): Tensor =>
+      kind === "dense"
+        ? linear(x, weight.value, bias?.value)
+        : conv2d(x, weight.value, bias?.value, { stride: [2, 1], padding: { top: 1, bottom: 0, left: 0, right: 2 } });
+    const parameters = bias ? [weight, bias] : [weight];
+    const { view, gradients } = captured(
+      () =>
+        call()
+          .square()
+          .sum([1, ...(kind === "dense" ? [] : [2, 3])])
+          .mean(),
+      parameters,
+      weight,
+    );
+    const { a, g } = view.perSample(0, n);
+    const d = view.dA;
+    expect(outer(a.reshape([-1, d]), 1 / n)).toBeAllclose(view.inputCovariance().dataSync(), { relative: 1e-12 });
+    expect(outer(g.reshape([-1, 3]), 1 / (n * view.positions))).toBeAllclose(view.outputCovariance().dataSync(), { relative: 1e-12 });
+    const each = g.matmul(a, { transposeA: true });
+    const mean = each
+      .mean(0)
+      .slice([0, 0], [3, d - (bias ? 1 : 0)])
+      .dataSync();
+    expect(mean).toBeAllclose((gradients[0] as Tensor).dataSync(), { relative: 1e-12 });
+    const flat = each.reshape([n, 3 * d]);
+    expect(view.gram().dataSync()).toBeAllclose(flat.matmul(flat, { transposeB: true }).dataSync(), { relative: 1e-12 });
+    const part = view.perSample(1, 3);
+    expect(part.a.dataSync()).toEqual(a.slice([1, 0, 0], [2, ...a.shape.slice(1)]).dataSync());
+    if (view.positions === 1) {
+      const [c, e] = [view.thinInput(), view.thinOutputGradient()];
+      expect(c.matmul(c, { transposeB: true }).dataSync()).toBeAllclose(view.inputCovariance().dataSync(), { relative: 1e-12 });
+      expect(e.matmul(e, { transposeB: true }).dataSync()).toBeAllclose(view.outputCovariance().dataSync(), { relative: 1e-12 });
+      expect(e.matmul(c, { transposeB: true }).dataSync()).toBeAllclose(each.mean(0).dataSync(), { relative: 1e-12 });
+    }
+  });
+
+  it("a 1 × 1 convolution is a dense layer with positions", () => {
+    const n = 3;
+    const weight = new Parameter("w", normal([4, 2], 1));
+    const kernel = new Parameter("k", weight.value.reshape([4, 1, 1, 2]));
+    const x = normal([n, 2, 3, 2], 2);
+    const dense = captured(() => linear(x, weight.value).square().mean(), [weight], weight).view;
+    const conv = captured(() => conv2d(x, kernel.value).square().mean(), [kernel], kernel).view;
+    expect([dense.positions, dense.dA, dense.dOut]).toEqual([conv.positions, conv.dA, conv.dOut]);
+    expect(dense.inputCovariance().dataSync()).toBeAllclose(conv.inputCovariance().dataSync(), { relative: 1e-13 });
+    expect(dense.outputCovariance().dataSync()).toBeAllclose(conv.outputCovariance().dataSync(), { relative: 1e-13 });
+  });
+
+  it("micro-batches give the covariances of the whole batch", () => {
+    const weight = new Parameter("w", normal([3, 4], 1));
+    const bias = new Parameter("b", normal([3], 2));
+    const x = normal([6, 4], 3);
+    const part = (from: number, to: number): LayerRecord[] => {
+      const records: LayerRecord[] = [];
+      const rows = x.slice([from, 0], [to - from, 4]);
+      valueAndGrad(() => linear(rows, weight.value, bias.value).square().sum(1).mean(), [weight, bias], {
+        observe: new Capture([weight], [weight, bias], "mean").observer(records),
+      });
+      return records;
+    };
+    const whole = part(0, 6);
+    const parts = [part(0, 2), part(2, 6)];
+    const one = new RecordedView([{ training: whole, fisher: [whole] }]);
+    const several = new RecordedView(parts.map((records) => ({ training: records, fisher: [records] })));
+    expect(several.n).toBe(6);
+    expect(several.inputCovariance().dataSync()).toBeAllclose(one.inputCovariance().dataSync(), { relative: 1e-13 });
+    expect(several.outputCovariance().dataSync()).toBeAllclose(one.outputCovariance().dataSync(), { relative: 1e-13 });
+    expect(several.thinInput().dataSync()).toBeAllclose(one.thinInput().dataSync(), { relative: 1e-13 });
+    expect(several.gram().dataSync()).toBeAllclose(one.gram().dataSync(), { relative: 1e-13 });
+  });
+
+  it("a loss that sums over samples gives the factors of one that averages", () => {
+    const weight = new Parameter("w", normal([3, 4], 1));
+    const x = normal([5, 4], 2);
+    const factors = (reduction: "mean" | "sum"): Float64Array => {
+      const records: LayerRecord[] = [];
+      const observe = new Capture([weight], [weight], reduction).observer(records);
+      valueAndGrad(() => { const rows = linear(x, weight.value).square().sum(1); return reduction === "sum" ? rows.sum() : rows.mean(); }, [weight], { observe }); // prettier-ignore
+      return new RecordedView([{ training: records, fisher: [records] }]).outputCovariance().dataSync() as Float64Array;
+    };
+    expect(factors("sum")).toBeAllclose(factors("mean"), { relative: 1e-13 });
+  });
+});
+
+// ── capture changes nothing ──
+
+function network(seed: number): { model: Sequential; dropout: Dropout } {
+  const generator = new Generator(seed);
+  const dropout = new Dropout(0.3, { generator: new Generator(99) });
+  const model = new Sequential(
+    new Conv2d(2, 3, 3, { padding: 1, generator, ...options }),
+    new BatchNorm2d(3, options),
+    new ReLU(),
+    new MaxPool2d(2),
+    new Flatten(),
+    new Linear(12, 6, { generator, ...options }),
+    new ReLU(),
+    dropout,
+    new Linear(6, 3, { generator, ...options }),
+  );
+  return { model, dropout };
+}
+
+const images = normal([6, 4, 4, 2], 11);
+const labels = Tensor.from(Int32Array.from([0, 1, 2, 0, 1, 2]));
+
+describe("observing", () => {
+  it("changes no output, gradient or random state", () => {
+    const run = (observed: boolean): unknown => {
+      const { model, dropout } = network(1);
+      const parameters = model.parameters();
+      const records: LayerRecord[] = [];
+      const observe = observed ? new Capture(parameters, parameters, "mean").observer(records) : undefined;
+      const recording = record(() => { const logits = model.forward(images); return { logits, loss: crossEntropy(logits, labels) }; }, parameters); // prettier-ignore
+      const { logits, loss } = recording.value;
+      const gradients = recording.reverse([[loss, Tensor.ones([], options)]], { observe });
+      releaseRecords(records);
+      return [
+        logits.dataSync(),
+        gradients.map((g) => g?.dataSync()),
+        dropout.generator.state(),
+        [...model.namedBuffers()].map(([, b]) => b.value.dataSync()),
+      ];
+    };
+    expect(run(true)).toEqual(run(false));
+  });
+
+  it("is left out, with no buffer allocated, in steps in which no block needs anything", async () => {
+    const { model } = network(2);
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, factorUpdateEvery: 3, inversionEvery: 3 });
+    const peak = async (): Promise<number> => {
+      const before = defaultBackend().memory().buffers;
+      defaultBackend().resetPeak();
+      await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
+      return defaultBackend().memory().peakBuffers - before;
+    };
+    const peaks: number[] = [];
+    for (let i = 0; i < 7; i++) peaks.push(await peak());
+    const [, quiet, , , alsoQuiet] = peaks as [number, number, number, number, number];
+    expect(quiet).toBe(alsoQuiet);
+    expect(peaks[3]).toBeGreaterThan(quiet); // step 3 captures
+    expect(optimizer.phases.factorUpdate).toBeGreaterThan(0);
+  });
+
+  it("is not disturbed by a tidy inside the loss closure, nor by a nested tape", async () => {
+    const run = async (wrap: (loss: () => Tensor, parameters: Parameter[]) => Tensor): Promise<number[]> => {
+      const { model } = network(3);
+      const parameters = model.parameters();
+      const optimizer = new Kfac(parameters, { learningRate: 0.1, factorUpdateEvery: 1, inversionEvery: 1 });
+      for (let i = 0; i < 3; i++) await optimizer.minimize(() => wrap(() => crossEntropy(model.forward(images), labels), parameters));
+      return parameters.flatMap((p) => [...p.value.dataSync()]);
+    };
+    const plain = await run((loss) => loss());
+    expect(await run((loss) => tidy(loss))).toEqual(plain);
+    const other = new Parameter("other", normal([3], 1));
+    expect(await run((loss) => { valueAndGrad(() => other.value.square().sum(), [other]); return loss(); })).toEqual(plain); // prettier-ignore
+  });
+
+  it("leaves no tensor behind, even when the loss closure throws half way", async () => {
+    const { model } = network(4);
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, factorUpdateEvery: 1 });
+    await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
+    await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
+    const before = defaultBackend().memory().buffers;
+    const good = (): Tensor => crossEntropy(model.forward(images), labels);
+    await expect(optimizer.minimize([good, () => { throw new Error("half way"); }])).rejects.toThrow("half way"); // prettier-ignore
+    // The loss of the good step before was released as this one began.
+    expect(defaultBackend().memory().buffers).toBe(before - 1);
+    await optimizer.minimize(good);
+    expect(defaultBackend().memory().buffers).toBe(before);
+  });
+});
+
+describe("the registration table", () => {
+  it("says which parameters are preconditioned and why others are not", async () => {
+    const { model } = network(5);
+    const parameters = model.parameters();
+    const grouped = new Conv2d(2, 2, 3, { groups: 2, ...options });
+    const tied = new Parameter("tied", normal([2, 2], 1));
+    const free = new Parameter("free", normal([2, 2], 2));
+    const [w, b] = [grouped.weight, grouped.bias as Parameter];
+    [w.name, b.name] = ["grouped.weight", "grouped.bias"];
+    const optimizer = new Kfac([...parameters, w, b, tied, free], { learningRate: 0.01 });
+    const x = normal([3, 2], 3);
+    await optimizer.minimize(() =>
+      crossEntropy(model.forward(images), labels)
+        .add(grouped.forward(images).square().mean())
+        .add(linear(x.matmul(tied.value), tied.value).square().mean()),
+    );
+    const rows = new Map(optimizer.registration().map((row) => [row.parameter, row]));
+    expect(rows.get("0.weight")).toEqual({ parameter: "0.weight", block: "kfac (eigh)", reason: "" });
+    expect(rows.get("0.bias")?.block).toBe("kfac (eigh)");
+    expect(rows.get("1.weight")).toEqual({ parameter: "1.weight", block: null, reason: "no weight or bias of a linear or conv2d call" });
+    expect(rows.get("grouped.weight")?.reason).toBe("a convolution with groups > 1");
+    expect(rows.get("tied")?.reason).toBe("also used by matmul");
+    expect(rows.get("free")?.reason).toBe("not met yet in a linear or conv2d call");
+  });
+
+  it("a network with no layer to precondition is an error, and nothing changes", async () => {
+    const p = new Parameter("p", normal([2, 2], 1));
+    const before = p.value.dataSync();
+    const optimizer = new Kfac([p], { learningRate: 0.1 });
+    await expect(optimizer.minimize(() => p.value.square().sum())).rejects.toThrow(/no parameter of the optimizer is the weight/);
+    expect(p.value.dataSync()).toEqual(before);
+  });
+});
