@@ -1,4 +1,14 @@
-import { DTypeError, formatShape, isFloat, ShapeError, tidy, Tensor, UsageError, type Variable } from "../tensor/index.ts";
+import {
+  DTypeError,
+  formatShape,
+  isFloat,
+  requireSynchronous,
+  ShapeError,
+  tidy,
+  Tensor,
+  UsageError,
+  type Variable,
+} from "../tensor/index.ts";
 import { frozen } from "./state.ts";
 import { record, type Observer } from "./tape.ts";
 
@@ -67,6 +77,7 @@ export function hvp(f: () => Tensor, params: readonly (Variable | Tensor)[], vec
 }
 
 export function requireScalar(operation: string, value: unknown): asserts value is Tensor {
+  requireSynchronous(operation, value);
   if (!(value instanceof Tensor))
     throw new UsageError(`${operation}: the function must return a tensor, the loss, but returned ${typeof value}`);
   if (value.size !== 1) {

@@ -129,7 +129,7 @@ function defaultFolder({ model, optimizer }: TrainConfig): string {
 function printSummary(summary: RunSummary, path: string): void {
   const table = new Table({ style: { head: [], border: [] } });
   const last = summary.testAccuracy.at(-1);
-  const spent = Object.entries(summary.phases).filter(([, seconds]) => seconds > 0);
+  const spent = (Object.entries(summary.phases) as [string, number][]).filter(([, seconds]) => seconds > 0);
   table.push(
     { "test accuracy": last === undefined ? "no epoch finished" : `${(100 * last).toFixed(2)} %` },
     { optimizer: summary.optimizer },

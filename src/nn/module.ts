@@ -80,12 +80,12 @@ export abstract class Module {
 
   /** Every trainable parameter with its path; one that two modules share appears once. */
   namedParameters(): Map<string, Parameter> {
-    return this.#named((value) => value instanceof Parameter) as Map<string, Parameter>;
+    return this.#named((value): value is Parameter => value instanceof Parameter);
   }
 
   /** Every variable that is no parameter: running statistics. */
   namedBuffers(): Map<string, Variable> {
-    return this.#named((value) => value instanceof Variable && !(value instanceof Parameter));
+    return this.#named((value): value is Variable => value instanceof Variable && !(value instanceof Parameter));
   }
 
   /** Every trainable parameter; each now bears its path as its name, for messages and tables. */
@@ -95,12 +95,12 @@ export abstract class Module {
     return [...named.values()];
   }
 
-  #named(wanted: (value: unknown) => boolean, prefix = "", seen = new Set<unknown>()): Map<string, Variable> {
-    const found = new Map<string, Variable>();
+  #named<V extends Variable>(wanted: (value: unknown) => value is V, prefix = "", seen = new Set<unknown>()): Map<string, V> {
+    const found = new Map<string, V>();
     const visit = (path: string, value: unknown): void => {
       if (!wanted(value) || seen.has(value)) return;
       seen.add(value);
-      found.set(path, value as Variable);
+      found.set(path, value);
     };
     for (const [name, value] of Object.entries(this) as [string, unknown][]) {
       if (Array.isArray(value)) value.forEach((item: unknown, i) => visit(`${prefix}${name}.${i}`, item));

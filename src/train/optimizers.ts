@@ -28,13 +28,14 @@ const makers: Readonly<Record<string, Maker>> = {
   kfac: (parameters, config, steps) =>
     new Kfac(parameters, {
       learningRate: rate(config, 0.3, steps, 0.03),
-      damping: config.damping,
+      // A run of a few epochs wants larger steps than the library's cautious defaults (κ 1e-3, λ .1).
+      damping: config.damping ?? 0.03,
       statDecay: config.statDecay,
       factorUpdateEvery: config.factorUpdateEvery,
       inversionEvery: config.inversionEvery,
       inverse: config.inverse,
       fisher: config.fisher,
-      clip: config.klClip === undefined ? undefined : { kl: config.klClip },
+      clip: { kl: config.klClip ?? 1e-2 },
       momentum: config.momentum,
       weightDecay: config.weightDecay,
     }),

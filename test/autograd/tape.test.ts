@@ -191,7 +191,7 @@ describe("valueAndGrad", () => {
 describe("vjp", () => {
   holdsFor("for f(x) = A x it is Aᵀ v", (seed) => {
     const [a, x, v] = [random(seed, 3, 4), random(seed + 1, 4, 2), random(seed + 2, 3, 2)];
-    const { outputs, gradients } = vjp((z) => a.matmul(z as Tensor), [x], [v]);
+    const { outputs, gradients } = vjp((z) => a.matmul(z), [x], [v]);
     expect(values(outputs[0])).toEqual(values(a.matmul(x)));
     expect(values(gradients[0])).toBeAllclose(values(a.matmul(v, { transposeA: true })), { relative: 1e-14 });
   });
@@ -510,7 +510,9 @@ describe("state", () => {
     const x = float64([2]);
     let updates = 0;
     const f = (): Tensor => {
-      updateState(() => void updates++);
+      updateState(() => {
+        updates++;
+      });
       return x.exp().sum();
     };
     frozen(() => frozen(f));

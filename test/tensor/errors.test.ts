@@ -64,7 +64,12 @@ describe("elementwise primitives refuse", () => {
     ["a power of integers", () => whole(2).power(2), DTypeError, /power: needs/],
     ["a fractional number beside integers", () => whole(2).add(0.5), DTypeError, /0.5 is not an int32/],
     ["the exponential of integers", () => whole(2).exp(), DTypeError, /exp: needs/],
-    ["a condition that is not int32", () => where(zeros(2), zeros(2), zeros(2)), DTypeError, /where: conditions must be int32 but are float32/],
+    [
+      "a condition that is not int32",
+      () => where(zeros(2), zeros(2), zeros(2)),
+      DTypeError,
+      /where: conditions must be int32 but are float32/,
+    ],
     ["branches of two types", () => where(whole(2), zeros(2), double(2)), DTypeError, /where: operands have types/],
     ["branches that do not broadcast", () => where(whole(2), zeros(3), zeros(3)), ShapeError, /where: shapes \[2\] and \[3\]/],
     [
@@ -88,7 +93,12 @@ describe("creation refuses", () => {
     ["uniform integers", () => apply("uniform", [], params), DTypeError, /uniform: needs/],
     ["normal integers", () => apply("normal", [], params), DTypeError, /normal: needs/],
     ["a random shape that is none", () => new Generator(1).uniform([-1]), ShapeError, /uniform: extents/],
-    ["data that do not fit the shape", () => Tensor.from([1, 2, 3], { shape: [2, 2] }), ShapeError, /shape \[2, 2\] needs 4 elements but the data has 3/],
+    [
+      "data that do not fit the shape",
+      () => Tensor.from([1, 2, 3], { shape: [2, 2] }),
+      ShapeError,
+      /shape \[2, 2\] needs 4 elements but the data has 3/,
+    ],
     ["a shape that is none", () => Tensor.from([1], { shape: [-1] }), ShapeError, /Tensor.from: extents/],
     ["ragged rows", () => Tensor.from([[1, 2], [3]]), ShapeError, /ragged: at depth 1 an entry does not match shape \[2, 2\]/],
     ["a number among rows", () => Tensor.from([[1], 2]), ShapeError, /ragged/],
@@ -116,7 +126,12 @@ describe("movement refuses", () => {
     ["a slice of other rank", () => zeros(4).slice([0, 0], [1, 1]), ShapeError, /slice/],
     ["a negative padding", () => zeros(4).pad([-1], [0]), ShapeError, /pad: .* at least 0 for each axis of \[4\]/],
     ["a padding of other rank", () => zeros(4).pad([1, 1], [0, 0]), ShapeError, /pad/],
-    ["to join shapes that differ elsewhere", () => concat([zeros(2, 3), zeros(2, 4)]), ShapeError, /concat: \[2, 4\] differs from \[2, 3\] in more than axis 0/],
+    [
+      "to join shapes that differ elsewhere",
+      () => concat([zeros(2, 3), zeros(2, 4)]),
+      ShapeError,
+      /concat: \[2, 4\] differs from \[2, 3\] in more than axis 0/,
+    ],
     ["to join ranks that differ", () => concat([zeros(2, 3), zeros(2)]), ShapeError, /concat/],
     ["to join two types", () => concat([zeros(2), double(2)]), DTypeError, /concat/],
     ["to join nothing", () => concat([]), ShapeError, /concat: needs at least one tensor/],
@@ -127,8 +142,18 @@ describe("movement refuses", () => {
     ["to gather from a scalar", () => zeros().gather(whole(2)), ShapeError, /gather/],
     ["an index out of range", () => zeros(4, 2).gather(indices(0, 4)), DataError, /gather: index 4 at position 1 is outside of 4 rows/],
     ["a negative index", () => zeros(4, 2).gather(indices(-1)), DataError, /gather: index -1 at position 0/],
-    ["another number of indices than rows", () => zeros(4, 2).scatterAdd(whole(3), 5), ShapeError, /scatterAdd: \[4, 2\] .* indices are \[3\]/],
-    ["to scatter out of range", () => zeros(1, 2).scatterAdd(indices(5), 5), DataError, /scatterAdd: index 5 at position 0 is outside of 5 rows/],
+    [
+      "another number of indices than rows",
+      () => zeros(4, 2).scatterAdd(whole(3), 5),
+      ShapeError,
+      /scatterAdd: \[4, 2\] .* indices are \[3\]/,
+    ],
+    [
+      "to scatter out of range",
+      () => zeros(1, 2).scatterAdd(indices(5), 5),
+      DataError,
+      /scatterAdd: index 5 at position 0 is outside of 5 rows/,
+    ],
     ["to scatter into −1 rows", () => zeros(1, 2).scatterAdd(indices(0), -1), ShapeError, /scatterAdd: extents/],
     ["to scatter by fractions", () => zeros(1, 2).scatterAdd(zeros(1), 2), DTypeError, /scatterAdd: indices must be int32/],
   ]);
@@ -138,8 +163,18 @@ describe("reductions refuse", () => {
   refuses([
     ["an axis out of range", () => zeros(2, 3).sum(2), ShapeError, /sum: axis 2 is outside of a tensor of rank 2/],
     ["an axis twice", () => zeros(2, 3).sum([0, -2]), ShapeError, /sum: axes \[0, -2\] name one axis twice/],
-    ["axes that are not normal, in apply", () => apply("sum", [zeros(2, 3)], { axes: [-1], keepDims: false }), ShapeError, /sum: axes \[-1\]/],
-    ["axes that are not sorted, in apply", () => apply("max", [zeros(2, 3)], { axes: [1, 0], keepDims: false }), ShapeError, /max: axes \[1, 0\]/],
+    [
+      "axes that are not normal, in apply",
+      () => apply("sum", [zeros(2, 3)], { axes: [-1], keepDims: false }),
+      ShapeError,
+      /sum: axes \[-1\]/,
+    ],
+    [
+      "axes that are not sorted, in apply",
+      () => apply("max", [zeros(2, 3)], { axes: [1, 0], keepDims: false }),
+      ShapeError,
+      /max: axes \[1, 0\]/,
+    ],
     ["the largest of nothing", () => zeros(2, 0).max(1), ShapeError, /max: an axis of extent 0 in \[2, 0\]/],
     ["the place of the largest of nothing", () => zeros(2, 0).argmax(), ShapeError, /argmax: axis 1 of \[2, 0\] is empty/],
     ["argmax of a scalar", () => zeros().argmax(), ShapeError, /argmax: axis -1 is outside/],
@@ -150,7 +185,12 @@ describe("reductions refuse", () => {
 
 describe("products refuse", () => {
   refuses([
-    ["inner extents that differ", () => zeros(2, 3).matmul(zeros(2, 3)), ShapeError, /matmul: inner extents 3 and 2 differ \(\[2, 3\] by \[2, 3\]\)/],
+    [
+      "inner extents that differ",
+      () => zeros(2, 3).matmul(zeros(2, 3)),
+      ShapeError,
+      /matmul: inner extents 3 and 2 differ \(\[2, 3\] by \[2, 3\]\)/,
+    ],
     [
       "them transposed too",
       () => zeros(2, 3).matmul(zeros(2, 4), { transposeA: true, transposeB: true }),
@@ -162,10 +202,30 @@ describe("products refuse", () => {
     ["batches that do not broadcast", () => zeros(2, 3, 3).matmul(zeros(4, 3, 3)), ShapeError, /matmul: shapes \[2\] and \[4\]/],
     ["integers", () => whole(2, 2).matmul(whole(2, 2)), DTypeError, /matmul: needs/],
     ["two types", () => zeros(2, 2).matmul(double(2, 2)), DTypeError, /matmul: operands have types/],
-    ["the Gram matrix of a batch", () => zeros(2, 2, 2).gram(), ShapeError, /gram: the input must be a matrix \[rows, d\] but is \[2, 2, 2\]/],
-    ["another number of features", () => linear(zeros(5, 3), zeros(2, 4)), ShapeError, /linear: input has 3 features .* 4 \(input \[5, 3\], weight \[2, 4\]\)/],
-    ["another number of biases", () => linear(zeros(5, 3), zeros(2, 3), zeros(3)), ShapeError, /linear: the bias must be \[2\].* but is \[3\]/],
-    ["a single sample without batch", () => linear(zeros(3), zeros(2, 3)), ShapeError, /linear: the input must be \[n, …, in\] but is \[3\]/],
+    [
+      "the Gram matrix of a batch",
+      () => zeros(2, 2, 2).gram(),
+      ShapeError,
+      /gram: the input must be a matrix \[rows, d\] but is \[2, 2, 2\]/,
+    ],
+    [
+      "another number of features",
+      () => linear(zeros(5, 3), zeros(2, 4)),
+      ShapeError,
+      /linear: input has 3 features .* 4 \(input \[5, 3\], weight \[2, 4\]\)/,
+    ],
+    [
+      "another number of biases",
+      () => linear(zeros(5, 3), zeros(2, 3), zeros(3)),
+      ShapeError,
+      /linear: the bias must be \[2\].* but is \[3\]/,
+    ],
+    [
+      "a single sample without batch",
+      () => linear(zeros(3), zeros(2, 3)),
+      ShapeError,
+      /linear: the input must be \[n, …, in\] but is \[3\]/,
+    ],
     ["a weight that is no matrix", () => linear(zeros(5, 3), zeros(2, 3, 1)), ShapeError, /linear: the weight must be \[out, in\]/],
     ["a bias of another type", () => linear(zeros(5, 3), zeros(2, 3), double(2)), DTypeError, /linear: operands have types/],
   ]);
@@ -180,15 +240,40 @@ describe("convolutions refuse", () => {
       ShapeError,
       /conv2d: input has 3 channels but the weight expects 4 \(input \[8, 32, 32, 3\], weight \[16, 3, 3, 4\], groups 1\)/,
     ],
-    ["groups that do not divide the channels", () => conv2d(x(), weight(), null, { groups: 2 }), ShapeError, /groups 2 must divide the 3 input channels and the 16/],
+    [
+      "groups that do not divide the channels",
+      () => conv2d(x(), weight(), null, { groups: 2 }),
+      ShapeError,
+      /groups 2 must divide the 3 input channels and the 16/,
+    ],
     ["no groups", () => conv2d(x(), weight(), null, { groups: 0 }), ShapeError, /groups 0/],
-    ["a single image without batch", () => conv2d(zeros(8, 8, 3), weight()), ShapeError, /conv2d: the input must be \[n, height, width, channels\] but is \[8, 8, 3\]/],
+    [
+      "a single image without batch",
+      () => conv2d(zeros(8, 8, 3), weight()),
+      ShapeError,
+      /conv2d: the input must be \[n, height, width, channels\] but is \[8, 8, 3\]/,
+    ],
     ["a weight of rank 2", () => conv2d(x(), zeros(16, 27)), ShapeError, /conv2d: the weight must be \[out, kernelHeight, kernelWidth, in/],
     ["another number of biases", () => conv2d(x(), zeros(16, 3, 3, 3), zeros(3)), ShapeError, /conv2d: the bias must be \[16\].* \[3\]/],
-    ["a kernel larger than the image", () => conv2d(zeros(1, 2, 5, 3), zeros(4, 3, 3, 3)), ShapeError, /window of 3 × 3 .* does not fit into an image of 2 × 5/],
-    ["a dilation that enlarges it so", () => conv2d(zeros(1, 4, 4, 1), zeros(1, 3, 3, 1), null, { dilation: 2 }), ShapeError, /dilation 2 × 2/],
+    [
+      "a kernel larger than the image",
+      () => conv2d(zeros(1, 2, 5, 3), zeros(4, 3, 3, 3)),
+      ShapeError,
+      /window of 3 × 3 .* does not fit into an image of 2 × 5/,
+    ],
+    [
+      "a dilation that enlarges it so",
+      () => conv2d(zeros(1, 4, 4, 1), zeros(1, 3, 3, 1), null, { dilation: 2 }),
+      ShapeError,
+      /dilation 2 × 2/,
+    ],
     ["a fractional stride", () => conv2d(zeros(1, 4, 4, 1), zeros(1, 3, 3, 1), null, { stride: 1.5 }), ShapeError, /stride \[1.5, 1.5\]/],
-    ["a negative padding", () => conv2d(zeros(1, 4, 4, 1), zeros(1, 3, 3, 1), null, { padding: -1 }), ShapeError, /padding \[-1, -1, -1, -1\]/],
+    [
+      "a negative padding",
+      () => conv2d(zeros(1, 4, 4, 1), zeros(1, 3, 3, 1), null, { padding: -1 }),
+      ShapeError,
+      /padding \[-1, -1, -1, -1\]/,
+    ],
     ["two types", () => conv2d(zeros(1, 4, 4, 1), double(1, 3, 3, 1)), DTypeError, /conv2d: operands have types/],
     [
       "a gradient that is no output of the convolution",
@@ -229,8 +314,18 @@ describe("convolutions refuse", () => {
 
 describe("pooling refuses", () => {
   refuses([
-    ["a padding as large as the window", () => maxPool2d(zeros(1, 4, 4, 1), 2, { padding: 2 }), ShapeError, /maxPool2d: padding must be smaller than the window of 2 × 2/],
-    ["it for averages too", () => averagePool2d(zeros(1, 4, 4, 1), 2, { padding: 2 }), ShapeError, /averagePool2d: padding must be smaller/],
+    [
+      "a padding as large as the window",
+      () => maxPool2d(zeros(1, 4, 4, 1), 2, { padding: 2 }),
+      ShapeError,
+      /maxPool2d: padding must be smaller than the window of 2 × 2/,
+    ],
+    [
+      "it for averages too",
+      () => averagePool2d(zeros(1, 4, 4, 1), 2, { padding: 2 }),
+      ShapeError,
+      /averagePool2d: padding must be smaller/,
+    ],
     [
       "a dilation around the whole image",
       () => maxPool2d(zeros(1, 1, 1, 1), 2, { dilation: 2, padding: 1 }),
@@ -246,8 +341,18 @@ describe("pooling refuses", () => {
       /maxPool2dScatter: the input is \[1, 2, 2, 1\] but the index tensor is \[1, 2, 2, 2\]/,
     ],
     ["fractional indices", () => apply("maxPool2dGather", [zeros(1, 4, 4, 1), zeros(1, 2, 2, 1)], {}), DTypeError, /indices must be int32/],
-    ["indices of another batch", () => apply("maxPool2dGather", [zeros(1, 4, 4, 1), whole(2, 2, 2, 1)], {}), ShapeError, /\[1, 1\] but the index tensor's is \[2, 1\]/],
-    ["a size that is none", () => apply("maxPool2dScatter", [zeros(1, 2, 2, 1), whole(1, 2, 2, 1)], { inputSize: [-4, 4] }), ShapeError, /extents/],
+    [
+      "indices of another batch",
+      () => apply("maxPool2dGather", [zeros(1, 4, 4, 1), whole(2, 2, 2, 1)], {}),
+      ShapeError,
+      /\[1, 1\] but the index tensor's is \[2, 1\]/,
+    ],
+    [
+      "a size that is none",
+      () => apply("maxPool2dScatter", [zeros(1, 2, 2, 1), whole(1, 2, 2, 1)], { inputSize: [-4, 4] }),
+      ShapeError,
+      /extents/,
+    ],
     [
       "a gradient that is no pooled image",
       () => apply("averagePool2dGradient", [zeros(1, 3, 3, 1)], { ...window, kernel: [2, 2], countPadding: true, inputSize: [5, 5] }),
@@ -260,10 +365,20 @@ describe("pooling refuses", () => {
 describe("normalisation and losses refuse", () => {
   const statistics = (n: number): [Tensor, Tensor, Tensor] => [zeros(n), zeros(n), zeros(n)];
   refuses([
-    ["another number of scales", () => batchNorm(zeros(4, 3), zeros(2), zeros(3)), ShapeError, /batchNorm: the scale must be \[3\].* but is \[2\]/],
+    [
+      "another number of scales",
+      () => batchNorm(zeros(4, 3), zeros(2), zeros(3)),
+      ShapeError,
+      /batchNorm: the scale must be \[3\].* but is \[2\]/,
+    ],
     ["another number of shifts", () => batchNorm(zeros(4, 3), zeros(3), zeros(2)), ShapeError, /batchNorm: the shift must be \[3\]/],
     ["a vector", () => batchNorm(zeros(3), zeros(3), zeros(3)), ShapeError, /batchNorm: the input must be \[n, …, channels\] but is \[3\]/],
-    ["an empty batch", () => batchNorm(zeros(0, 3), zeros(3), zeros(3)), ShapeError, /batchNorm: \[0, 3\] has no elements to take a mean of/],
+    [
+      "an empty batch",
+      () => batchNorm(zeros(0, 3), zeros(3), zeros(3)),
+      ShapeError,
+      /batchNorm: \[0, 3\] has no elements to take a mean of/,
+    ],
     ["a scale of another type", () => batchNorm(zeros(4, 3), double(3), zeros(3)), DTypeError, /batchNorm: operands have types/],
     [
       "a batch norm gradient of another shape",
@@ -271,11 +386,31 @@ describe("normalisation and losses refuse", () => {
       ShapeError,
       /the input is \[4, 3\] but the gradient is \[5, 3\]/,
     ],
-    ["other statistics", () => apply("batchNormGradient", [zeros(4, 3), ...statistics(2), zeros(4, 3)], {}), ShapeError, /batchNormGradient: the scale must be \[3\]/],
-    ["logits that are no matrix", () => softmaxCrossEntropy(zeros(3), whole(3)), ShapeError, /softmaxCrossEntropy: the logits must be \[n, classes\] but is \[3\]/],
+    [
+      "other statistics",
+      () => apply("batchNormGradient", [zeros(4, 3), ...statistics(2), zeros(4, 3)], {}),
+      ShapeError,
+      /batchNormGradient: the scale must be \[3\]/,
+    ],
+    [
+      "logits that are no matrix",
+      () => softmaxCrossEntropy(zeros(3), whole(3)),
+      ShapeError,
+      /softmaxCrossEntropy: the logits must be \[n, classes\] but is \[3\]/,
+    ],
     ["labels that are not int32", () => softmaxCrossEntropy(zeros(2, 3), zeros(2)), DTypeError, /labels must be int32 but are float32/],
-    ["another number of labels", () => softmaxCrossEntropy(zeros(2, 3), whole(3)), ShapeError, /logits are \[2, 3\], so labels must be \[2\] but are \[3\]/],
-    ["a label that is no class", () => softmaxCrossEntropy(zeros(2, 3), indices(0, 3)), DataError, /label 3 of sample 1 is out of range; with 3 classes labels go from 0 to 2/],
+    [
+      "another number of labels",
+      () => softmaxCrossEntropy(zeros(2, 3), whole(3)),
+      ShapeError,
+      /logits are \[2, 3\], so labels must be \[2\] but are \[3\]/,
+    ],
+    [
+      "a label that is no class",
+      () => softmaxCrossEntropy(zeros(2, 3), indices(0, 3)),
+      DataError,
+      /label 3 of sample 1 is out of range; with 3 classes labels go from 0 to 2/,
+    ],
     ["a negative label", () => softmaxCrossEntropy(zeros(1, 3), indices(-1)), DataError, /label -1 of sample 0/],
     [
       "a loss gradient of another shape",
@@ -283,7 +418,12 @@ describe("normalisation and losses refuse", () => {
       ShapeError,
       /the labels is \[2\] but the gradient is \[3\]/,
     ],
-    ["a target of another shape", () => squaredError(zeros(2, 3), zeros(2, 1)), ShapeError, /squaredError: the prediction is \[2, 3\] but the target is \[2, 1\]/],
+    [
+      "a target of another shape",
+      () => squaredError(zeros(2, 3), zeros(2, 1)),
+      ShapeError,
+      /squaredError: the prediction is \[2, 3\] but the target is \[2, 1\]/,
+    ],
     ["a scalar prediction", () => squaredError(zeros(), zeros()), ShapeError, /squaredError: the prediction must be \[n, …\]/],
   ]);
 });

@@ -167,7 +167,7 @@ describe.each(precisions)("$dtype equals PyTorch:", ({ dtype, relative }) => {
           op === "max"
             ? maxPool2d(image, kernel, { stride, padding })
             : averagePool2d(image, kernel, { stride, padding, countPadding: count_include_pad });
-        const { outputs, gradients } = vjp((image) => f(image as Tensor), [tensor(nchwToNhwc(x))], [tensor(nchwToNhwc(grad_y))]);
+        const { outputs, gradients } = vjp((image) => f(image), [tensor(nchwToNhwc(x))], [tensor(nchwToNhwc(grad_y))]);
         expectEqual(relative, {
           y: { actual: outputs[0], expected: nchwToNhwc(y) },
           gradX: { actual: gradients[0], expected: nchwToNhwc(grad_x) },
@@ -207,7 +207,7 @@ describe.each(precisions)("$dtype equals PyTorch:", ({ dtype, relative }) => {
   test("linear", () => {
     tidy(() => {
       const { x, weight, bias, y, grad_y, grad_x, grad_weight, grad_bias } = dense.linear;
-      const f = (...[input, w, b]: Tensor[]): Tensor => linear(input as Tensor, w as Tensor, b as Tensor);
+      const f = (...[input, w, b]: Tensor[]): Tensor => linear(input as Tensor, w as Tensor, b);
       const { outputs, gradients } = vjp(f, [tensor(x), tensor(weight), tensor(bias)], [tensor(grad_y)]);
       expectEqual(relative, {
         y: { actual: outputs[0], expected: y },
@@ -224,7 +224,7 @@ describe.each(precisions)("$dtype equals PyTorch:", ({ dtype, relative }) => {
       const options = { smoothing, smoothingKind: convention === "torch" ? "uniform" : "off-target" } as const;
       const x = tensor(logits);
       const f = (at: Tensor): Tensor => softmaxCrossEntropy(at, labels, options).mean();
-      const { outputs, gradients } = vjp((at) => f(at as Tensor), [x], [Tensor.from(1, { dtype })]);
+      const { outputs, gradients } = vjp((at) => f(at), [x], [Tensor.from(1, { dtype })]);
       expectEqual(relative, {
         loss: { actual: outputs[0], expected: { shape: [], data: [loss] } },
         gradLogits: { actual: gradients[0], expected: grad_logits },

@@ -50,7 +50,15 @@ describe("a handle", () => {
   test("cannot be used after dispose, but says what it was", async () => {
     const x = Tensor.from([[1, 2]]);
     x.dispose();
-    for (const use of [() => x.exp(), () => x.dataSync(), () => x.keep(), () => x.detach(), () => x.hold(), () => x.reshape([2]), () => x.backend]) {
+    for (const use of [
+      () => x.exp(),
+      () => x.dataSync(),
+      () => x.keep(),
+      () => x.detach(),
+      () => x.hold(),
+      () => x.reshape([2]),
+      () => x.backend,
+    ]) {
       expect(use).toThrow(UsageError);
       expect(use).toThrow(/a tensor \[1, 2\] of float32 was used after dispose\(\)/);
     }
@@ -279,7 +287,12 @@ describe("donation", () => {
 
   test("leaves a storage that somebody else holds as it is", () => {
     tidy(() => {
-      const holders: ((x: Tensor) => Tensor)[] = [(x) => x.keep(), (x) => x.detach(), (x) => x.reshape([2, 1]), (x) => new Variable("v", x).value];
+      const holders: ((x: Tensor) => Tensor)[] = [
+        (x) => x.keep(),
+        (x) => x.detach(),
+        (x) => x.reshape([2, 1]),
+        (x) => new Variable("v", x).value,
+      ];
       for (const hold of holders) {
         const x = Tensor.from([1, 2]);
         const other = hold(x);

@@ -46,9 +46,11 @@ describe("strides", () => {
 
 describe("broadcasting", () => {
   test("is commutative", () => {
-    fc.assert(fc.property(broadcastable(2), ([a = [], b = []]) => {
-      expect(broadcastShapes("f", a, b)).toEqual(broadcastShapes("f", b, a));
-    }));
+    fc.assert(
+      fc.property(broadcastable(2), ([a = [], b = []]) => {
+        expect(broadcastShapes("f", a, b)).toEqual(broadcastShapes("f", b, a));
+      }),
+    );
   });
 
   test("is associative", () => {
@@ -168,7 +170,9 @@ describe("a window's output", () => {
 });
 
 test("shapes are equal iff they print alike", () => {
-  fc.assert(fc.property(anyShape, anyShape, (a, b) => {
-    expect(sameShape(a, b)).toBe(formatShape(a) === formatShape(b));
-  }));
+  fc.assert(
+    fc.property(anyShape, anyShape, (a, b) => {
+      expect(sameShape(a, b)).toBe(formatShape(a) === formatShape(b));
+    }),
+  );
 });

@@ -286,7 +286,9 @@ describe("functions", () => {
   });
 
   test("windowOutput is what convolution gives", () => {
-    expect(windowOutput("f", [32, 32], { kernel: [3, 3], stride: [2, 2], dilation: [1, 1], padding: { top: 1, bottom: 1, left: 1, right: 1 } })).toEqual([16, 16]);
+    expect(
+      windowOutput("f", [32, 32], { kernel: [3, 3], stride: [2, 2], dilation: [1, 1], padding: { top: 1, bottom: 1, left: 1, right: 1 } }),
+    ).toEqual([16, 16]);
   });
 });
 
@@ -318,7 +320,7 @@ describe("a variable", () => {
   });
 
   holds("assigned over and over holds one buffer", () => {
-    const v = new Variable("v", Tensor.zeros([2]));
+    const v = tidy(() => new Variable("v", Tensor.zeros([2])));
     const { buffers } = defaultBackend().memory();
     for (let i = 0; i < 5; i++) tidy(() => v.assign(v.value.add(1)));
     expect(values(v.value)).toEqual([5, 5]);

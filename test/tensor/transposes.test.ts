@@ -49,7 +49,9 @@ const withoutBias = ([x, weight]: Inputs<"conv2d", Tensor>): Inputs<"conv2d", Te
 describe("⟨A x, y⟩ = ⟨x, Aᵀ y⟩:", () => {
   test("slice and pad", () => {
     adjoint("slice", 0, (y, [x], { start, size, step }) => {
-      const end = start.map((a, axis) => ((size[axis] as number) === 0 ? a : a + ((size[axis] as number) - 1) * (step[axis] as number) + 1));
+      const end = start.map((a, axis) =>
+        (size[axis] as number) === 0 ? a : a + ((size[axis] as number) - 1) * (step[axis] as number) + 1,
+      );
       const after = end.map((e, axis) => (x?.shape[axis] as number) - e);
       return y.pad(
         start,
@@ -99,7 +101,11 @@ describe("⟨A x, y⟩ = ⟨x, Aᵀ y⟩:", () => {
     adjoint("conv2d", 1, transpose, withoutBias);
   });
   test("maxPool2dGather and maxPool2dScatter", () => {
-    adjoint("maxPool2dGather", 0, (y, [x, indices]) => apply("maxPool2dScatter", [y, indices as Tensor], { inputSize: size2d(x as Tensor) })[0]);
+    adjoint(
+      "maxPool2dGather",
+      0,
+      (y, [x, indices]) => apply("maxPool2dScatter", [y, indices as Tensor], { inputSize: size2d(x as Tensor) })[0],
+    );
   });
   test("maxPool2dScatter and maxPool2dGather", () => {
     adjoint("maxPool2dScatter", 0, (y, [, indices]) => apply("maxPool2dGather", [y, indices as Tensor], {})[0]);
@@ -162,7 +168,10 @@ describe("one primitive in terms of others:", () => {
               size,
             );
           };
-          const parts = Array.from({ length: groups }, (_, g) => apply("conv2d", [part(x, 3, g), part(weight, 0, g)], { ...window, groups: 1 })[0]);
+          const parts = Array.from(
+            { length: groups },
+            (_, g) => apply("conv2d", [part(x, 3, g), part(weight, 0, g)], { ...window, groups: 1 })[0],
+          );
           const [y] = apply("conv2d", [x, weight], { ...window, groups });
           expect(y.dataSync()).toEqual(concat(parts, 3).dataSync());
         }),
@@ -218,7 +227,10 @@ describe("one primitive in terms of others:", () => {
             params,
           } = realize(sample, "float64");
           const classes = logits.shape[1] as number;
-          const hard = labels.reshape([-1, 1]).equal(Tensor.arange(classes, { dtype: "int32" })).cast("float64");
+          const hard = labels
+            .reshape([-1, 1])
+            .equal(Tensor.arange(classes, { dtype: "int32" }))
+            .cast("float64");
           const off = params.smoothingKind === "uniform" ? params.smoothing / classes : params.smoothing / (classes - 1);
           const on = params.smoothingKind === "uniform" ? 1 - params.smoothing + off : 1 - params.smoothing;
           const q = hard.multiply(on - off).add(off);

@@ -18,21 +18,24 @@ function target({ smoothing, smoothingKind }: LabelSmoothing, classes: number): 
   return [1 - smoothing, smoothing / (classes - 1)];
 }
 
-/** log Σ exp(x) of one row, shifted by its maximum against overflow. */
-function logSumExp(x: ArrayLike<number>, start: number, length: number): number {
+/**
+ * The maximum of one row, and log Σ exp(x − maximum). Apart, since x − maximum is exact where x and the maximum are close, and
+ * their sum would round away the digits of the logarithm when logits are large.
+ */
+function logSumExp(x: ArrayLike<number>, start: number, length: number): [top: number, logSum: number] {
   let top = -Infinity;
   for (let j = 0; j < length; j++) top = Math.max(top, x[start + j]!);
   let sum = 0;
   for (let j = 0; j < length; j++) sum += Math.exp(x[start + j]! - top);
-  return top + Math.log(sum);
+  return [top, Math.log(sum)];
 }
 
 export const loss: Kernels<"logSoftmax" | "softmaxCrossEntropy" | "softmaxCrossEntropyGradient" | "squaredError"> = {
   logSoftmax: ([x], _, [y]) => {
     const length = x.shape.at(-1)!;
     for (let start = 0; start < x.data.length; start += length) {
-      const total = logSumExp(x.data, start, length);
-      for (let j = 0; j < length; j++) y.data[start + j] = x.data[start + j]! - total;
+      const [top, logSum] = logSumExp(x.data, start, length);
+      for (let j = 0; j < length; j++) y.data[start + j] = x.data[start + j]! - top - logSum;
     }
   },
   softmaxCrossEntropy: ([logits, labels], smoothing, [y, probabilities]) => {
@@ -41,10 +44,10 @@ export const loss: Kernels<"logSoftmax" | "softmaxCrossEntropy" | "softmaxCrossE
     for (let i = 0; i < n; i++) {
       const label = labelOf("softmaxCrossEntropy", labels, i, classes);
       const start = i * classes;
-      const total = logSumExp(logits.data, start, classes);
+      const [top, logSum] = logSumExp(logits.data, start, classes);
       let sum = 0;
       for (let j = 0; j < classes; j++) {
-        const logp = logits.data[start + j]! - total;
+        const logp = logits.data[start + j]! - top - logSum;
         probabilities.data[start + j] = Math.exp(logp);
         const q = j === label ? own : other;
         if (q !== 0) sum -= q * logp; // 0 · ∞ would be NaN
