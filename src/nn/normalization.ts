@@ -33,12 +33,18 @@ abstract class BatchNorm extends Module {
   }
 
   protected compute(input: Tensor): Tensor {
+    const channels = this.weight.shape[0] as number;
+    if (input.shape.at(-1) !== channels) {
+      throw new ShapeError(
+        `BatchNorm: the layer has ${channels} channels but the last axis of the input ${formatShape(input.shape)} has not`,
+      );
+    }
     if (!this.training) {
       const rstd = this.runningVariance.value.add(this.epsilon).sqrt().reciprocal();
       const scale = this.weight.value.multiply(rstd);
       return input.multiply(scale).add(this.bias.value.subtract(this.runningMean.value.multiply(scale)));
     }
-    const count = input.size / (input.shape.at(-1) as number);
+    const count = input.size / channels;
     if (count === 1) {
       throw new ShapeError(
         `BatchNorm: training needs more than one value a channel but the input is ${formatShape(input.shape)}; use a larger batch or eval()`,
@@ -47,7 +53,8 @@ abstract class BatchNorm extends Module {
     const { y, mean, rstd } = batchNorm(input, this.weight.value, this.bias.value, this.epsilon);
     updateState(() => {
       tidy(() => {
-        const variance = rstd.square().reciprocal().subtract(this.epsilon);
+        // Rounding may take the variance of a constant channel below 0.
+        const variance = rstd.square().reciprocal().subtract(this.epsilon).maximum(0);
         this.#move(this.runningMean, mean);
         this.#move(this.runningVariance, variance.multiply(count / (count - 1)));
       });

@@ -3,7 +3,7 @@ import type { Parameter } from "../nn/index.ts";
 import { apply, CheckpointError, Tensor, tidy, unscoped, UsageError } from "../tensor/index.ts";
 import type { Precondition, StepCapture } from "./curvature/precondition.ts";
 import { valueAt, type Schedule } from "./schedules.ts";
-import { type StepContext, type Transform, type TransformState, type Updates } from "./transform.ts";
+import type { StepContext, Transform, TransformState, Updates } from "./transform.ts";
 
 /** Seconds that the parts of one step took on the host. On a GPU, work is queued and the figures are those of issuing it. */
 export interface StepPhases {

@@ -371,7 +371,7 @@ export function apply<K extends PrimitiveName>(
     try {
       backend.run<Exclude<K, "reshape">>(
         name as Exclude<K, "reshape">,
-        operands.map((operand) => operand.storage.view(operand.shape)) as unknown as Inputs<Exclude<K, "reshape">, never>,
+        operands.map((operand) => operand.storage.view(operand.shape)),
         params,
         outputs.map((output) => output.storage.view(output.shape)) as unknown as Outputs<Exclude<K, "reshape">, never>,
       );

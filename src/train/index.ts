@@ -9,8 +9,8 @@ export { loadCheckpoint, saveCheckpoint, type CheckpointMetadata } from "./check
 export { configKeys, parseConfig, type ConfigKey, type TrainConfig } from "./config.ts";
 export { evaluate, type Evaluation } from "./evaluate.ts";
 export type { CurvatureEvent, EndEvent, EpochEvent, Phases, StepEvent, TrainEvent } from "./events.ts";
-export { makeOptimizer, optimizerNames, type RunOptimizer } from "./optimizers.ts";
+export { makeOptimizer, optimizerNames } from "./optimizers.ts";
 export { prepareRun, type Run } from "./run.ts";
 export { parseJson, RunFolder, type RunSummary } from "./runFolder.ts";
 export { decodeSafetensors, encodeSafetensors, type HostTensor, type SafetensorsContent } from "./safetensors.ts";
-export { train, type TrainOptions } from "./trainer.ts";
+export { train, type RegisteringOptimizer, type TrainOptions } from "./trainer.ts";

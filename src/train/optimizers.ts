@@ -1,12 +1,10 @@
 import type { Parameter } from "../nn/index.ts";
-import { Adam, AdamW, cosine, Kfac, RmsProp, Sgd, type Optimizer, type RegistrationRow, type Schedule } from "../optim/index.ts";
+import { Adam, AdamW, cosine, Kfac, RmsProp, Sgd, type Schedule } from "../optim/index.ts";
 import { UsageError } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
+import type { RegisteringOptimizer } from "./trainer.ts";
 
-/** Optimizers of a run: some can say what became of each parameter. */
-export type RunOptimizer = Optimizer & { registration?(): readonly RegistrationRow[] };
-
-type Maker = (parameters: readonly Parameter[], config: TrainConfig, totalSteps: number) => RunOptimizer;
+type Maker = (parameters: readonly Parameter[], config: TrainConfig, totalSteps: number) => RegisteringOptimizer;
 
 /** The learning rate falls along half a cosine from the configured value (or the optimizer's own) to `end` times it. */
 function rate(config: TrainConfig, own: number, totalSteps: number, end = 0): Schedule {
@@ -44,7 +42,7 @@ const makers: Readonly<Record<string, Maker>> = {
 export const optimizerNames: readonly string[] = Object.keys(makers);
 
 /** The optimizer that a configuration names, for a run of `totalSteps` steps. @throws UsageError for an unknown name. */
-export function makeOptimizer(parameters: readonly Parameter[], config: TrainConfig, totalSteps: number): RunOptimizer {
+export function makeOptimizer(parameters: readonly Parameter[], config: TrainConfig, totalSteps: number): RegisteringOptimizer {
   const make = Object.hasOwn(makers, config.optimizer) ? makers[config.optimizer] : undefined;
   if (!make) throw new UsageError(`there is no optimizer "${config.optimizer}"; known: ${optimizerNames.join(", ")}`);
   return make(parameters, config, totalSteps);

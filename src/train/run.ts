@@ -2,14 +2,15 @@ import { channelStatistics, DataLoader, loadData, type DataSplit } from "../data
 import { vgg, type Sequential, type VggOptions } from "../nn/index.ts";
 import { backendNames, Generator, openBackend, setDefaultBackend, ShapeError, UsageError } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
-import { makeOptimizer, type RunOptimizer } from "./optimizers.ts";
+import { makeOptimizer } from "./optimizers.ts";
+import type { RegisteringOptimizer } from "./trainer.ts";
 
 /** All that a configuration stands for, ready to be trained or evaluated. */
 export interface Run {
   readonly config: TrainConfig;
   readonly data: DataSplit;
   readonly model: Sequential;
-  readonly optimizer: RunOptimizer;
+  readonly optimizer: RegisteringOptimizer;
   readonly train: DataLoader;
   readonly test: DataLoader;
 }

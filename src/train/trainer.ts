@@ -6,9 +6,12 @@ import { explainNonFiniteLoss } from "./diagnose.ts";
 import { evaluate } from "./evaluate.ts";
 import type { Phases, TrainEvent } from "./events.ts";
 
+/** An optimizer that may be able to say what became of each parameter, as those with curvature are. */
+export type RegisteringOptimizer = Optimizer & { registration?(): readonly RegistrationRow[] };
+
 export interface TrainOptions {
   readonly model: Module;
-  readonly optimizer: Optimizer & { registration?(): readonly RegistrationRow[] };
+  readonly optimizer: RegisteringOptimizer;
   readonly train: DataLoader;
   readonly test: DataLoader;
   readonly epochs: number;

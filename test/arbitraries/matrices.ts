@@ -16,10 +16,10 @@ export interface SpectralCase {
 export const seeds: Arbitrary<number> = fc.integer({ min: 0, max: 2 ** 31 - 1 });
 export const sizes: Arbitrary<number> = fc.integer({ min: 1, max: 24 });
 /** float32 and float64 both hold these, but their squares leave float32. */
-export const scales: Arbitrary<number> = fc.constantFrom(1, 1e-30, 1e30);
+const scales: Arbitrary<number> = fc.constantFrom(1, 1e-30, 1e30);
 
 /** Independent standard normal numbers from a seed (mulberry32 and Box–Muller). */
-export function normals(seed: number): () => number {
+function normals(seed: number): () => number {
   let state = seed | 0;
   const uniform = (): number => {
     state = (state + 0x6d2b79f5) | 0;
@@ -67,7 +67,7 @@ const spectra = {
 } satisfies Record<string, (k: number, n: number, ratio: number) => number>;
 export type SpectrumName = keyof typeof spectra;
 
-export function spectrumOf(name: SpectrumName, n: number, ratio: number): number[] {
+function spectrumOf(name: SpectrumName, n: number, ratio: number): number[] {
   return Array.from({ length: n }, (_, k) => spectra[name](k, n, ratio));
 }
 

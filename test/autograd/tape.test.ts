@@ -566,7 +566,7 @@ describe("memory", () => {
   const [rows, width, depth] = [4096, 16, 20];
   const activation = rows * width * 4;
 
-  test("a stack of 20 × (linear, batch norm, ReLU) peaks at 60 activations, and leaves none", () => {
+  test("a stack of 20 × (linear, batch norm, ReLU) peaks below 48 activations, and leaves none", () => {
     const backend = defaultBackend();
     expect(() => {
       tidy(() => {
@@ -591,7 +591,8 @@ describe("memory", () => {
         expect((afterForward.bytes - bytes) / activation).toBeLessThan(2 * depth + 2);
         recording.reverse([[recording.value, Tensor.ones([])]]);
         const { peakBytes, bytes: after } = backend.memory();
-        expect((peakBytes - bytes) / activation).toBeLessThanOrEqual(60);
+        // Two a layer from the forward pass, and four at work in the reverse pass.
+        expect((peakBytes - bytes) / activation).toBeLessThan(48);
         expect((after - bytes) / activation).toBeLessThan(1);
       });
     }).toHaveNoLeaks();

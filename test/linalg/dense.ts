@@ -52,4 +52,4 @@ export function trace(a: Matrix): number {
 /** Frobenius norm. */
 export const norm = (a: Matrix): number => Math.hypot(...a.data);
 
-export const largest = (values: ArrayLike<number>): number => Array.from(values).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+const largest = (values: ArrayLike<number>): number => Array.from(values).reduce((m, v) => Math.max(m, Math.abs(v)), 0);

@@ -34,19 +34,22 @@ describe.each(dtypes)("PyTorch's numbers in %s", (dtype, relative) => {
     }),
   );
 
-  test.each(pool.cases)("pooling: $name", ({ op, kernel, stride, padding, count_include_pad: countPadding, output, x, y, grad_y, grad_x }) => {
-    const layers: Record<typeof op, () => Module> = {
-      max: () => new MaxPool2d(kernel, { stride, padding }),
-      avg: () => new AveragePool2d(kernel, { stride, padding, countPadding }),
-      adaptive_avg: () => new AdaptiveAveragePool2d(output),
-    };
-    const layer = layers[op]();
-    tidy(() => {
-      const { outputs, gradients } = vjp((input) => layer.forward(input), [images(x, dtype)], [images(grad_y, dtype)]);
-      expect(outputs[0]?.dataSync()).toBeAllclose(pixels(y), { relative });
-      expect(gradients[0]?.dataSync()).toBeAllclose(pixels(grad_x), { relative });
-    });
-  });
+  test.each(pool.cases)(
+    "pooling: $name",
+    ({ op, kernel, stride, padding, count_include_pad: countPadding, output, x, y, grad_y, grad_x }) => {
+      const layers: Record<typeof op, () => Module> = {
+        max: () => new MaxPool2d(kernel, { stride, padding }),
+        avg: () => new AveragePool2d(kernel, { stride, padding, countPadding }),
+        adaptive_avg: () => new AdaptiveAveragePool2d(output),
+      };
+      const layer = layers[op]();
+      tidy(() => {
+        const { outputs, gradients } = vjp((input) => layer.forward(input), [images(x, dtype)], [images(grad_y, dtype)]);
+        expect(outputs[0]?.dataSync()).toBeAllclose(pixels(y), { relative });
+        expect(gradients[0]?.dataSync()).toBeAllclose(pixels(grad_x), { relative });
+      });
+    },
+  );
 
   test("batch normalisation: two steps of training, then evaluation with the running statistics", () => {
     const backward = { ...passes, grad_weight: goldenArray, grad_bias: goldenArray };

@@ -12,7 +12,18 @@ import {
   Linear,
   MaxPool2d,
 } from "../../src/nn/index.ts";
-import { averagePool2d, conv2d, Generator, linear, maxPool2d, ShapeError, Tensor, tidy, UsageError, type Shape } from "../../src/tensor/index.ts";
+import {
+  averagePool2d,
+  conv2d,
+  Generator,
+  linear,
+  maxPool2d,
+  ShapeError,
+  Tensor,
+  tidy,
+  UsageError,
+  type Shape,
+} from "../../src/tensor/index.ts";
 
 const generator = new Generator(0);
 const float64 = { dtype: "float64", generator } as const;
@@ -108,13 +119,17 @@ describe("adaptive average pooling", () => {
 
   test("of a constant image is constant, to larger sizes as well", () => {
     fc.assert(
-      fc.property(fc.tuple(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 6 })), fc.integer({ min: 1, max: 8 }), ([h, w], size) => {
-        tidy(() => {
-          const y = new AdaptiveAveragePool2d([size, 2]).forward(Tensor.full([1, h, w, 1], 3, { dtype: "float64" }));
-          expect(y.shape).toEqual([1, size, 2, 1]);
-          expect(y.dataSync()).toBeAllclose(new Float64Array(size * 2).fill(3), { relative: 1e-14 });
-        });
-      }),
+      fc.property(
+        fc.tuple(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 6 })),
+        fc.integer({ min: 1, max: 8 }),
+        ([h, w], size) => {
+          tidy(() => {
+            const y = new AdaptiveAveragePool2d([size, 2]).forward(Tensor.full([1, h, w, 1], 3, { dtype: "float64" }));
+            expect(y.shape).toEqual([1, size, 2, 1]);
+            expect(y.dataSync()).toBeAllclose(new Float64Array(size * 2).fill(3), { relative: 1e-14 });
+          });
+        },
+      ),
       { numRuns: 25 },
     );
   });
@@ -169,7 +184,9 @@ describe("batch normalisation", () => {
 
   test.each(inputs)("%s: training gives every channel mean 0 and variance 1, then scale and shift", (_, shape) => {
     const layer = layerFor(shape, { epsilon: 1e-12 });
-    const x = normal(...shape).multiply(3).add(5);
+    const x = normal(...shape)
+      .multiply(3)
+      .add(5);
     const plain = moments(layer.forward(x));
     const count = x.size / channels;
     expect(plain.mean).toBeAllclose([0, 0, 0], { relative: 1e-12 });
@@ -183,11 +200,19 @@ describe("batch normalisation", () => {
 
   test.each(inputs)("%s: running statistics move towards the mean and the unbiased variance", (_, shape) => {
     const layer = layerFor(shape, { momentum: 0.25 });
-    const x = normal(...shape).multiply(3).add(5);
+    const x = normal(...shape)
+      .multiply(3)
+      .add(5);
     const { mean, variance } = moments(x);
     layer.forward(x);
-    expect(layer.runningMean.value.dataSync()).toBeAllclose(mean.map((m) => 0.25 * m), { relative: 1e-12 });
-    expect(layer.runningVariance.value.dataSync()).toBeAllclose(variance.map((v) => 0.75 + 0.25 * v), { relative: 1e-12 });
+    expect(layer.runningMean.value.dataSync()).toBeAllclose(
+      mean.map((m) => 0.25 * m),
+      { relative: 1e-12 },
+    );
+    expect(layer.runningVariance.value.dataSync()).toBeAllclose(
+      variance.map((v) => 0.75 + 0.25 * v),
+      { relative: 1e-12 },
+    );
   });
 
   test.each(inputs)("%s: evaluation uses the running statistics and changes none, for one value a channel too", (_, shape) => {
@@ -197,7 +222,9 @@ describe("batch normalisation", () => {
     layer.bias.assign(normal(channels));
     layer.eval();
     const before = [...layer.stateDict().values()].map((tensor) => [tensor.id, ...tensor.dataSync()]);
-    const [weight, bias, mean, variance] = [layer.weight, layer.bias, layer.runningMean, layer.runningVariance].map(({ value }) => value.dataSync());
+    const [weight, bias, mean, variance] = [layer.weight, layer.bias, layer.runningMean, layer.runningVariance].map(({ value }) =>
+      value.dataSync(),
+    );
     for (const size of [shape, shape.with(-1, channels).map((extent, axis) => (axis === shape.length - 1 ? extent : 1))]) {
       const x = normal(...size);
       const expected = x.dataSync().map((v, i) => {

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { frozen } from "../../src/autograd/index.ts";
 import {
-  BatchNorm1d,
   BatchNorm2d,
   Conv2d,
   Dropout,
@@ -117,7 +116,7 @@ describe("train() and eval()", () => {
   test("reach every module inside", () => {
     const modes = (module: Module): boolean[] => [module.training, ...module.children().flatMap(([, child]) => modes(child))];
     const model = new Sequential(new Composite(), network());
-    expect(modes(model)).toHaveLength(14);
+    expect(modes(model)).toHaveLength(15);
     expect(new Set(modes(model))).toEqual(new Set([true]));
     expect(model.eval()).toBe(model);
     expect(new Set(modes(model))).toEqual(new Set([false]));
@@ -146,7 +145,12 @@ describe("stateDict", () => {
     const model = network();
     const state = model.stateDict();
     const before = state.get("0.bias")?.dataSync();
-    tidy(() => model.namedParameters().get("0.bias")?.assign(Tensor.full([3], 7)));
+    tidy(() =>
+      model
+        .namedParameters()
+        .get("0.bias")
+        ?.assign(Tensor.full([3], 7)),
+    );
     expect(state.get("0.bias")?.dataSync()).toEqual(before);
     model.loadStateDict(state);
     expect(model.namedParameters().get("0.bias")?.value.dataSync()).toEqual(before);

@@ -74,7 +74,7 @@ function optimizerFor(name: string, parameters: Parameter[], h: Record<string, n
 }
 
 describe("first-order optimizers follow PyTorch's trajectories", () => {
-  const data = golden<OptimGolden>("optim");
+  const data = golden("optim") as OptimGolden;
   for (const [dtype, tolerance] of dtypes) {
     it.each(data.runs.map((run) => [run.name, run] as const))(`%s in ${dtype}`, async (name, run) => {
       const parameters = data.params0.map((array, i) => new Parameter(`p${i}`, tensorOf(array, dtype)));
@@ -152,7 +152,7 @@ async function direction(layer: KfacLayer, dtype: FloatDType, options: Partial<K
 
 describe("K-FAC of single layers", () => {
   for (const [dtype, tolerance] of dtypes) {
-    for (const layer of golden<{ layers: KfacLayer[] }>("kfac_layers").layers) {
+    for (const layer of (golden("kfac_layers") as { layers: KfacLayer[] }).layers) {
       const order = patchOrder(layer.weight.shape, layer.bias !== null);
 
       it(`${layer.name}, ${dtype}: factors and gradient equal the explicit sums`, () => {
@@ -246,7 +246,7 @@ function loadParameters(model: Sequential, params: Record<string, GoldenArray>, 
 }
 
 describe("a small VGG with batch norm", () => {
-  const data = golden<SmallVgg>("small_vgg_bn");
+  const data = golden("small_vgg_bn") as SmallVgg;
   for (const [dtype, tolerance] of dtypes) {
     it(`${dtype}: loss, logits, gradients, running statistics and factors equal PyTorch's`, () => {
       const model = smallVgg(dtype);
@@ -331,8 +331,8 @@ interface Trajectory {
 }
 
 describe("K-FAC's trajectory equals that of the paper's code", () => {
-  const data = golden<Trajectory>("traj");
-  const params0 = golden<SmallVgg>("small_vgg_bn").params0;
+  const data = golden("traj") as Trajectory;
+  const params0 = (golden("small_vgg_bn") as SmallVgg).params0;
   const run = data.runs[0] as Trajectory["runs"][number];
   for (const [dtype, tolerance] of dtypes) {
     it(`six steps in ${dtype}`, async () => {

@@ -151,8 +151,8 @@ describe("a batch of one datum", () => {
         const unit = Tensor.from([[0, 1, 2].map((j) => (j === k ? 1 : 0))], options);
         const { gradients } = vjp(
           (w, b) => {
-            const hidden = layer === first ? linear(x, w as Tensor, b as Tensor).tanh() : first.forward(x).tanh();
-            return layer === first ? second.forward(hidden) : linear(hidden, w as Tensor, b as Tensor);
+            const hidden = layer === first ? linear(x, w, b).tanh() : first.forward(x).tanh();
+            return layer === first ? second.forward(hidden) : linear(hidden, w, b);
           },
           [layer.weight.value, (layer.bias as Parameter).value],
           [unit],

@@ -1,7 +1,7 @@
 import type { Parameter } from "../../nn/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { valueAt, type Schedule } from "../schedules.ts";
-import { type LayerParameters, type StepContext, type Transform, type Updates } from "../transform.ts";
+import type { LayerParameters, StepContext, Transform, Updates } from "../transform.ts";
 
 /** Clipping touches the preconditioned layers only: all other parameters take the plain gradient. */
 function scaleLayers(updates: Updates, factor: (layer: LayerParameters) => Tensor): Updates {

@@ -47,7 +47,7 @@ export interface CurvatureView {
   thinOutputGradient(of?: "fisher" | "training"): Tensor;
   /** Rows of samples from … to − 1: a [m, T, dA] and g [m, T, dOut]; a sample's gradient is Σ_t g aᵀ. Training pass. */
   perSample(from: number, to: number): { a: Tensor; g: Tensor };
-  /** [n, n]: inner products of the samples' gradients. Training pass. */
+  /** Inner products of the samples' gradients, [n, n]. Training pass. */
   gram(): Tensor;
 }
 

@@ -1,0 +1,169 @@
+import { describe, expect, test } from "vitest";
+import { vggNames } from "../../src/nn/index.ts";
+import { Adam, AdamW, Kfac, RmsProp, Sgd } from "../../src/optim/index.ts";
+import { UsageError } from "../../src/tensor/index.ts";
+import { configKeys, makeOptimizer, optimizerNames, parseConfig, parseJson, prepareRun, type TrainConfig } from "../../src/train/index.ts";
+import { smallModel } from "./small.ts";
+
+/** One valid value for every key: the compiler sees to it that none is missing. */
+const full: Required<TrainConfig> = {
+  model: "vgg_tiny",
+  optimizer: "sgd",
+  data: "synthetic",
+  epochs: 3,
+  batchSize: 50,
+  seed: 7,
+  device: "reference",
+  out: "somewhere",
+  fc: [16, 8],
+  init: "pytorch",
+  learningRate: 0.2,
+  momentum: 0.5,
+  weightDecay: 0.01,
+  damping: 0.3,
+  statDecay: 0.9,
+  factorUpdateEvery: 2,
+  inversionEvery: 4,
+  inverse: "cholesky",
+  fisher: "type-2",
+  klClip: 0.01,
+};
+
+describe("parseConfig", () => {
+  test("fills in what is left out", () => {
+    expect(parseConfig({})).toEqual({
+      model: "vgg_tiny_bn",
+      optimizer: "kfac",
+      data: "mnist",
+      epochs: 2,
+      batchSize: 128,
+      seed: 0,
+      device: "reference",
+    });
+  });
+
+  test("takes every key, and a configuration that it gave", () => {
+    expect(parseConfig(full)).toEqual(full);
+    expect(parseConfig(parseConfig({}))).toEqual(parseConfig({}));
+    expect(parseConfig(JSON.parse(JSON.stringify(parseConfig(full))))).toEqual(full);
+  });
+
+  test("lists every fault, and where the configuration came from", () => {
+    const parse = (): unknown =>
+      parseConfig({ epochs: 0, batchSize: 1.5, momentum: 1, learningRate: -1, fc: [4, 0], init: "he", model: 3 }, "run.json");
+    expect(parse).toThrow(UsageError);
+    expect(parse).toThrow(/^run\.json is not valid: /);
+    for (const key of ["epochs", "batchSize", "momentum", "learningRate", "fc.1", "init", "model"]) expect(parse).toThrow(`${key}: `);
+    expect(parse).toThrow('"vgg"|"pytorch"');
+  });
+
+  test("refuses unknown keys by name: a misspelt option must not be ignored", () => {
+    const parse = (): unknown => parseConfig({ learningrate: 0.1, epochz: 3 });
+    expect(parse).toThrow(UsageError);
+    expect(parse).toThrow("learningrate");
+    expect(parse).toThrow("epochz");
+  });
+
+  test.each([[null], [[]], ["kfac"], [3], [undefined]])("refuses %j: it is no object of options", (input) => {
+    expect(() => parseConfig(input)).toThrow(UsageError);
+  });
+
+  test.each([
+    ["epochs", Infinity],
+    ["epochs", NaN],
+    ["seed", -1],
+    ["seed", 2 ** 53],
+    ["damping", 0],
+    ["statDecay", 1],
+    ["weightDecay", -1e-9],
+    ["factorUpdateEvery", 0],
+    ["klClip", 0],
+    ["epochs", "2"],
+  ])("refuses %s = %s", (key, value) => {
+    expect(() => parseConfig({ [key]: value })).toThrow(`${key}: `);
+  });
+});
+
+describe("configKeys", () => {
+  test("are the keys of the configuration, each described", () => {
+    expect(configKeys.map(({ key }) => key).sort()).toEqual(Object.keys(full).sort());
+    for (const { description } of configKeys) expect(description).not.toBe("");
+  });
+
+  test("tell the defaults that parseConfig fills in", () => {
+    const defaults = configKeys.flatMap((entry) => (entry.default === undefined ? [] : [[entry.key, entry.default]]));
+    expect(Object.fromEntries(defaults)).toEqual(parseConfig({}));
+  });
+
+  test("tell kind and choices", () => {
+    for (const { key, kind, choices } of configKeys) {
+      const value = full[key];
+      expect([key, kind]).toEqual([key, Array.isArray(value) ? "list" : typeof value]);
+      if (choices) expect(choices).toContain(value);
+    }
+    expect(configKeys.filter(({ choices }) => choices).map(({ key }) => key)).toEqual(["init", "inverse", "fisher"]);
+  });
+
+  test("name every model and optimizer that there is", () => {
+    const describe = (key: string): string => configKeys.find((entry) => entry.key === key)?.description ?? "";
+    for (const name of optimizerNames) expect(describe("optimizer")).toContain(name);
+    expect(describe("model")).toContain("vgg_tiny_bn, vgg_small_bn, vgg11_bn … vgg19_bn, or without _bn");
+    expect(vggNames).toContain("vgg19");
+  });
+});
+
+test("text that is not JSON is a UsageError that names the file", () => {
+  expect(parseJson('{"epochs": 3}', "a.json")).toEqual({ epochs: 3 });
+  expect(() => parseJson("{epochs: 3}", "a.json")).toThrow(UsageError);
+  expect(() => parseJson("{epochs: 3}", "a.json")).toThrow("a.json is not JSON");
+});
+
+describe("makeOptimizer", () => {
+  const parameters = smallModel().parameters();
+
+  test("makes what the name says, with defaults and with every option", () => {
+    const classes = { sgd: Sgd, adam: Adam, adamw: AdamW, rmsprop: RmsProp, kfac: Kfac };
+    for (const name of optimizerNames) {
+      for (const config of [parseConfig({ optimizer: name }), parseConfig({ ...full, optimizer: name })]) {
+        const optimizer = makeOptimizer(parameters, config, 10);
+        expect(optimizer).toBeInstanceOf(classes[name as keyof typeof classes]);
+        optimizer.dispose();
+      }
+    }
+    expect(optimizerNames).toEqual(Object.keys(classes));
+  });
+
+  test.each(["adagrad", "", "constructor", "toString", "__proto__"])('"%s" is a UsageError that lists the known names', (optimizer) => {
+    const make = (): unknown => makeOptimizer(parameters, { ...parseConfig({}), optimizer }, 10);
+    expect(make).toThrow(UsageError);
+    expect(make).toThrow(`there is no optimizer "${optimizer}"; known: ${optimizerNames.join(", ")}`);
+  });
+});
+
+describe("prepareRun", () => {
+  test("makes model and loaders that fit the data, reproducibly from the seed", async () => {
+    const config = parseConfig({ data: "synthetic", batchSize: 300, fc: [8], seed: 5 });
+    const [one, two] = [await prepareRun(config), await prepareRun(config)];
+    expect(one.train.batches).toBe(4);
+    expect(one.test.dataset).toBe(one.data.test);
+    expect([...one.model.stateDict().values()].map((tensor) => [...tensor.dataSync()])).toEqual(
+      [...two.model.stateDict().values()].map((tensor) => [...tensor.dataSync()]),
+    );
+    expect(one.model.namedParameters().get("24.weight")?.shape).toEqual([10, 8]);
+    expect(one.train.order(0)).toEqual(two.train.order(0));
+    expect(one.train.order(0)).not.toEqual(one.train.order(1));
+  });
+
+  test.each([
+    [{ device: "abacus" }, 'there is no device "abacus"; known: reference'],
+    [{ device: "constructor" }, 'there is no device "constructor"'],
+    [{ data: "cifar" }, "known: mnist, synthetic"],
+    [{ model: "resnet" }, "known: vgg_tiny_bn, vgg_tiny,"],
+    [{ model: "vgg11" }, "model vgg11 does not take the images of synthetic: vgg: vgg11 halves the image 5 times"],
+    [{ optimizer: "adagrad" }, "known: sgd,"],
+  ])("%j is a UsageError", async (fault, message) => {
+    const run = prepareRun(parseConfig({ data: "synthetic", ...fault }));
+    await expect(run).rejects.toThrow(UsageError);
+    await expect(run).rejects.toThrow(message);
+  });
+});
