@@ -13,7 +13,8 @@ export interface GradcheckOptions {
   readonly seed?: number;
 }
 
-type Differentiable = (...inputs: Tensor[]) => Tensor | readonly Tensor[];
+/** A function that `gradcheck` can differentiate. */
+export type Differentiable = (...inputs: Tensor[]) => Tensor | readonly Tensor[];
 
 /**
  * Compares the derivatives of `f` at float64 `inputs` with central differences of ⟨c, f(x)⟩ for random vectors c. Inputs must

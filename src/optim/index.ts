@@ -8,7 +8,7 @@
 export * from "./curvature/index.ts";
 export { Kfac, type CurvatureOptimizerOptions, type KfacOptions } from "./blocks/kfac.ts";
 export { Adam, AdamW, RmsProp, Sgd, type AdamOptions, type RmsPropOptions, type SgdOptions } from "./firstOrder.ts";
-export { Optimizer, type Auxiliary, type OptimizerState, type Pipeline, type StepPhases } from "./optimizer.ts";
+export { Optimizer, type Auxiliary, type LossClosure, type OptimizerState, type Pipeline, type StepPhases } from "./optimizer.ts";
 export { cosine, exponential, polynomial, stepwise, valueAt, warmup, type Schedule } from "./schedules.ts";
 export type { LayerParameters, StepContext, Transform, TransformState, Updates } from "./transform.ts";
 export { adamScaling, momentum, rmsScaling, weightDecay } from "./transforms.ts";

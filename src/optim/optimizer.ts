@@ -30,7 +30,8 @@ export interface Pipeline {
   readonly precondition?: Precondition;
 }
 
-type LossClosure = () => Tensor;
+/** Computes the loss to be minimised; called once a step. */
+export type LossClosure = () => Tensor;
 
 /** Values that a loss closure gives back besides the loss, by name. */
 export type Auxiliary = Readonly<Record<string, Tensor>>;

@@ -12,7 +12,7 @@ export type { DType, FloatArray, FloatDType, TypedArray } from "./dtype.ts";
 export * from "./errors.ts";
 export * from "./operations.ts";
 export type * from "./primitives.ts";
-export { normalQuantile, philoxBlock } from "./philox.ts";
+export { normalQuantile, philoxBlock, type Key } from "./philox.ts";
 export { Generator, type GeneratorState, type RandomOptions } from "./random.ts";
 export { isWatched, tellRecorders, untracked, withRecorder, type AppliedCall, type Recorder } from "./recorder.ts";
 export { requireSynchronous, tidy, unscoped } from "./scope.ts";

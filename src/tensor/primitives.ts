@@ -153,13 +153,13 @@ export type Outputs<K extends PrimitiveName, T> = Primitives<T>[K]["outputs"];
 export type NoParams = Record<never, never>;
 export type Size2d = readonly [height: number, width: number];
 
-interface Unary<T> {
+export interface Unary<T> {
   inputs: [x: T];
   params: NoParams;
   outputs: [T];
 }
 
-interface Binary<T> {
+export interface Binary<T> {
   inputs: [a: T, b: T];
   params: NoParams;
   outputs: [T];

@@ -51,5 +51,3 @@ export function trace(a: Matrix): number {
 
 /** Frobenius norm. */
 export const norm = (a: Matrix): number => Math.hypot(...a.data);
-
-const largest = (values: ArrayLike<number>): number => Array.from(values).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
