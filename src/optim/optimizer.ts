@@ -150,6 +150,11 @@ export class Optimizer {
         recording.dispose();
       }
     }
+    if (gradients.size === 0) {
+      throw new UsageError(
+        "minimize: the loss depends on none of the optimizer's parameters; was it computed from other tensors, or passed through detach(), argmax or a cast to int32?",
+      );
+    }
     const result = first as Auxiliary & { readonly loss: Tensor };
     return closures.length === 1 ? result : { ...result, loss: this.#own(result.loss.multiply(share)) };
   }
@@ -165,7 +170,8 @@ export class Optimizer {
       const options = { observe: capture?.begin(), again: capture?.extraPasses ?? false };
       const own = recording.reverse([[loss, onesLike(loss)]], options);
       this.parameters.forEach((parameter, i) => {
-        const gradient = own[i] ?? Tensor.zeros(parameter.shape, { dtype: parameter.dtype, backend: parameter.value.backend });
+        const gradient = own[i];
+        if (!gradient) return; // not reached: left as it is, without decay, as in PyTorch
         const part = share === 1 ? gradient : gradient.multiply(share);
         const before = gradients.get(parameter);
         gradients.set(parameter, before ? apply("add", [before, part], {}, { donate: [0] })[0].hold() : part.hold());

@@ -349,6 +349,7 @@ export function apply<K extends PrimitiveName>(
   params: Params<K>,
   options: ApplyOptions = {},
 ): Outputs<K, Tensor> {
+  if (!Object.hasOwn(signatures, name)) throw new UsageError(`apply: there is no primitive "${name}"; src/tensor/primitives.ts lists them`);
   // A tuple type that depends on K is opaque to the checker; to the loops here it is a list of tensors.
   const operands: readonly Tensor[] = inputs;
   const storages = operands.map((input) => input.storage);

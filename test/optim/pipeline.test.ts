@@ -137,6 +137,15 @@ describe("minimize", () => {
     await optimizer.minimize(() => p.value.sum());
   });
 
+  it("leaves a parameter that the loss does not reach exactly as it is, and refuses a loss that reaches none", async () => {
+    const [p, q] = [new Parameter("p", normal([2], 1)), new Parameter("q", normal([2], 2))];
+    const before = q.value.dataSync();
+    const optimizer = new Sgd([p, q], { learningRate: 0.1, momentum: 0.9, weightDecay: 0.1 });
+    await optimizer.minimize(() => p.value.square().sum());
+    expect(q.value.dataSync()).toEqual(before);
+    await expect(optimizer.minimize(() => p.value.detach().sum())).rejects.toThrow(/depends on none of the optimizer's parameters/);
+  });
+
   it("refuses to be made without parameters, or with one twice", () => {
     const p = new Parameter("p", normal([2], 1));
     expect(() => new Sgd([], { learningRate: 0.1 })).toThrow(/model\.parameters/);
