@@ -3,14 +3,16 @@ import { afterEach, describe, expect, test } from "vitest";
 import { gradcheck, record, rules } from "../../src/autograd/index.ts";
 import {
   apply,
+  concat,
   defaultBackend,
   isFloat,
+  linear,
   signatures,
+  Tensor,
   tidy,
   type Inputs,
   type Params,
   type PrimitiveName,
-  type Tensor,
 } from "../../src/tensor/index.ts";
 import { realize, sampledNames, samples, type Sample } from "../samples.ts";
 
@@ -121,6 +123,15 @@ describe("the gradient by one input does not depend on which others are differen
   });
 });
 
+test("one tensor at two places of a primitive counts for both", async () => {
+  using x = Tensor.from([[1, 2], [-1, 0.5], [3, -2]], { dtype: "float64" }); // prettier-ignore
+  using row = Tensor.from([0.5, 2], { dtype: "float64" });
+  await gradcheck((z = x, v = row) => [...apply("batchNormGradient", [z, v, v, v, z], {})], [x, row], { order: 2 });
+  await gradcheck((z = x) => linear(z, z), [x], { order: 2 });
+  await gradcheck((z = x) => z.matmul(z, { transposeA: true }), [x], { order: 2 });
+  await gradcheck((z = x) => concat([z, z.square(), z], 1), [x], { order: 2 });
+});
+
 describe("no gradient flows through what is flat or integer:", () => {
   test.each(["equal", "less", "lessEqual", "argmax", "sign"] as const)("%s", (name) => {
     fc.assert(
@@ -140,6 +151,7 @@ describe("no gradient flows through what is flat or integer:", () => {
     tidy(() => {
       const { inputs } = realize({ inputs: [{ kind: "float", shape: [2], values: [0.5, 1.5] }], params: { dtype: "int32" } }, "float64");
       const recording = record(() => (inputs[0] as Tensor).cast("int32").cast("float64"), inputs);
+      expect(recording.calls.map(({ name }) => name)).toEqual(["cast"]);
       expect(recording.reverse([[recording.value, recording.value.detach()]])).toEqual([null]);
     });
   });

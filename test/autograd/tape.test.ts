@@ -450,6 +450,23 @@ describe("an observer", () => {
     product?.dispose();
   });
 
+  holds("alone, with no gradients of what is watched, sees what it sees otherwise and saves the work", () => {
+    const [x, first, second] = [random(1, 2, 5, 5, 1), random(2, 2, 3, 3, 1), random(3, 2, 3, 3, 2)];
+    const seenBy = (options: { observeOnly?: boolean }): { seen: unknown[]; gradients: (Tensor | null)[] } => {
+      const seen: unknown[] = [];
+      const recording = record(() => conv2d(conv2d(x, first).tanh(), second), [first, second]);
+      const { value } = recording;
+      const observe = ({ name }: AnyCall, gradients: readonly (Tensor | null)[]): void => void seen.push([name, gradients.map(values)]);
+      return { gradients: recording.reverse([[value, value.detach()]], { observe, ...options }), seen };
+    };
+    const run = vi.spyOn(defaultBackend(), "run");
+    const only = seenBy({ observeOnly: true });
+    expect(run.mock.calls.map(([name]) => name)).not.toContain("conv2dWeightGradient");
+    run.mockRestore();
+    expect(only.gradients).toEqual([null, null]);
+    expect(only.seen).toEqual(seenBy({}).seen);
+  });
+
   holds("runs untracked, even when an outer tape records the reverse pass", () => {
     const x = float64([1, 2]);
     const names = (observe: (call: AnyCall) => void): string[] => {

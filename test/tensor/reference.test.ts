@@ -59,6 +59,47 @@ describe("in float64 the kernel equals the definition:", () => {
   });
 });
 
+describe("sums longer than a block of the kernel, in both float types:", () => {
+  /** Deterministic numbers of order one. */
+  const numbers = (...shape: number[]): HostTensor => ({
+    kind: "float",
+    shape,
+    values: Array.from({ length: sizeOf(shape) }, (_, i) => (((i * 7919) % 61) - 30) / 16),
+  });
+  const padding = { top: 1, bottom: 1, left: 1, right: 1 };
+  const window = { stride: [1, 1], padding, dilation: [1, 1] } as const;
+
+  function equalsDefinition<K extends PrimitiveName>(name: K, sample: Sample<K>): void {
+    const [expected] = defined(name, sample, "float64");
+    for (const dtype of ["float32", "float64"] as const) {
+      const [actual] = resultsOf(name, sample, dtype);
+      expect(actual?.data).toBeAllclose(expected?.values ?? [], { relative: 4 * machineEpsilon[dtype] });
+    }
+  }
+
+  test.each([255, 256, 257, 600])("matrix products of depth %d", (depth) => {
+    for (const transposeA of [false, true]) {
+      for (const transposeB of [false, true]) {
+        const [a, b] = [transposeA ? [depth, 5] : [5, depth], transposeB ? [9, depth] : [depth, 9]];
+        equalsDefinition("matmul", { inputs: [numbers(...a), numbers(...b)], params: { transposeA, transposeB } });
+      }
+    }
+    equalsDefinition("gram", { inputs: [numbers(depth, 7)], params: { scale: 0.5 } });
+    equalsDefinition("linear", { inputs: [numbers(3, depth), numbers(6, depth), numbers(6)], params: {} });
+  });
+
+  test("convolutions over images of more than 256 pixels", () => {
+    equalsDefinition("conv2dWeightGradient", {
+      inputs: [numbers(2, 18, 17, 2), numbers(2, 18, 17, 6)],
+      params: { ...window, kernel: [3, 3], groups: 2 },
+    });
+    equalsDefinition("patchCovariance", {
+      inputs: [numbers(2, 18, 17, 1)],
+      params: { ...window, kernel: [3, 3], bias: true, scale: 1 / 64 },
+    });
+  });
+});
+
 describe("in float32 it equals the rounded result in float64 to 1e-6:", () => {
   const drawsOtherNumbers: readonly PrimitiveName[] = ["uniform", "normal"];
   test.each(sampledNames.filter((name) => !drawsOtherNumbers.includes(name)))("%s", (name) => {

@@ -10,6 +10,7 @@ import {
   maxPool2d,
   ShapeError,
   sizeOf,
+  softmaxCrossEntropy,
   Tensor,
   tidy,
   Variable,
@@ -289,6 +290,22 @@ describe("functions", () => {
     expect(
       windowOutput("f", [32, 32], { kernel: [3, 3], stride: [2, 2], dilation: [1, 1], padding: { top: 1, bottom: 1, left: 1, right: 1 } }),
     ).toEqual([16, 16]);
+  });
+});
+
+describe("losses", () => {
+  const lossOf = (logits: number[], label: number, dtype: DType): number | undefined =>
+    softmaxCrossEntropy(Tensor.from([logits], { dtype }), Tensor.from(Int32Array.of(label))).dataSync()[0];
+
+  holds("logits of ±1000 give a finite cross-entropy", () => {
+    for (const dtype of ["float32", "float64"] as const) {
+      for (const [label, expected] of [0, 2000, 1000].entries()) expect(lossOf([1000, -1000, 0], label, dtype)).toBe(expected);
+    }
+  });
+
+  holds("a class that is impossible, and is not the label, adds nothing", () => {
+    expect(lossOf([0, -Infinity, 0], 0, "float64")).toBeCloseTo(Math.LN2, 15);
+    expect(lossOf([0, -Infinity], 1, "float64")).toBe(Infinity);
   });
 });
 

@@ -1,9 +1,8 @@
-import type { FloatArray } from "../../dtype.ts";
 import type { Conv2dParams } from "../../primitives.ts";
 import { windowOutput, type WindowGeometry } from "../../shape.ts";
-import { gemm } from "./gemm.ts";
+import { gemm, rowMajor, transposed } from "./gemm.ts";
 import type { Kernels, Operand } from "./kernel.ts";
-import { addBias, floatsOf, mirrorLower, rowMajor, transposed } from "./product.ts";
+import { addBias, inFloat64, mirrorLower, toFloat64 } from "./product.ts";
 
 /**
  * Convolution as matrix products over patches, one image at a time: with P [T, d] the T windows of an image as rows,
@@ -68,99 +67,128 @@ function patchMap(
   return { rows, columns, patch: patch.subarray(0, length), image: image.subarray(0, length), channels: count };
 }
 
-function readPatches(map: PatchMap, x: FloatArray, offset: number, patches: FloatArray, at = 0): void {
-  const { patch, image, channels } = map;
+/** Copies an image's windows to the rows of a patch matrix; places that no pixel maps to stay as they are. */
+function readPatches({ patch, image, channels }: PatchMap, x: Float64Array, patches: Float64Array): void {
   for (let i = 0; i < patch.length; i++) {
-    const to = at + patch[i]!;
-    const from = offset + image[i]!;
+    const to = patch[i]!;
+    const from = image[i]!;
     for (let c = 0; c < channels; c++) patches[to + c] = x[from + c]!;
   }
 }
 
-function addPatches(map: PatchMap, patches: FloatArray, x: FloatArray, offset: number, at = 0): void {
-  const { patch, image, channels } = map;
+/** Adds the rows of a patch matrix to the windows of an image: the transpose of `readPatches`. */
+function addPatches({ patch, image, channels }: PatchMap, patches: Float64Array, x: Float64Array): void {
   for (let i = 0; i < patch.length; i++) {
-    const from = at + patch[i]!;
-    const to = offset + image[i]!;
+    const from = patch[i]!;
+    const to = image[i]!;
     for (let c = 0; c < channels; c++) x[to + c] = x[to + c]! + patches[from + c]!;
   }
 }
 
-/** Visits every group of a convolution with its patch map and the offsets of its channels. */
-function forEachGroup(
-  x: ImageShape,
-  out: ImageShape,
-  kernel: readonly [number, number],
-  params: Conv2dParams,
-  visit: (map: PatchMap, weightOffset: number, outOffset: number, outCount: number) => void,
-): void {
+/** One group of a convolution: its patches, a scratch matrix for them, and where its channels are. */
+interface Group {
+  readonly map: PatchMap;
+  readonly patches: Float64Array;
+  readonly weightOffset: number;
+  readonly outOffset: number;
+  readonly outCount: number;
+}
+
+function groupsOf(x: ImageShape, out: ImageShape, kernel: readonly [number, number], params: Conv2dParams): Group[] {
   const { groups } = params;
   const [perIn, perOut] = [x[3] / groups, out[3] / groups];
-  for (let g = 0; g < groups; g++) {
+  return Array.from({ length: groups }, (_, g) => {
     const map = patchMap(x, [out[1], out[2]], { ...params, kernel }, g * perIn, perIn);
-    visit(map, g * perOut * map.columns, g * perOut, perOut);
-  }
+    const patches = new Float64Array(map.rows * map.columns);
+    return { map, patches, weightOffset: g * perOut * map.columns, outOffset: g * perOut, outCount: perOut };
+  });
 }
 
 const shape4 = (x: Operand): ImageShape => x.shape as unknown as ImageShape;
-const imageSize = (shape: ImageShape): number => shape[1] * shape[2] * shape[3];
+
+/** Image `i` of a batch as numbers in float64. */
+function imageOf(x: Operand, i: number, to: Float64Array): void {
+  to.set(x.data.subarray(i * to.length, (i + 1) * to.length));
+}
+
+/** A scratch array for one image of a batch. */
+function scratch([, height, width, channels]: ImageShape): Float64Array {
+  return new Float64Array(height * width * channels);
+}
 
 export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeightGradient" | "im2col" | "col2im" | "patchCovariance"> = {
   conv2d: ([x, weight, bias], params, [y]) => {
     const [from, to] = [shape4(x), shape4(y)];
-    forEachGroup(from, to, [weight.shape[1]!, weight.shape[2]!], params, (map, weightOffset, outOffset, outCount) => {
-      const patches = new Float64Array(map.rows * map.columns);
-      const w = transposed(rowMajor(floatsOf(weight), map.columns, weightOffset));
-      for (let i = 0; i < from[0]; i++) {
-        readPatches(map, floatsOf(x), i * imageSize(from), patches);
-        const c = rowMajor(floatsOf(y), to[3], i * imageSize(to) + outOffset);
-        gemm(map.rows, outCount, map.columns, rowMajor(patches, map.columns), w, c);
+    const [image, result, w] = [scratch(from), scratch(to), toFloat64(weight)];
+    const groups = groupsOf(from, to, [weight.shape[1]!, weight.shape[2]!], params);
+    for (let i = 0; i < from[0]; i++) {
+      imageOf(x, i, image);
+      for (const { map, patches, weightOffset, outOffset, outCount } of groups) {
+        readPatches(map, image, patches);
+        const p = rowMajor(patches, map.columns);
+        gemm(map.rows, outCount, map.columns, p, transposed(rowMajor(w, map.columns, weightOffset)), rowMajor(result, to[3], outOffset));
       }
-    });
-    if (bias) addBias(floatsOf(y), floatsOf(bias));
+      y.data.set(result, i * result.length);
+    }
+    if (bias) addBias(y, bias);
   },
 
   conv2dInputGradient: ([gradient, weight], params, [y]) => {
     const [out, to] = [shape4(gradient), shape4(y)];
-    y.data.fill(0);
-    forEachGroup(to, out, [weight.shape[1]!, weight.shape[2]!], params, (map, weightOffset, outOffset, outCount) => {
-      const patches = new Float64Array(map.rows * map.columns);
-      const w = rowMajor(floatsOf(weight), map.columns, weightOffset);
-      for (let i = 0; i < to[0]; i++) {
-        const g = rowMajor(floatsOf(gradient), out[3], i * imageSize(out) + outOffset);
-        gemm(map.rows, map.columns, outCount, g, w, rowMajor(patches, map.columns));
-        addPatches(map, patches, floatsOf(y), i * imageSize(to));
+    const [g, image, w] = [scratch(out), scratch(to), toFloat64(weight)];
+    const groups = groupsOf(to, out, [weight.shape[1]!, weight.shape[2]!], params);
+    for (let i = 0; i < to[0]; i++) {
+      imageOf(gradient, i, g);
+      image.fill(0);
+      for (const { map, patches, weightOffset, outOffset, outCount } of groups) {
+        const p = rowMajor(patches, map.columns);
+        gemm(map.rows, map.columns, outCount, rowMajor(g, out[3], outOffset), rowMajor(w, map.columns, weightOffset), p);
+        addPatches(map, patches, image);
       }
-    });
+      y.data.set(image, i * image.length);
+    }
   },
 
   conv2dWeightGradient: ([x, gradient], params, [y]) => {
     const [from, out] = [shape4(x), shape4(gradient)];
-    const total = new Float64Array(y.data.length);
-    forEachGroup(from, out, params.kernel, params, (map, weightOffset, outOffset, outCount) => {
-      const patches = new Float64Array(map.rows * map.columns);
+    const [image, g] = [scratch(from), scratch(out)];
+    const groups = groupsOf(from, out, params.kernel, params);
+    inFloat64(y, (total) => {
+      total.fill(0);
       for (let i = 0; i < from[0]; i++) {
-        readPatches(map, floatsOf(x), i * imageSize(from), patches);
-        const g = transposed(rowMajor(floatsOf(gradient), out[3], i * imageSize(out) + outOffset));
-        const c = rowMajor(total, map.columns, weightOffset);
-        gemm(outCount, map.columns, map.rows, g, rowMajor(patches, map.columns), c, { accumulate: true });
+        imageOf(x, i, image);
+        imageOf(gradient, i, g);
+        for (const { map, patches, weightOffset, outOffset, outCount } of groups) {
+          readPatches(map, image, patches);
+          const c = rowMajor(total, map.columns, weightOffset);
+          const gt = transposed(rowMajor(g, out[3], outOffset));
+          gemm(outCount, map.columns, map.rows, gt, rowMajor(patches, map.columns), c, { accumulate: true });
+        }
       }
     });
-    y.data.set(total);
   },
 
   im2col: ([x], geometry, [y]) => {
     const [from, to] = [shape4(x), shape4(y)];
     const map = patchMap(from, [to[1], to[2]], geometry, 0, from[3]);
-    y.data.fill(0);
-    for (let i = 0; i < from[0]; i++) readPatches(map, floatsOf(x), i * imageSize(from), floatsOf(y), i * imageSize(to));
+    const [image, patches] = [scratch(from), scratch(to)];
+    for (let i = 0; i < from[0]; i++) {
+      imageOf(x, i, image);
+      readPatches(map, image, patches);
+      y.data.set(patches, i * patches.length);
+    }
   },
 
   col2im: ([columns], geometry, [y]) => {
     const [from, to] = [shape4(columns), shape4(y)];
     const map = patchMap(to, [from[1], from[2]], geometry, 0, to[3]);
-    y.data.fill(0);
-    for (let i = 0; i < to[0]; i++) addPatches(map, floatsOf(columns), floatsOf(y), i * imageSize(to), i * imageSize(from));
+    const [patches, image] = [scratch(from), scratch(to)];
+    for (let i = 0; i < to[0]; i++) {
+      imageOf(columns, i, patches);
+      image.fill(0);
+      addPatches(map, patches, image);
+      y.data.set(image, i * image.length);
+    }
   },
 
   // The definition: a symmetric product of the patches with themselves.
@@ -168,16 +196,18 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     const from = shape4(x);
     const [height, width] = windowOutput("patchCovariance", [from[1], from[2]], geometry);
     const map = patchMap(from, [height, width], geometry, 0, from[3], bias ? 1 : 0);
-    const patches = new Float64Array(map.rows * map.columns);
+    const [image, patches] = [scratch(from), new Float64Array(map.rows * map.columns)];
     if (bias) for (let row = 1; row <= map.rows; row++) patches[row * map.columns - 1] = 1;
-    const total = new Float64Array(y.data.length);
     const p = rowMajor(patches, map.columns);
-    for (let i = 0; i < from[0]; i++) {
-      readPatches(map, floatsOf(x), i * imageSize(from), patches);
-      const options = { accumulate: true, scale, lowerOnly: true };
-      gemm(map.columns, map.columns, map.rows, transposed(p), p, rowMajor(total, map.columns), options);
-    }
-    mirrorLower(total, map.columns);
-    y.data.set(total);
+    inFloat64(y, (total) => {
+      total.fill(0);
+      for (let i = 0; i < from[0]; i++) {
+        imageOf(x, i, image);
+        readPatches(map, image, patches);
+        const options = { accumulate: true, scale, lowerOnly: true };
+        gemm(map.columns, map.columns, map.rows, transposed(p), p, rowMajor(total, map.columns), options);
+      }
+      mirrorLower(total, map.columns);
+    });
   },
 };
