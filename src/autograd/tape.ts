@@ -5,7 +5,6 @@ import {
   untracked,
   UsageError,
   withRecorder,
-  requireSynchronous,
   formatShape,
   sameShape,
   ShapeError,
@@ -262,7 +261,6 @@ export function record<Result>(f: () => Result, watched: readonly (Tensor | Vari
   const tape = new Tape(tensors);
   try {
     const value = withRecorder(tape, () => tidy(f));
-    requireSynchronous("record", value);
     return new Recording(value, tensors, tape.nodes);
   } catch (error) {
     tape.nodes.forEach(release);

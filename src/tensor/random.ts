@@ -1,6 +1,6 @@
 import type { Backend } from "./backend.ts";
 import { UsageError } from "./errors.ts";
-import { philoxBlock } from "./philox.ts";
+import { philoxBlock, type Key } from "./philox.ts";
 import { sizeOf, type Shape } from "./shape.ts";
 import { apply, type Tensor } from "./tensor.ts";
 import type { FloatDType } from "./dtype.ts";
@@ -22,20 +22,21 @@ export interface GeneratorState {
  * call takes the next blocks of the stream; `fork(name)` gives an independent stream that depends only on seed and name.
  */
 export class Generator {
-  readonly #key: readonly [number, number];
+  readonly #key: Key;
   #offset = 0;
 
-  /** @param seed a whole number of at least 0, below 2⁵³. */
-  constructor(seed: number, key?: readonly [number, number]) {
-    if (!Number.isSafeInteger(seed) || seed < 0)
+  /** @param seed a whole number of at least 0, below 2⁵³, or the two 32-bit words of a Philox key. */
+  constructor(seed: number | Key) {
+    if (typeof seed === "number" && (!Number.isSafeInteger(seed) || seed < 0)) {
       throw new UsageError(`Generator: the seed must be a whole number of at least 0 but is ${seed}`);
-    this.#key = key ?? [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
+    }
+    this.#key = typeof seed === "number" ? [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0] : seed;
   }
 
   /** A generator that differs at each call: for experiments that need not be repeated. */
   static fromEntropy(): Generator {
     const [low, high] = globalThis.crypto.getRandomValues(new Uint32Array(2));
-    return new Generator(0, [low as number, high as number]);
+    return new Generator([low as number, high as number]);
   }
 
   /** Uniform on [0, 1), in steps of 2⁻²⁴ (float32) or 2⁻⁵³ (float64). */
@@ -74,7 +75,7 @@ export class Generator {
     for (const character of name) hash = Math.imul(hash ^ (character.codePointAt(0) as number), 0x01000193) >>> 0;
     const words = new Uint32Array(4);
     philoxBlock(2 ** 52 + hash, this.#key, words);
-    return new Generator(0, [words[0] as number, words[1] as number]);
+    return new Generator([words[0] as number, words[1] as number]);
   }
 
   state(): GeneratorState {

@@ -74,12 +74,17 @@ function isThenable(value: unknown): boolean {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
 
-function handlesIn(value: unknown, found = new Set<Handle>()): Set<Handle> {
+/** The handles in arrays, maps, sets and plain objects, each of which is entered once. */
+function handlesIn(value: unknown, found = new Set<Handle>(), entered = new Set<object>()): Set<Handle> {
   if (value instanceof Handle) found.add(value);
-  else if (Array.isArray(value) || value instanceof Set) for (const item of value) handlesIn(item, found);
-  else if (value instanceof Map) for (const item of value.values()) handlesIn(item, found);
-  else if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype) {
-    for (const item of Object.values(value)) handlesIn(item, found);
-  }
+  if (typeof value !== "object" || value === null || entered.has(value)) return found;
+  entered.add(value);
+  for (const item of itemsOf(value)) handlesIn(item, found, entered);
   return found;
+}
+
+function itemsOf(value: object): Iterable<unknown> {
+  if (Array.isArray(value) || value instanceof Set) return value as Iterable<unknown>;
+  if (value instanceof Map) return value.values();
+  return Object.getPrototypeOf(value) === Object.prototype ? Object.values(value) : [];
 }

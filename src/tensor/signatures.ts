@@ -50,7 +50,7 @@ function rank(operation: string, role: string, operand: Meta, expected: string, 
 
 function equalShapes(operation: string, roleA: string, a: Shape, roleB: string, b: Shape): void {
   if (!sameShape(a, b))
-    throw new ShapeError(`${operation}: ${roleA} is ${formatShape(a)} but ${roleB} is ${formatShape(b)}; they must be equal`);
+    throw new ShapeError(`${operation}: ${roleA} ${formatShape(a)} and ${roleB} ${formatShape(b)} must have equal shapes`);
 }
 
 // Rules that many rows share; their types name the operands instead of the primitive, so that one function fits every row.

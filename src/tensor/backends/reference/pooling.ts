@@ -4,29 +4,24 @@ import type { Kernels, Operand } from "./kernel.ts";
 
 type ImageShape = readonly [n: number, height: number, width: number, channels: number];
 
-/**
- * Calls `visit(out, first, rows, columns, rowStep, columnStep)`-style work for each output pixel: `pixels` are the positions
- * (row · width + column) of the window's points inside the image, `area` the number of its points inside image or padding.
- */
+/** Calls `visit` for each output pixel with the positions (row · width + column) of its window's points inside the image. */
 function forEachWindow(
   [, height, width]: ImageShape,
   [, outHeight, outWidth]: ImageShape,
   { kernel, stride, padding, dilation }: WindowGeometry,
-  visit: (out: number, pixels: readonly number[], area: number) => void,
+  visit: (out: number, pixels: readonly number[]) => void,
 ): void {
   for (let oh = 0; oh < outHeight; oh++) {
     for (let ow = 0; ow < outWidth; ow++) {
       const pixels: number[] = [];
-      let area = 0;
       for (let kh = 0; kh < kernel[0]; kh++) {
         const h = oh * stride[0] + kh * dilation[0] - padding.top;
         for (let kw = 0; kw < kernel[1]; kw++) {
           const w = ow * stride[1] + kw * dilation[1] - padding.left;
-          if (h < height + padding.bottom && w < width + padding.right) area++;
           if (h >= 0 && h < height && w >= 0 && w < width) pixels.push(h * width + w);
         }
       }
-      visit(oh * outWidth + ow, pixels, area);
+      visit(oh * outWidth + ow, pixels);
     }
   }
 }
@@ -40,8 +35,9 @@ function average(
   params: AveragePoolParams,
   add: (out: number, pixel: number, weight: number) => void,
 ): void {
-  forEachWindow(image, out, params, (place, pixels, area) => {
-    const weight = 1 / (params.countPadding ? area : pixels.length);
+  forEachWindow(image, out, params, (place, pixels) => {
+    // Outputs are floored, so no window reaches beyond the padding.
+    const weight = 1 / (params.countPadding ? params.kernel[0] * params.kernel[1] : pixels.length);
     for (const pixel of pixels) add(place, pixel, weight);
   });
 }
