@@ -58,7 +58,7 @@ let current: Backend | undefined;
 export async function openBackend(name: string): Promise<Backend> {
   const opened = open.get(name);
   if (opened) return opened;
-  const opener = openers[name];
+  const opener = Object.hasOwn(openers, name) ? openers[name] : undefined;
   if (!opener) throw new BackendError(`openBackend: there is no backend "${name}"; known: ${backendNames().join(", ")}`);
   const backend = await opener();
   open.set(name, backend);

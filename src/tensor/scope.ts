@@ -84,7 +84,8 @@ function handlesIn(value: unknown, found = new Set<Handle>(), entered = new Set<
 }
 
 function itemsOf(value: object): Iterable<unknown> {
-  if (Array.isArray(value) || value instanceof Set) return value as Iterable<unknown>;
+  if (Array.isArray(value)) return value as unknown[];
+  if (value instanceof Set) return value as Set<unknown>;
   if (value instanceof Map) return value.values();
   return Object.getPrototypeOf(value) === Object.prototype ? Object.values(value) : [];
 }

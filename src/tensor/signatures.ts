@@ -1,6 +1,6 @@
 import { requireFloat, type DType } from "./dtype.ts";
-import { DTypeError, ShapeError } from "./errors.ts";
-import type { Conv2dParams, Inputs, Outputs, Params, PrimitiveName, ReductionParams, Size2d } from "./primitives.ts";
+import { DTypeError, ShapeError, UsageError } from "./errors.ts";
+import type { Conv2dParams, Inputs, LabelSmoothing, Outputs, Params, PrimitiveName, ReductionParams, Size2d } from "./primitives.ts";
 import {
   broadcastShapes,
   checkShape,
@@ -142,10 +142,22 @@ function checkLogits(operation: string, logits: Meta, labels: Meta): void {
   }
 }
 
+function checkSmoothing(operation: string, classes: number, { smoothing, smoothingKind }: LabelSmoothing): void {
+  if (!(smoothing >= 0 && smoothing < 1)) throw new UsageError(`${operation}: smoothing must be in [0, 1) but is ${smoothing}`);
+  const kinds: readonly string[] = ["uniform", "off-target"];
+  if (!kinds.includes(smoothingKind)) {
+    throw new UsageError(`${operation}: there is no smoothingKind "${smoothingKind}"; known: ${kinds.join(", ")}`);
+  }
+  if (smoothingKind === "off-target" && smoothing > 0 && classes < 2) {
+    throw new ShapeError(`${operation}: off-target smoothing needs two classes or more`);
+  }
+}
+
 /** The one table of shape and type rules. */
 export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
-  fill: (_, { shape, dtype }) => {
+  fill: (_, { shape, dtype, value }) => {
     checkShape("fill", shape);
+    if (dtype === "int32" && !Number.isInteger(value)) throw new DTypeError(`fill: ${value} is not an int32; use a floating dtype`);
     return [meta(shape, dtype)];
   },
   arange: (_, { length, dtype }) => {
@@ -428,8 +440,9 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
     rank("logSoftmax", "the input", x, "of rank 1 or more", (r) => r >= 1);
     return [meta(x.shape, floats("logSoftmax", x))];
   },
-  softmaxCrossEntropy: ([logits, labels]) => {
+  softmaxCrossEntropy: ([logits, labels], smoothing) => {
     checkLogits("softmaxCrossEntropy", logits, labels);
+    checkSmoothing("softmaxCrossEntropy", logits.shape[1] as number, smoothing);
     const dtype = floats("softmaxCrossEntropy", logits);
     return [meta(labels.shape, dtype), meta(logits.shape, dtype)];
   },

@@ -363,23 +363,23 @@ export function apply<K extends PrimitiveName>(
   const signature = signatures[name] as (inputs: readonly Meta[], params: Params<K>) => readonly Meta[];
   const results = signature(operands, params);
   const donated = options.donate ?? [];
-  const outputs = results.map((result) => {
-    const reused = reusable(name, operands, donated, result);
-    return new Tensor(reused ?? new Storage(backend, result.dtype, sizeOf(result.shape)), result.shape);
-  });
-
-  if (name !== "reshape") {
-    try {
+  const outputs: Tensor[] = [];
+  try {
+    for (const result of results) {
+      const reused = reusable(name, operands, donated, result);
+      outputs.push(new Tensor(reused ?? new Storage(backend, result.dtype, sizeOf(result.shape)), result.shape));
+    }
+    if (name !== "reshape") {
       backend.run<Exclude<K, "reshape">>(
         name as Exclude<K, "reshape">,
         operands.map((operand) => operand.storage.view(operand.shape)),
         params,
         outputs.map((output) => output.storage.view(output.shape)) as unknown as Outputs<Exclude<K, "reshape">, never>,
       );
-    } catch (error) {
-      for (const output of outputs) output.dispose();
-      throw error;
     }
+  } catch (error) {
+    for (const output of outputs) output.dispose();
+    throw error;
   }
 
   tellRecorders({ name, inputs: operands, params, outputs });

@@ -1,4 +1,4 @@
-import { DTypeError, ShapeError, UsageError } from "./errors.ts";
+import { BackendError, DTypeError, ShapeError, UsageError } from "./errors.ts";
 import { isWatched } from "./recorder.ts";
 import { formatShape, sameShape, type Shape } from "./shape.ts";
 import type { DType } from "./dtype.ts";
@@ -35,6 +35,11 @@ export class Variable {
     if (next.dtype !== this.dtype) {
       throw new DTypeError(
         `assign: variable "${this.name}" is ${this.dtype} but the new value is ${next.dtype}; use cast("${this.dtype}")`,
+      );
+    }
+    if (!this.#value.isDisposed && next.backend !== this.#value.backend) {
+      throw new BackendError(
+        `assign: variable "${this.name}" lives on "${this.#value.backend.name}" but the new value on "${next.backend.name}"; create it there`,
       );
     }
     if (isWatched(this.#value.id)) {

@@ -23,6 +23,7 @@ import {
   Tensor,
   tidy,
   UsageError,
+  Variable,
   where,
 } from "../../src/tensor/index.ts";
 import { openReference } from "../../src/tensor/backends/reference/index.ts";
@@ -75,7 +76,7 @@ describe("elementwise primitives refuse", () => {
       "a ReLU gradient of another shape",
       () => apply("reluGradient", [zeros(2), zeros(3)], {}),
       ShapeError,
-      /reluGradient: the output is \[2\] but the gradient is \[3\]/,
+      /reluGradient: the output \[2\] and the gradient \[3\] must have equal shapes/,
     ],
   ]);
 
@@ -278,7 +279,7 @@ describe("convolutions refuse", () => {
       "a gradient that is no output of the convolution",
       () => apply("conv2dInputGradient", [zeros(1, 4, 4, 2), zeros(2, 3, 3, 1)], { ...convolution, inputSize: [5, 5] }),
       ShapeError,
-      /conv2dInputGradient: the gradient is \[1, 4, 4, 2\] but the convolution's output is \[1, 3, 3, 2\]/,
+      /conv2dInputGradient: the gradient \[1, 4, 4, 2\] and the convolution's output \[1, 3, 3, 2\] must have equal shapes/,
     ],
     [
       "an input size that is none",
@@ -290,7 +291,7 @@ describe("convolutions refuse", () => {
       "a gradient of another batch",
       () => apply("conv2dWeightGradient", [zeros(1, 5, 5, 1), zeros(2, 3, 3, 2)], { ...convolution, kernel: [3, 3] }),
       ShapeError,
-      /conv2dWeightGradient: the gradient is \[2, 3, 3, 2\] but the convolution's output is \[1, 3, 3, 2\]/,
+      /conv2dWeightGradient: the gradient \[2, 3, 3, 2\] and the convolution's output \[1, 3, 3, 2\] must have equal shapes/,
     ],
     ["windows of integers", () => im2col(whole(1, 4, 4, 1), 2), DTypeError, /im2col: needs/],
     ["windows of a matrix", () => im2col(zeros(4, 4), 2), ShapeError, /im2col: the input must be \[n, height, width, channels\]/],
@@ -306,7 +307,7 @@ describe("convolutions refuse", () => {
       "another number of columns",
       () => apply("col2im", [zeros(1, 2, 3, 4)], { ...window, kernel: [2, 2], inputSize: [4, 4] }),
       ShapeError,
-      /col2im: the columns is \[1, 2, 3, 4\] but the windows is \[1, 3, 3, 4\]/,
+      /col2im: the columns \[1, 2, 3, 4\] and the windows \[1, 3, 3, 4\] must have equal shapes/,
     ],
   ]);
 });
@@ -337,14 +338,14 @@ describe("pooling refuses", () => {
       "indices of another shape",
       () => apply("maxPool2dScatter", [zeros(1, 2, 2, 1), whole(1, 2, 2, 2)], { inputSize: [4, 4] }),
       ShapeError,
-      /maxPool2dScatter: the input is \[1, 2, 2, 1\] but the index tensor is \[1, 2, 2, 2\]/,
+      /maxPool2dScatter: the input \[1, 2, 2, 1\] and the index tensor \[1, 2, 2, 2\] must have equal shapes/,
     ],
     ["fractional indices", () => apply("maxPool2dGather", [zeros(1, 4, 4, 1), zeros(1, 2, 2, 1)], {}), DTypeError, /indices must be int32/],
     [
       "indices of another batch",
       () => apply("maxPool2dGather", [zeros(1, 4, 4, 1), whole(2, 2, 2, 1)], {}),
       ShapeError,
-      /\[1, 1\] but the index tensor's is \[2, 1\]/,
+      /\[1, 1\] and the index tensor's \[2, 1\] must have equal shapes/,
     ],
     [
       "a size that is none",
@@ -356,14 +357,56 @@ describe("pooling refuses", () => {
       "a gradient that is no pooled image",
       () => apply("averagePool2dGradient", [zeros(1, 3, 3, 1)], { ...window, kernel: [2, 2], countPadding: true, inputSize: [5, 5] }),
       ShapeError,
-      /averagePool2dGradient: the gradient is \[1, 3, 3, 1\] but the pooled image is \[1, 4, 4, 1\]/,
+      /averagePool2dGradient: the gradient \[1, 3, 3, 1\] and the pooled image \[1, 4, 4, 1\] must have equal shapes/,
     ],
   ]);
 });
 
+describe("apply refuses", () => {
+  const nowhere = "nowhere" as "add";
+  refuses([
+    ["a name that no primitive has", () => apply(nowhere, [zeros(1), zeros(1)], {}), UsageError, /there is no primitive "nowhere"/],
+    ["an int32 that is not whole", () => Tensor.full([2], 0.5, { dtype: "int32" }), DTypeError, /fill: 0.5 is not an int32/],
+  ]);
+
+  test("to assign a value of another device to a variable", () => {
+    using stranger = Tensor.from([1], { backend: openReference() });
+    using own = zeros(1);
+    const variable = new Variable("v", own);
+    expect(() => variable.assign(stranger)).toThrow(BackendError);
+    expect(() => variable.assign(stranger)).toThrow(/"v" lives on "reference"/);
+    variable.dispose();
+  });
+
+  test("what the device cannot allocate, and gives back what it had of it", () => {
+    const backend = openReference();
+    const x = Tensor.zeros([2, 2, 2, 1], { backend });
+    const before = backend.memory().buffers;
+    let left = 1;
+    const alloc = backend.alloc.bind(backend);
+    backend.alloc = (dtype, size) => {
+      if (left-- === 0) throw new BackendError("no memory left");
+      return alloc(dtype, size);
+    };
+    expect(() => maxPool2d(x, 2)).toThrow("no memory left"); // its second output, the indices
+    expect(backend.memory().buffers).toBe(before);
+  });
+});
+
 describe("normalisation and losses refuse", () => {
   const statistics = (n: number): [Tensor, Tensor, Tensor] => [zeros(n), zeros(n), zeros(n)];
+  const smooth = (options: Parameters<typeof softmaxCrossEntropy>[2], classes = 3): Tensor =>
+    softmaxCrossEntropy(zeros(2, classes), indices(0, 0), options);
+  const misspelt = "offTarget" as "off-target";
   refuses([
+    ["smoothing outside of [0, 1)", () => smooth({ smoothing: 1 }), UsageError, /smoothing must be in \[0, 1\) but is 1/],
+    ["an unknown smoothing", () => smooth({ smoothingKind: misspelt }), UsageError, /"offTarget"; known: uniform, off-target/],
+    [
+      "off-target smoothing of one class",
+      () => smooth({ smoothing: 0.1, smoothingKind: "off-target" }, 1),
+      ShapeError,
+      /needs two classes/,
+    ],
     [
       "another number of scales",
       () => batchNorm(zeros(4, 3), zeros(2), zeros(3)),
@@ -383,7 +426,7 @@ describe("normalisation and losses refuse", () => {
       "a batch norm gradient of another shape",
       () => apply("batchNormGradient", [zeros(4, 3), ...statistics(3), zeros(5, 3)], {}),
       ShapeError,
-      /the input is \[4, 3\] but the gradient is \[5, 3\]/,
+      /the input \[4, 3\] and the gradient \[5, 3\] must have equal shapes/,
     ],
     [
       "other statistics",
@@ -415,13 +458,13 @@ describe("normalisation and losses refuse", () => {
       "a loss gradient of another shape",
       () => apply("softmaxCrossEntropyGradient", [zeros(2, 3), whole(2), zeros(3)], { smoothing: 0, smoothingKind: "uniform" }),
       ShapeError,
-      /the labels is \[2\] but the gradient is \[3\]/,
+      /the labels \[2\] and the gradient \[3\] must have equal shapes/,
     ],
     [
       "a target of another shape",
       () => squaredError(zeros(2, 3), zeros(2, 1)),
       ShapeError,
-      /squaredError: the prediction is \[2, 3\] but the target is \[2, 1\]/,
+      /squaredError: the prediction \[2, 3\] and the target \[2, 1\] must have equal shapes/,
     ],
     ["a scalar prediction", () => squaredError(zeros(), zeros()), ShapeError, /squaredError: the prediction must be \[n, …\]/],
   ]);

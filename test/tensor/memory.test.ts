@@ -138,6 +138,19 @@ describe("a handle", () => {
 });
 
 describe("tidy", () => {
+  test("finds what it returns in structures that contain themselves", () => {
+    const before = buffers();
+    const [a, b] = tidy(() => {
+      const list: unknown[] = [Tensor.zeros([2]), new Set([Tensor.ones([1])])];
+      list.push(list, { list });
+      Tensor.zeros([3]);
+      return list;
+    }) as [Tensor, Set<Tensor>];
+    expect(buffers()).toBe(before + 2);
+    expect(values(a)).toEqual([0, 0]);
+    for (const tensor of [a, ...b]) tensor.dispose();
+  });
+
   test("frees what is made inside and not returned", () => {
     expect(
       taken(() => {
