@@ -84,8 +84,7 @@ function handlesIn(value: unknown, found = new Set<Handle>(), entered = new Set<
 }
 
 function itemsOf(value: object): Iterable<unknown> {
-  if (Array.isArray(value)) return value as unknown[];
-  if (value instanceof Set) return value as Set<unknown>;
   if (value instanceof Map) return value.values();
+  if (value instanceof Set || Array.isArray(value)) return new Set<unknown>(value);
   return Object.getPrototypeOf(value) === Object.prototype ? Object.values(value) : [];
 }
