@@ -85,6 +85,6 @@ function handlesIn(value: unknown, found = new Set<Handle>(), entered = new Set<
 
 function itemsOf(value: object): Iterable<unknown> {
   if (value instanceof Map) return value.values();
-  if (value instanceof Set || Array.isArray(value)) return new Set<unknown>(value);
-  return Object.getPrototypeOf(value) === Object.prototype ? Object.values(value) : [];
+  if (value instanceof Set || Array.isArray(value)) return value as Iterable<unknown>;
+  return Object.getPrototypeOf(value) === Object.prototype ? Object.values(value as Record<string, unknown>) : [];
 }
