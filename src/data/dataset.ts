@@ -1,4 +1,4 @@
-import { DataError } from "../tensor/errors.ts";
+import { DataError } from "../tensor/index.ts";
 
 /**
  * Labelled images of one size on the host, as bytes: what files hold and what fits into memory. They become floating point a

@@ -1,8 +1,14 @@
-import { defaultBackend, type Backend } from "../tensor/backend.ts";
-import { typedArray, type FloatArray, type FloatDType } from "../tensor/dtype.ts";
-import { DataError, UsageError } from "../tensor/errors.ts";
-import { Generator } from "../tensor/random.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import {
+  DataError,
+  defaultBackend,
+  Generator,
+  Tensor,
+  typedArray,
+  UsageError,
+  type Backend,
+  type FloatArray,
+  type FloatDType,
+} from "../tensor/index.ts";
 import type { ImageDataset } from "./dataset.ts";
 import { normalizationTable, type Normalization } from "./normalize.ts";
 

@@ -1,4 +1,4 @@
-import { DataError } from "../tensor/errors.ts";
+import { DataError } from "../tensor/index.ts";
 import { imageDataset, subset, type DataSplit } from "./dataset.ts";
 
 const side = 28;

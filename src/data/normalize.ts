@@ -1,5 +1,4 @@
-import { typedArray, type FloatArray, type FloatDType } from "../tensor/dtype.ts";
-import { DataError } from "../tensor/errors.ts";
+import { DataError, typedArray, type FloatArray, type FloatDType } from "../tensor/index.ts";
 import type { ImageDataset } from "./dataset.ts";
 
 /** One mean and one standard deviation a channel, of pixels scaled to 0..1. A pixel x becomes (x / 255 − mean) / std. */

@@ -1,4 +1,4 @@
-import { UsageError } from "../tensor/errors.ts";
+import { UsageError } from "../tensor/index.ts";
 import type { DataSplit } from "./dataset.ts";
 
 /** Where named data comes from. The modules are imported on demand: they may need Node or an optional package. */

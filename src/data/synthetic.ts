@@ -1,6 +1,4 @@
-import { openBackend } from "../tensor/backend.ts";
-import { DataError } from "../tensor/errors.ts";
-import { Generator } from "../tensor/random.ts";
+import { DataError, Generator, openBackend } from "../tensor/index.ts";
 import { imageDataset, type DataSplit, type ImageDataset } from "./dataset.ts";
 
 export interface SyntheticOptions {

@@ -1,7 +1,16 @@
-import { requireFloat, type FloatDType, type TypedArray } from "../tensor/dtype.ts";
-import { BackendError, DTypeError, NumericalError, ShapeError } from "../tensor/errors.ts";
-import { formatShape, stridesOf, type Shape } from "../tensor/shape.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import {
+  BackendError,
+  DTypeError,
+  formatShape,
+  NumericalError,
+  requireFloat,
+  ShapeError,
+  stridesOf,
+  type FloatDType,
+  type Shape,
+  type Tensor,
+  type TypedArray,
+} from "../tensor/index.ts";
 
 /** The extents of a matrix. @throws ShapeError unless `a` has rank 2. */
 export function requireMatrix(operation: string, a: Tensor): [rows: number, columns: number] {

@@ -1,4 +1,4 @@
-import { NumericalError } from "../tensor/errors.ts";
+import { NumericalError } from "../tensor/index.ts";
 import { addScaled, divide, dot } from "./vectors.ts";
 
 /** Which triangle a triangular matrix fills, and whether it acts transposed. */

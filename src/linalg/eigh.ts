@@ -1,5 +1,4 @@
-import { machineEpsilon } from "../tensor/dtype.ts";
-import { NumericalError } from "../tensor/errors.ts";
+import { machineEpsilon, NumericalError } from "../tensor/index.ts";
 import { requireFinite } from "./checks.ts";
 import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { negligible, tridiagonalize, type Tridiagonal } from "./tridiagonalize.ts";

@@ -1,6 +1,4 @@
-import { ShapeError } from "../tensor/errors.ts";
-import { formatShape } from "../tensor/shape.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import { formatShape, ShapeError, Tensor } from "../tensor/index.ts";
 import { requirePartners, requireSquare } from "./checks.ts";
 import { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
 import { eighHost, makeSignsDeterministic } from "./eigh.ts";

@@ -1,4 +1,4 @@
-import type { Tensor } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/index.ts";
 import { requireMatrix, requirePartners } from "./checks.ts";
 import { destinationOf, readFloats, toTensor } from "./transfer.ts";
 

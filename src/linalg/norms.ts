@@ -1,5 +1,4 @@
-import { NumericalError } from "../tensor/errors.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { NumericalError, type Tensor } from "../tensor/index.ts";
 import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { readFloats } from "./transfer.ts";
 import { dot, largestMagnitude } from "./vectors.ts";

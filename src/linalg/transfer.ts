@@ -1,8 +1,4 @@
-import type { Backend } from "../tensor/backend.ts";
-import { requireFloat, type FloatArray, type FloatDType } from "../tensor/dtype.ts";
-import { NumericalError } from "../tensor/errors.ts";
-import type { Shape } from "../tensor/shape.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import { NumericalError, requireFloat, Tensor, type Backend, type FloatArray, type FloatDType, type Shape } from "../tensor/index.ts";
 import { findNonFinite, requireFinite, requireSquare, requireSymmetric } from "./checks.ts";
 
 /** Type and device of an operand, where the result goes too. Taken before the first `await`: the caller may dispose meanwhile. */

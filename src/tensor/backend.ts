@@ -1,8 +1,6 @@
 import type { DType, TypedArray } from "./dtype.ts";
-import { BackendError, UsageError } from "./errors.ts";
 import type { Inputs, Outputs, Params, PrimitiveName } from "./primitives.ts";
 import type { Shape } from "./shape.ts";
-import { openReference } from "./backends/reference/index.ts";
 
 /**
  * A backend is a set of kernels over buffers of its own. It computes one primitive at a time into outputs that were allocated
@@ -42,47 +40,4 @@ export interface MemoryStatistics {
   readonly peakBytes: number;
   /** Bytes kept for reuse. */
   readonly pooledBytes: number;
-}
-
-const openers: Readonly<Record<string, () => Promise<Backend>>> = {
-  reference: () => Promise.resolve(openReference()),
-};
-
-const open = new Map<string, Backend>();
-let current: Backend | undefined;
-
-/**
- * Opens a backend by name, once: later calls give the same one. Names: `reference` (plain loops on the CPU).
- * @throws BackendError for a name that does not exist, listing those that do.
- */
-export async function openBackend(name: string): Promise<Backend> {
-  const opened = open.get(name);
-  if (opened) return opened;
-  const opener = Object.hasOwn(openers, name) ? openers[name] : undefined;
-  if (!opener) throw new BackendError(`openBackend: there is no backend "${name}"; known: ${backendNames().join(", ")}`);
-  const backend = await opener();
-  open.set(name, backend);
-  return backend;
-}
-
-export function backendNames(): string[] {
-  return Object.keys(openers);
-}
-
-/** The backend of tensors made without naming one. Opens the reference backend on first use. */
-export function defaultBackend(): Backend {
-  current ??= open.get("reference");
-  if (!current) {
-    current = openReference();
-    open.set("reference", current);
-  }
-  return current;
-}
-
-/** Makes an opened backend the default. Tensors that exist stay where they are. */
-export function setDefaultBackend(backend: Backend): void {
-  if (![...open.values()].includes(backend)) {
-    throw new UsageError(`setDefaultBackend: "${backend.name}" was not opened by openBackend(…)`);
-  }
-  current = backend;
 }

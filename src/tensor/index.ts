@@ -3,9 +3,8 @@
  * variables, random streams, and the backends that compute. Every other folder may import this one; it imports none of them
  * and knows nothing of gradients (a tape is a `Recorder` to it), layers or optimizers.
  *
- * Reading order: shape → primitives → signatures → backend → storage, scope → tensor (`apply`) → operations → backends/reference.
+ * Reading order: shape → primitives → signatures → backend, registry → storage, scope → tensor (`apply`) → operations → backends/reference.
  */
-export { backendNames, defaultBackend, openBackend, setDefaultBackend } from "./backend.ts";
 export type { Backend, KernelName, MemoryStatistics, View } from "./backend.ts";
 export { bytesPerElement, dtypeOf, isFloat, machineEpsilon, requireFloat, typedArray } from "./dtype.ts";
 export type { DType, FloatArray, FloatDType, TypedArray } from "./dtype.ts";
@@ -16,7 +15,8 @@ export { normalQuantile, philoxBlock, type Key } from "./philox.ts";
 export { Generator, type GeneratorState, type RandomOptions } from "./random.ts";
 export { isWatched, tellRecorders, untracked, withRecorder, type AppliedCall, type Recorder } from "./recorder.ts";
 export { requireSynchronous, tidy, unscoped } from "./scope.ts";
-export { formatShape, sameShape, sizeOf, stretchedAxes, windowOutput } from "./shape.ts";
+export { backendNames, defaultBackend, openBackend, setDefaultBackend } from "./registry.ts";
+export { formatShape, sameShape, sizeOf, stretchedAxes, stridesOf, windowOutput } from "./shape.ts";
 export type { Padding, Shape, WindowGeometry } from "./shape.ts";
 export { signatures, worksInPlace, type Meta, type Signature } from "./signatures.ts";
 export { apply, Tensor } from "./tensor.ts";

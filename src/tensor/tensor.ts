@@ -1,9 +1,10 @@
 import ndarray, { type NdArray } from "ndarray";
-import { defaultBackend, type Backend } from "./backend.ts";
+import type { Backend } from "./backend.ts";
 import { dtypeOf, typedArray, type DType, type TypedArray } from "./dtype.ts";
 import { BackendError, DTypeError, ShapeError, UsageError } from "./errors.ts";
 import type { Inputs, Outputs, Params, PrimitiveName } from "./primitives.ts";
 import { isRecording, tellRecorders } from "./recorder.ts";
+import { defaultBackend } from "./registry.ts";
 import { Handle, own, tidy } from "./scope.ts";
 import { checkShape, formatShape, normalizeAxes, normalizeAxis, sameShape, sizeOf, type Shape } from "./shape.ts";
 import { signatures, worksInPlace, type Meta } from "./signatures.ts";

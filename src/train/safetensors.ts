@@ -1,6 +1,17 @@
-import { bytesPerElement, dtypeOf, typedArray, type DType, type TypedArray } from "../tensor/dtype.ts";
-import { CheckpointError, DTypeError, ShapeError, UsageError } from "../tensor/errors.ts";
-import { formatShape, sizeOf, type Shape } from "../tensor/shape.ts";
+import {
+  bytesPerElement,
+  CheckpointError,
+  DTypeError,
+  dtypeOf,
+  formatShape,
+  ShapeError,
+  sizeOf,
+  typedArray,
+  UsageError,
+  type DType,
+  type Shape,
+  type TypedArray,
+} from "../tensor/index.ts";
 
 /**
  * The safetensors file format, as bytes in memory (https://huggingface.co/docs/safetensors: "Format"). All of it is little-endian:

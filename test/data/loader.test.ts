@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import fc from "fast-check";
 import { channelStatistics, DataLoader, imageDataset, type DataLoaderOptions, type ImageDataset } from "../../src/data/index.ts";
-import { defaultBackend, openBackend } from "../../src/tensor/backend.ts";
+import { defaultBackend, openBackend } from "../../src/tensor/index.ts";
 import { DataError, UsageError } from "../../src/tensor/errors.ts";
 import { Generator } from "../../src/tensor/random.ts";
 import { tidy } from "../../src/tensor/scope.ts";

@@ -10,8 +10,8 @@ import {
   solvePositiveDefinite,
   solveTriangular,
 } from "../../src/linalg/index.ts";
-import type { Backend } from "../../src/tensor/backend.ts";
-import { defaultBackend } from "../../src/tensor/backend.ts";
+import type { Backend } from "../../src/tensor/index.ts";
+import { defaultBackend } from "../../src/tensor/index.ts";
 import type { FloatDType } from "../../src/tensor/dtype.ts";
 import { BackendError, DTypeError, NumericalError, ShapeError } from "../../src/tensor/errors.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
