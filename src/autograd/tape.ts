@@ -170,7 +170,10 @@ export class Recording<Result> {
     const own = node.outputs.map((output) => gradients.take(output.id));
     if (own.every((gradient) => gradient === null)) return;
     tidy(() => {
-      if (observe) untracked(() => { observe(node, own); }); // prettier-ignore
+      if (observe)
+        untracked(() => {
+          observe(node, own);
+        });
       gradientThunks(node, own).forEach((thunk, i) => {
         const { id } = node.inputs[i] as Slot;
         const wanted = node.needed[i] && !(observeOnly && this.#watched.some((tensor) => tensor.id === id));

@@ -22,7 +22,11 @@ export async function doctorCommand(json: boolean): Promise<number> {
   };
   if (json) console.log(JSON.stringify({ machine, backends, data }));
   else {
-    console.log(Object.entries(machine).map(([key, value]) => `${key} ${value}`).join(" · ")); // prettier-ignore
+    console.log(
+      Object.entries(machine)
+        .map(([key, value]) => `${key} ${value}`)
+        .join(" · "),
+    );
     const table = new Table({ head: ["", "works", ""], style: { head: [], border: [] } });
     for (const { name, works, detail } of [...backends, ...data]) table.push([name, works ? "yes" : "no", detail]);
     console.log(table.toString());
@@ -35,7 +39,13 @@ async function tryBackend(name: string): Promise<Finding> {
   try {
     const backend = await openBackend(name);
     for (const dtype of ["float32", "float64"] as const) {
-      using a = Tensor.from([[1, 2], [3, 4]], { dtype, backend }); // prettier-ignore
+      using a = Tensor.from(
+        [
+          [1, 2],
+          [3, 4],
+        ],
+        { dtype, backend },
+      );
       using b = a.matmul(a);
       const [p, q, r, s] = await b.data();
       if (p !== 7 || q !== 10 || r !== 15 || s !== 22) return { name, works: false, detail: `a ${dtype} matrix product came out wrong` };

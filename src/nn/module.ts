@@ -171,7 +171,9 @@ export function enterEvaluation(model: Module): () => void {
   model.eval();
   return () => {
     // Outer modules come first, so that what they set inside is put right by the inner ones.
-    for (const [module, training] of modes) if (training) module.train(); else module.eval(); // prettier-ignore
+    for (const [module, training] of modes)
+      if (training) module.train();
+      else module.eval();
   };
 }
 

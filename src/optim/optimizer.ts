@@ -109,7 +109,9 @@ export class Optimizer {
       clock.lap("factorUpdate");
       await precondition?.refresh(this.#step);
       clock.lap("inversion");
-      unscoped(() => { this.#advance(gradients, clock); }); // prettier-ignore
+      unscoped(() => {
+        this.#advance(gradients, clock);
+      });
       this.#step++;
       this.#phases = clock.seconds;
       return result;
@@ -221,7 +223,9 @@ export class Optimizer {
         `optimizer state has ${state.transforms.length} transforms but this optimizer has ${transforms.length}; was it saved by another one?`,
       );
     }
-    transforms.forEach((transform, i) => { transform.load(state.transforms[i] as TransformState); }); // prettier-ignore
+    transforms.forEach((transform, i) => {
+      transform.load(state.transforms[i] as TransformState);
+    });
     this.#step = state.step;
   }
 

@@ -460,6 +460,26 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
 
 /** Primitives whose kernel may write its result over an input of its shape: each output element depends on the element at its place. */
 export const worksInPlace: ReadonlySet<PrimitiveName> = new Set<PrimitiveName>([
-  "negative", "abs", "sign", "reciprocal", "sqrt", "exp", "log", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "relu",
-  "reluGradient", "add", "subtract", "multiply", "divide", "maximum", "minimum", "power",
-]); // prettier-ignore
+  "negative",
+  "abs",
+  "sign",
+  "reciprocal",
+  "sqrt",
+  "exp",
+  "log",
+  "sin",
+  "cos",
+  "tanh",
+  "sigmoid",
+  "softplus",
+  "erf",
+  "relu",
+  "reluGradient",
+  "add",
+  "subtract",
+  "multiply",
+  "divide",
+  "maximum",
+  "minimum",
+  "power",
+]);

@@ -124,7 +124,14 @@ describe("the gradient by one input does not depend on which others are differen
 });
 
 test("one tensor at two places of a primitive counts for both", async () => {
-  using x = Tensor.from([[1, 2], [-1, 0.5], [3, -2]], { dtype: "float64" }); // prettier-ignore
+  using x = Tensor.from(
+    [
+      [1, 2],
+      [-1, 0.5],
+      [3, -2],
+    ],
+    { dtype: "float64" },
+  );
   using row = Tensor.from([0.5, 2], { dtype: "float64" });
   await gradcheck((z = x, v = row) => [...apply("batchNormGradient", [z, v, v, v, z], {})], [x, row], { order: 2 });
   await gradcheck((z = x) => linear(z, z), [x], { order: 2 });

@@ -147,7 +147,10 @@ describe("valueAndGrad", () => {
       return apply("multiply", [y, b], {}, { donate: [0] })[0].sum(); // y belongs to nobody else
     }, [x, b]);
     expect(values(value)).toEqual([26]);
-    expect(gradients.map(values)).toEqual([[6, 10], [2, 4]]); // prettier-ignore
+    expect(gradients.map(values)).toEqual([
+      [6, 10],
+      [2, 4],
+    ]);
   });
 
   holds("refuses a function whose value is not a single floating number", () => {
@@ -207,8 +210,14 @@ describe("vjp", () => {
     const x = float64([2, 3]);
     const one = float64([1, 1]);
     const f = (a = x, b = x): Tensor => a.multiply(a).multiply(b);
-    expect(vjp(f, [x, x], [one]).gradients.map(values)).toEqual([[8, 18], [4, 9]]); // prettier-ignore
-    expect(vjp(f, [x, x.keep()], [one]).gradients.map(values)).toEqual([[8, 18], [4, 9]]); // prettier-ignore
+    expect(vjp(f, [x, x], [one]).gradients.map(values)).toEqual([
+      [8, 18],
+      [4, 9],
+    ]);
+    expect(vjp(f, [x, x.keep()], [one]).gradients.map(values)).toEqual([
+      [8, 18],
+      [4, 9],
+    ]);
   });
 
   holds("a tensor given twice is differentiated through by an outer tape", () => {
@@ -242,8 +251,14 @@ describe("hvp", () => {
     const [x, y] = [float64(p), float64(q)];
     const f = (): Tensor => x.negative().add(1).square().add(y.subtract(x.square()).square().multiply(100));
     const product = hvp(f, [x, y], [float64(u), float64(w)]);
-    const hessian = [[1200 * p * p - 400 * q + 2, -400 * p], [-400 * p, 200]] as const; // prettier-ignore
-    expect(product.flatMap(values)).toBeAllclose(hessian.map(([a, b]) => a * u + b * w), { relative: 1e-12 }); // prettier-ignore
+    const hessian = [
+      [1200 * p * p - 400 * q + 2, -400 * p],
+      [-400 * p, 200],
+    ] as const;
+    expect(product.flatMap(values)).toBeAllclose(
+      hessian.map(([a, b]) => a * u + b * w),
+      { relative: 1e-12 },
+    );
   });
 
   holdsFor("is symmetric: ⟨u, H v⟩ = ⟨v, H u⟩", (seed) => {
@@ -349,8 +364,26 @@ describe("a recording", () => {
     const { y, z } = recording.value;
     const one = float64([1, 1]);
     expect(values(recording.reverse([[y, one]], { again: true })[0])).toEqual([2, 4]);
-    expect(values(recording.reverse([[y, one], [z, one]], { again: true })[0])).toEqual([8, 16]); // prettier-ignore
-    expect(values(recording.reverse([[y, one], [y, one], [y, one]])[0])).toEqual([6, 12]); // prettier-ignore
+    expect(
+      values(
+        recording.reverse(
+          [
+            [y, one],
+            [z, one],
+          ],
+          { again: true },
+        )[0],
+      ),
+    ).toEqual([8, 16]);
+    expect(
+      values(
+        recording.reverse([
+          [y, one],
+          [y, one],
+          [y, one],
+        ])[0],
+      ),
+    ).toEqual([6, 12]);
   });
 
   test("adds several seeds at one value without leaving a buffer behind", () => {
@@ -358,7 +391,11 @@ describe("a recording", () => {
       using x = float64([1, 2]);
       using recording = record(() => x.square(), [x]);
       using y = recording.value;
-      const [gradient] = recording.reverse([[y, x], [y, x], [y, x]]); // prettier-ignore
+      const [gradient] = recording.reverse([
+        [y, x],
+        [y, x],
+        [y, x],
+      ]);
       gradient?.dispose();
     }).toHaveNoLeaks();
   });
@@ -418,7 +455,11 @@ describe("an observer", () => {
     valueAndGrad(() => x.multiply(3).square().sum(), [x], {
       observe: ({ name }, gradients) => seen.push([name, ...gradients.map((g) => g && values(g))]),
     });
-    expect(seen).toEqual([["sum", [1]], ["multiply", [1, 1]], ["multiply", [6, 12]]]); // prettier-ignore
+    expect(seen).toEqual([
+      ["sum", [1]],
+      ["multiply", [1, 1]],
+      ["multiply", [6, 12]],
+    ]);
   });
 
   holds("sees null for an output that nobody used", () => {

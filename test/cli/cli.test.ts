@@ -74,7 +74,20 @@ describe("a training on synthetic data", () => {
   const run = fresh();
   let result: Result;
   beforeAll(async () => {
-    result = await kfacet.run("train", "--model", "vgg_tiny_bn", "--data", "synthetic", "--epochs", "1", "--batch-size", "100", "--out", run, "--json"); // prettier-ignore
+    result = await kfacet.run(
+      "train",
+      "--model",
+      "vgg_tiny_bn",
+      "--data",
+      "synthetic",
+      "--epochs",
+      "1",
+      "--batch-size",
+      "100",
+      "--out",
+      run,
+      "--json",
+    );
   });
 
   test("exits with 0, says nothing on stderr and prints one line of JSON: the summary", () => {
@@ -159,7 +172,14 @@ test("a configuration file sets options, and flags win over it", async () => {
   writeFileSync(file, JSON.stringify({ model: "vgg_tiny", data: tinyMnist(), optimizer: "sgd", epochs: 5, batchSize: 16, fc: [8] }));
   const result = await kfacet.run("train", file, "--epochs", "1", "--optimizer", "adam", "--learning-rate", "1e-2", "--out", run);
   expect(result.code).toBe(0);
-  expect(json(join(run, "config.json"))).toMatchObject({ model: "vgg_tiny", optimizer: "adam", epochs: 1, batchSize: 16, fc: [8], learningRate: 0.01 }); // prettier-ignore
+  expect(json(join(run, "config.json"))).toMatchObject({
+    model: "vgg_tiny",
+    optimizer: "adam",
+    epochs: 1,
+    batchSize: 16,
+    fc: [8],
+    learningRate: 0.01,
+  });
   expect(eventsOf(run).map(({ type }) => type)).toEqual(["step", "step", "epoch", "end"]);
   // Without --json: the network and the result on stdout, progress on stderr.
   expect(result.stdout).toContain("32 images to learn from, 8 to test");

@@ -318,7 +318,13 @@ describe("what linalg refuses", () => {
   ] as const)("%s: operands of two types, on two devices", async (name, f) => {
     await refusal(f(square, double), DTypeError, new RegExp(`^${name}: operands are float32 and float64`));
     const elsewhere: Backend = Object.assign(Object.create(defaultBackend()) as Backend, { name: "elsewhere" });
-    const stranger = Tensor.from([[1, 0], [0, 1]], { backend: elsewhere }); // prettier-ignore
+    const stranger = Tensor.from(
+      [
+        [1, 0],
+        [0, 1],
+      ],
+      { backend: elsewhere },
+    );
     await refusal(f(square, stranger), BackendError, new RegExp(`^${name}: operands live on "reference" and "elsewhere"`));
   });
 

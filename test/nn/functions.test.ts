@@ -141,7 +141,15 @@ describe("cross-entropy", () => {
 
   test.each(["float64", "float32"] as const)("of extreme logits is finite in %s, with finite gradients", (dtype) => {
     const far = dtype === "float64" ? 1e300 : 1e37;
-    const x = Tensor.from([[far, 0, -far], [-far, -far, -far], [far, far, far], [1000, -1000, 0]], { dtype }); // prettier-ignore
+    const x = Tensor.from(
+      [
+        [far, 0, -far],
+        [-far, -far, -far],
+        [far, far, far],
+        [1000, -1000, 0],
+      ],
+      { dtype },
+    );
     const y = Tensor.from([0, 2, 1, 0], { dtype: "int32" });
     for (const options of [{}, { smoothing: 0.1, smoothingKind: "uniform" }, { smoothing: 0.1, smoothingKind: "off-target" }] as const) {
       const { value, gradients } = valueAndGrad(() => crossEntropy(x, y, options), [x]);
@@ -162,7 +170,22 @@ describe("cross-entropy", () => {
 });
 
 describe("the mean squared error", () => {
-  const [a, b] = [Tensor.from([[1, 2, 3], [4, 5, 6]], { dtype: "float64" }), Tensor.from([[0, 2, 5], [4, 4, 3]], { dtype: "float64" })]; // prettier-ignore
+  const [a, b] = [
+    Tensor.from(
+      [
+        [1, 2, 3],
+        [4, 5, 6],
+      ],
+      { dtype: "float64" },
+    ),
+    Tensor.from(
+      [
+        [0, 2, 5],
+        [4, 4, 3],
+      ],
+      { dtype: "float64" },
+    ),
+  ];
 
   test("is a mean over elements, or a sum", () => {
     expect(meanSquaredError(a, b).dataSync()).toBeAllclose([15 / 6], { relative: 1e-15 });

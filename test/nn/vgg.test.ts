@@ -50,7 +50,11 @@ describe("vgg", () => {
     const model = vgg("vgg_tiny_bn", { size: [8, 16], channels: 2, classes: 4, fc: [7, 6], dropout: 0.25 });
     const modules = model.children().map(([, module]) => module);
     expect(modules.filter((module) => module instanceof Dropout).map(({ probability }) => probability)).toEqual([0.25, 0.25]);
-    expect(modules.filter((module) => module instanceof Linear).map(({ weight }) => weight.shape)).toEqual([[7, 64], [6, 7], [4, 6]]); // prettier-ignore
+    expect(modules.filter((module) => module instanceof Linear).map(({ weight }) => weight.shape)).toEqual([
+      [7, 64],
+      [6, 7],
+      [4, 6],
+    ]);
     const x = new Generator(1).normal([3, 8, 16, 2]);
     expect(() => {
       const y = model.forward(x);

@@ -247,7 +247,14 @@ describe("the quantities of a view agree with each other", () => {
     const factors = (reduction: "mean" | "sum"): Float64Array => {
       const records: LayerRecord[] = [];
       const observe = new Capture([weight], [weight], reduction).observer(records);
-      valueAndGrad(() => { const rows = linear(x, weight.value).square().sum(1); return reduction === "sum" ? rows.sum() : rows.mean(); }, [weight], { observe }); // prettier-ignore
+      valueAndGrad(
+        () => {
+          const rows = linear(x, weight.value).square().sum(1);
+          return reduction === "sum" ? rows.sum() : rows.mean();
+        },
+        [weight],
+        { observe },
+      );
       return new RecordedView([{ training: records, fisher: [records] }]).outputCovariance().dataSync() as Float64Array;
     };
     expect(factors("sum")).toBeAllclose(factors("mean"), { relative: 1e-13 });
@@ -283,7 +290,10 @@ describe("observing", () => {
       const parameters = model.parameters();
       const records: LayerRecord[] = [];
       const observe = observed ? new Capture(parameters, parameters, "mean").observer(records) : undefined;
-      const recording = record(() => { const logits = model.forward(images); return { logits, loss: crossEntropy(logits, labels) }; }, parameters); // prettier-ignore
+      const recording = record(() => {
+        const logits = model.forward(images);
+        return { logits, loss: crossEntropy(logits, labels) };
+      }, parameters);
       const { logits, loss } = recording.value;
       const gradients = recording.reverse([[loss, Tensor.ones([], options)]], { observe });
       releaseRecords(records);
@@ -325,7 +335,12 @@ describe("observing", () => {
     const plain = await run((loss) => loss());
     expect(await run((loss) => tidy(loss))).toEqual(plain);
     const other = new Parameter("other", normal([3], 1));
-    expect(await run((loss) => { valueAndGrad(() => other.value.square().sum(), [other]); return loss(); })).toEqual(plain); // prettier-ignore
+    expect(
+      await run((loss) => {
+        valueAndGrad(() => other.value.square().sum(), [other]);
+        return loss();
+      }),
+    ).toEqual(plain);
   });
 
   it("leaves no tensor behind, even when the loss closure throws half way", async () => {
@@ -335,7 +350,14 @@ describe("observing", () => {
     await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
     const before = defaultBackend().memory().buffers;
     const good = (): Tensor => crossEntropy(model.forward(images), labels);
-    await expect(optimizer.minimize([good, () => { throw new Error("half way"); }])).rejects.toThrow("half way"); // prettier-ignore
+    await expect(
+      optimizer.minimize([
+        good,
+        () => {
+          throw new Error("half way");
+        },
+      ]),
+    ).rejects.toThrow("half way");
     // The loss of the good step before was released as this one began.
     expect(defaultBackend().memory().buffers).toBe(before - 1);
     await optimizer.minimize(good);

@@ -25,7 +25,9 @@ async function firstStep(model: Sequential, loss: () => Tensor, kfac: Partial<Kf
   const optimizer = new Kfac(parameters, { learningRate: 1, clip: false, ...kfac });
   await optimizer.minimize(loss);
   const change = parameters.map((p, i) => p.value.dataSync().map((v, j) => (before[i]?.[j] ?? 0) - v) as Float64Array);
-  parameters.forEach((p, i) => { p.assign(Tensor.from(before[i] as Float64Array, { shape: p.shape })); }); // prettier-ignore
+  parameters.forEach((p, i) => {
+    p.assign(Tensor.from(before[i] as Float64Array, { shape: p.shape }));
+  });
   return change;
 }
 
@@ -199,7 +201,9 @@ describe("K-FAC's limits and symmetries", () => {
     const { gradients } = valueAndGrad(lossOf(model), model.parameters());
     const lambda = 1e9;
     const steps = await firstStep(model, lossOf(model), { damping: lambda, dampingKind: "absolute" });
-    steps.forEach((step, i) => { expect(step.map((v) => v * lambda)).toBeAllclose((gradients[i] as Tensor).dataSync(), { relative: 1e-6 }); }); // prettier-ignore
+    steps.forEach((step, i) => {
+      expect(step.map((v) => v * lambda)).toBeAllclose((gradients[i] as Tensor).dataSync(), { relative: 1e-6 });
+    });
   });
 
   it.each(["relative", "absolute", "pi"] as const)("⟨P, J⟩ > 0 with %s damping", async (dampingKind) => {
@@ -214,14 +218,18 @@ describe("K-FAC's limits and symmetries", () => {
     const model = make();
     const one = await firstStep(model, lossOf(model), { damping: 0.1 });
     const many = await firstStep(model, lossOf(model, 8), { damping: 0.1 });
-    one.forEach((step, i) => { expect((many[i] as Float64Array).map((v) => v * 8)).toBeAllclose(step, { relative: 1e-10 }); }); // prettier-ignore
+    one.forEach((step, i) => {
+      expect((many[i] as Float64Array).map((v) => v * 8)).toBeAllclose(step, { relative: 1e-10 });
+    });
   });
 
   it("Cholesky and eigh agree on absolute damping shared between the factors", async () => {
     const model = make();
     const pi = await firstStep(model, lossOf(model), { damping: 0.05, dampingKind: "pi" });
     const cholesky = await firstStep(model, lossOf(model), { damping: 0.05, dampingKind: "pi", inverse: "cholesky" });
-    pi.forEach((step, i) => { expect(cholesky[i] as Float64Array).toBeAllclose(step, { relative: 1e-10 }); }); // prettier-ignore
+    pi.forEach((step, i) => {
+      expect(cholesky[i] as Float64Array).toBeAllclose(step, { relative: 1e-10 });
+    });
   });
 
   it("a KL-clipped step satisfies ν² lr² ⟨P, J⟩ ≤ κ and is the plain one when that is so already", async () => {
@@ -235,7 +243,9 @@ describe("K-FAC's limits and symmetries", () => {
     // P' = νP with ν = 1/2: ⟨P', J⟩ = κ/ν.
     expect(inner(clipped)).toBeCloseTo(inner(plain) / 2, 10);
     const loose = await firstStep(model, lossOf(model), { clip: { kl: inner(plain) * 2 } });
-    loose.forEach((step, i) => { expect(step).toBeAllclose(plain[i] as Float64Array, { relative: 1e-14 }); }); // prettier-ignore
+    loose.forEach((step, i) => {
+      expect(step).toBeAllclose(plain[i] as Float64Array, { relative: 1e-14 });
+    });
   });
 
   it("an RMS-clipped layer has at most the limit, weight and bias together, and smaller ones are untouched", async () => {

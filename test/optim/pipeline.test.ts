@@ -186,7 +186,12 @@ describe("step", () => {
     const optimizer = new Kfac(model.parameters(), { learningRate: 0.1 });
     const before = model.parameters().map((p) => p.value.dataSync());
     const x = batch(0);
-    await expect(optimizer.step(() => ({ loss: crossEntropy(model.forward(x), labels) }), () => Promise.reject(new Error("no")))).rejects.toThrow("no"); // prettier-ignore
+    await expect(
+      optimizer.step(
+        () => ({ loss: crossEntropy(model.forward(x), labels) }),
+        () => Promise.reject(new Error("no")),
+      ),
+    ).rejects.toThrow("no");
     expect(model.parameters().map((p) => p.value.dataSync())).toEqual(before);
     expect(optimizer.steps).toBe(0);
   });
@@ -201,12 +206,21 @@ describe("the chain of transforms", () => {
     };
     const optimizer = new Optimizer([p], {
       learningRate: (step) => 1 / (step + 1),
-      transforms: [stateless((u) => u.add(1)), stateless((u, _, context) => { look(context); return u.multiply(2); })], // prettier-ignore
+      transforms: [
+        stateless((u) => u.add(1)),
+        stateless((u, _, context) => {
+          look(context);
+          return u.multiply(2);
+        }),
+      ],
     });
     await optimizer.minimize(() => p.value.square());
     expect(p.value.dataSync()[0]).toBe(2 - (4 + 1) * 2);
     await optimizer.minimize(() => p.value.square());
-    expect(seen).toEqual([[0, 1, 4], [1, 0.5, -16]]); // prettier-ignore
+    expect(seen).toEqual([
+      [0, 1, 4],
+      [1, 0.5, -16],
+    ]);
   });
 
   it("leaves parameters without a block exactly what the base optimizer gives them", async () => {
@@ -224,7 +238,11 @@ describe("the chain of transforms", () => {
 
 describe("schedules", () => {
   it("stepwise keeps a value until the next point, whatever the points' order", () => {
-    const f = stepwise([[10, 0.1], [0, 1], [20, 0.01]]); // prettier-ignore
+    const f = stepwise([
+      [10, 0.1],
+      [0, 1],
+      [20, 0.01],
+    ]);
     expect([0, 9, 10, 19, 20, 1000].map(f)).toEqual([1, 1, 0.1, 0.1, 0.01, 0.01]);
   });
   it("cosine and polynomial start at their value, fall, and stay at their end", () => {

@@ -198,11 +198,15 @@ describe("tidy", () => {
   });
 
   test("accepts that what it returns was disposed", () => {
-    expect(taken(() => tidy(() => {
-      const x = Tensor.from([1]);
-      x.dispose();
-      return x;
-    }))).toBe(0); // prettier-ignore
+    expect(
+      taken(() =>
+        tidy(() => {
+          const x = Tensor.from([1]);
+          x.dispose();
+          return x;
+        }),
+      ),
+    ).toBe(0);
   });
 
   test("frees everything when its function throws, and so do those around it", () => {
@@ -330,7 +334,10 @@ describe("donation", () => {
 
   test("of the operand that is not stretched reuses it", () => {
     tidy(() => {
-      const matrix = Tensor.from([[1, 2], [3, 4]]); // prettier-ignore
+      const matrix = Tensor.from([
+        [1, 2],
+        [3, 4],
+      ]);
       const { buffer } = matrix.storage;
       const [difference] = apply("subtract", [Tensor.from([10, 20]), matrix], {}, { donate: [1] });
       expect(difference.storage.buffer).toBe(buffer);

@@ -42,7 +42,15 @@ describe("Tensor.from", () => {
   });
 
   holds("nested arrays give their shape, empty ones too", () => {
-    expect(Tensor.from([[[1, 2], [3, 4], [5, 6]]]).shape).toEqual([1, 3, 2]); // prettier-ignore
+    expect(
+      Tensor.from([
+        [
+          [1, 2],
+          [3, 4],
+          [5, 6],
+        ],
+      ]).shape,
+    ).toEqual([1, 3, 2]);
     expect(Tensor.from([]).shape).toEqual([0]);
     expect(Tensor.from([[], []]).shape).toEqual([2, 0]);
   });
@@ -101,8 +109,14 @@ describe("ndarray", () => {
     fc.assert(
       fc.property(cuts, ({ order, low, step }) =>
         tidy(() => {
-          const base = ndarray(Float64Array.from({ length: 60 }, (_, i) => i), [3, 4, 5]); // prettier-ignore
-          const view = base.transpose(...order).lo(...low).step(...step); // prettier-ignore
+          const base = ndarray(
+            Float64Array.from({ length: 60 }, (_, i) => i),
+            [3, 4, 5],
+          );
+          const view = base
+            .transpose(...order)
+            .lo(...low)
+            .step(...step);
           const x = Tensor.from(view);
           const expected: number[] = [];
           const [a = 0, b = 0, c = 0] = view.shape;
@@ -133,7 +147,10 @@ describe("ndarray", () => {
   test("goes there and back unchanged", async () => {
     await fc.assert(
       fc.asyncProperty(shapes({ minExtent: 0 }), fc.constantFrom<DType>("float32", "float64", "int32"), async (shape, dtype) => {
-        using x = Tensor.from(Array.from({ length: sizeOf(shape) }, (_, i) => i), { shape, dtype }); // prettier-ignore
+        using x = Tensor.from(
+          Array.from({ length: sizeOf(shape) }, (_, i) => i),
+          { shape, dtype },
+        );
         const array = await x.toNdarray();
         expect(array.shape).toEqual(shape);
         using back = Tensor.from(array);
@@ -196,10 +213,20 @@ describe("methods", () => {
 
   holds("a number takes the tensor's type, on the right of every operator", () => {
     const x = Tensor.from([1, 2], { dtype: "int32" });
-    expect([values(x.add(3)), values(x.subtract(3)), values(x.multiply(3))]).toEqual([[4, 5], [-2, -1], [3, 6]]); // prettier-ignore
-    expect([values(x.maximum(2)), values(x.minimum(1))]).toEqual([[2, 2], [1, 1]]); // prettier-ignore
+    expect([values(x.add(3)), values(x.subtract(3)), values(x.multiply(3))]).toEqual([
+      [4, 5],
+      [-2, -1],
+      [3, 6],
+    ]);
+    expect([values(x.maximum(2)), values(x.minimum(1))]).toEqual([
+      [2, 2],
+      [1, 1],
+    ]);
     const y = Tensor.from([1, 2], float64);
-    expect([values(y.divide(4)), values(y.power(3))]).toEqual([[0.25, 0.5], [1, 8]]); // prettier-ignore
+    expect([values(y.divide(4)), values(y.power(3))]).toEqual([
+      [0.25, 0.5],
+      [1, 8],
+    ]);
     expect(y.add(0.1).dtype).toBe("float64");
     expect(() => x.add(0.5)).toThrow(DTypeError);
   });
@@ -207,9 +234,19 @@ describe("methods", () => {
   holds("comparisons give int32, and greater is less turned round", () => {
     const [a, b] = [Tensor.from([1, 2, 3]), Tensor.from([2, 2, 2])];
     expect(a.less(b).dtype).toBe("int32");
-    expect([values(a.less(b)), values(a.lessEqual(b)), values(a.equal(b))]).toEqual([[1, 0, 0], [1, 1, 0], [0, 1, 0]]); // prettier-ignore
-    expect([values(a.greater(b)), values(a.greaterEqual(b))]).toEqual([[0, 0, 1], [0, 1, 1]]); // prettier-ignore
-    expect([values(a.greater(2)), values(a.greaterEqual(2))]).toEqual([[0, 0, 1], [0, 1, 1]]); // prettier-ignore
+    expect([values(a.less(b)), values(a.lessEqual(b)), values(a.equal(b))]).toEqual([
+      [1, 0, 0],
+      [1, 1, 0],
+      [0, 1, 0],
+    ]);
+    expect([values(a.greater(b)), values(a.greaterEqual(b))]).toEqual([
+      [0, 0, 1],
+      [0, 1, 1],
+    ]);
+    expect([values(a.greater(2)), values(a.greaterEqual(2))]).toEqual([
+      [0, 0, 1],
+      [0, 1, 1],
+    ]);
   });
 
   holds("reductions take one axis, several, or all, and keep extents of 1 when asked", () => {
@@ -217,7 +254,10 @@ describe("methods", () => {
     expect([values(x.sum()), values(x.sum(0)), values(x.sum(-1)), values(x.sum([0, 1]))]).toEqual([[15], [3, 5, 7], [3, 12], [15]]);
     expect([x.sum().shape, x.sum(0, { keepDims: true }).shape, x.max([], { keepDims: true }).shape]).toEqual([[], [1, 3], [2, 3]]);
     expect([values(x.mean()), values(x.mean(1)), values(x.max(0))]).toEqual([[2.5], [1, 4], [3, 4, 5]]);
-    expect([values(x.argmax()), values(x.argmax(0))]).toEqual([[2, 2], [1, 1, 1]]); // prettier-ignore
+    expect([values(x.argmax()), values(x.argmax(0))]).toEqual([
+      [2, 2],
+      [1, 1, 1],
+    ]);
   });
 
   holds("the sum over an empty axis is 0", () => {
@@ -226,7 +266,13 @@ describe("methods", () => {
   });
 
   holds("the softmax of a row sums to one, however large its elements", () => {
-    const x = Tensor.from([[1000, 999, -1000], [0, 0, 0]], float64); // prettier-ignore
+    const x = Tensor.from(
+      [
+        [1000, 999, -1000],
+        [0, 0, 0],
+      ],
+      float64,
+    );
     expect(values(x.softmax().sum(1))).toBeAllclose([1, 1], { relative: 1e-15 });
     expect(values(x.softmax()).every(Number.isFinite)).toBe(true);
   });

@@ -185,7 +185,19 @@ describe("a run folder", () => {
     const path = fresh();
     const run = await RunFolder.create(path, config);
     const phases = { forward: 1, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0, data: 0 };
-    const summary: RunSummary = { model: "m", optimizer: "o", device: "d", parameters: 1, epochs: 1, seconds: 2, secondsPerEpoch: [1], testAccuracy: [0.5], phases, seed: 0, version: "0" }; // prettier-ignore
+    const summary: RunSummary = {
+      model: "m",
+      optimizer: "o",
+      device: "d",
+      parameters: 1,
+      epochs: 1,
+      seconds: 2,
+      secondsPerEpoch: [1],
+      testAccuracy: [0.5],
+      phases,
+      seed: 0,
+      version: "0",
+    };
     expect(existsSync(join(path, "summary.json"))).toBe(false);
     await run.writeSummary(summary);
     expect(JSON.parse(readFileSync(join(path, "summary.json"), "utf8"))).toEqual(summary);

@@ -40,7 +40,14 @@ describe("a training is a stream of events", () => {
   test("numbered from 0, with times that add up", async () => {
     const events = await trained({ optimizer: kfac });
     const steps = events.filter((event) => event.type === "step");
-    expect(steps.map(({ step, epoch }) => [step, epoch])).toEqual([[0, 0], [1, 0], [2, 0], [3, 1], [4, 1], [5, 1]]); // prettier-ignore
+    expect(steps.map(({ step, epoch }) => [step, epoch])).toEqual([
+      [0, 0],
+      [1, 0],
+      [2, 0],
+      [3, 1],
+      [4, 1],
+      [5, 1],
+    ]);
     expect(epochsOf(events).map(({ epoch }) => epoch)).toEqual([0, 1]);
     const end = events.at(-1);
     if (end?.type !== "end") throw new Error("the last event is not the end");
@@ -65,7 +72,14 @@ describe("a training is a stream of events", () => {
     const [first] = await trained({ optimizer: kfac, epochs: 1 });
     if (first?.type !== "curvature") throw new Error("the first event is not about curvature");
     const blocks = first.registration.map(({ parameter, block }) => [parameter, block !== null]);
-    expect(blocks).toEqual([["0.weight", true], ["0.bias", true], ["1.weight", false], ["1.bias", false], ["5.weight", true], ["5.bias", true]]); // prettier-ignore
+    expect(blocks).toEqual([
+      ["0.weight", true],
+      ["0.bias", true],
+      ["1.weight", false],
+      ["1.bias", false],
+      ["5.weight", true],
+      ["5.bias", true],
+    ]);
     for (const { block, reason } of first.registration) expect(reason === "").toBe(block !== null);
   });
 });

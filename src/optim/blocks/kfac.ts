@@ -136,14 +136,17 @@ class EighInverse implements KroneckerInverse {
   state(): BlockState {
     const tensors = new Map<string, Tensor>();
     const numbers: Record<string, number> = {};
-    for (const [name, spectrum] of [["input", this.#input], ["output", this.#output]] as const) {
+    for (const [name, spectrum] of [
+      ["input", this.#input],
+      ["output", this.#output],
+    ] as const) {
       if (!spectrum) continue;
       tensors.set(`${name}.vectors`, spectrum.vectors.keep());
       tensors.set(`${name}.values`, spectrum.values.keep());
       numbers[`${name}.largest`] = spectrum.largest;
       numbers[`${name}.smallest`] = spectrum.smallest;
       numbers[`${name}.trace`] = spectrum.trace;
-    } // prettier-ignore
+    }
     return { tensors, numbers };
   }
 
@@ -221,7 +224,10 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   state(): BlockState {
-    const entries = [["input", this.#input], ["output", this.#output]] as const; // prettier-ignore
+    const entries = [
+      ["input", this.#input],
+      ["output", this.#output],
+    ] as const;
     return { tensors: new Map(entries.flatMap(([name, tensor]) => (tensor ? [[name, tensor.keep()] as const] : []))), numbers: {} };
   }
 

@@ -97,11 +97,14 @@ export class KroneckerBlock implements CurvatureBlock {
   state(): BlockState {
     const tensors = new Map<string, Tensor>();
     const numbers: Record<string, number> = {};
-    for (const [name, average] of [["input", this.#input], ["output", this.#output]] as const) {
+    for (const [name, average] of [
+      ["input", this.#input],
+      ["output", this.#output],
+    ] as const) {
       const { value, ...counts } = average.state();
       if (value) tensors.set(name, value);
       for (const [key, count] of Object.entries(counts)) numbers[`${name}.${key}`] = count;
-    } // prettier-ignore
+    }
     const inverse = this.#inverse.state();
     for (const [key, tensor] of inverse.tensors) tensors.set(`inverse.${key}`, tensor);
     for (const [key, value] of Object.entries(inverse.numbers)) numbers[`inverse.${key}`] = value;
@@ -109,10 +112,13 @@ export class KroneckerBlock implements CurvatureBlock {
   }
 
   load({ tensors, numbers }: BlockState): void {
-    for (const [name, average] of [["input", this.#input], ["output", this.#output]] as const) {
+    for (const [name, average] of [
+      ["input", this.#input],
+      ["output", this.#output],
+    ] as const) {
       const count = (key: string): number => numbers[`${name}.${key}`] ?? 0;
       average.load({ value: tensors.get(name) ?? null, count: count("count"), weight: count("weight"), residual: count("residual") });
-    } // prettier-ignore
+    }
     const own = <T>(entries: Iterable<readonly [string, T]>): [string, T][] =>
       [...entries].flatMap(([key, value]) => (key.startsWith("inverse.") ? [[key.slice("inverse.".length), value]] : []));
     const inverse = { tensors: new Map(own(tensors)), numbers: Object.fromEntries(own(Object.entries(numbers))) };

@@ -163,7 +163,10 @@ export class Precondition implements Transform {
     }
     for (const [weight, view] of this.#views) {
       const block = this.#blocks.get(weight)?.block;
-      if (block) tidy(() => { block.observe(view, step); }); // prettier-ignore
+      if (block)
+        tidy(() => {
+          block.observe(view, step);
+        });
     }
   }
 

@@ -40,9 +40,33 @@ const addAny = zip((a, b) => a + b);
 const multiplyAny = zip((a, b) => a * b);
 
 export const elementwise: Kernels<
-  | "negative" | "abs" | "sign" | "reciprocal" | "sqrt" | "exp" | "log" | "sin" | "cos" | "tanh" | "sigmoid" | "softplus" | "erf"
-  | "relu" | "reluGradient" | "add" | "subtract" | "multiply" | "divide" | "maximum" | "minimum" | "power"
-  | "equal" | "less" | "lessEqual" | "where" | "cast"
+  | "negative"
+  | "abs"
+  | "sign"
+  | "reciprocal"
+  | "sqrt"
+  | "exp"
+  | "log"
+  | "sin"
+  | "cos"
+  | "tanh"
+  | "sigmoid"
+  | "softplus"
+  | "erf"
+  | "relu"
+  | "reluGradient"
+  | "add"
+  | "subtract"
+  | "multiply"
+  | "divide"
+  | "maximum"
+  | "minimum"
+  | "power"
+  | "equal"
+  | "less"
+  | "lessEqual"
+  | "where"
+  | "cast"
 > = {
   negative: map((x) => -x),
   abs: map(Math.abs),
@@ -99,7 +123,7 @@ export const elementwise: Kernels<
   cast: ([x], _, [y]) => {
     y.data.set(x.data); // typed arrays convert as the primitive is defined: to int32 by truncation
   },
-}; // prettier-ignore
+};
 
 /**
  * The error function: its Taylor series near zero, and the continued fraction of erfc (Abramowitz & Stegun 7.1.14) beyond;
