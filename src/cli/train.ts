@@ -4,12 +4,13 @@ import Table from "cli-table3";
 import { summarize } from "../nn/index.ts";
 import { UsageError } from "../tensor/index.ts";
 import {
+  addPhases,
+  NO_TIME,
   parseConfig,
   parseJson,
   prepareRun,
   RunFolder,
   train,
-  type Phases,
   type Run,
   type RunSummary,
   type TrainConfig,
@@ -59,21 +60,13 @@ async function follow(
   const start = performance.now();
   const secondsPerEpoch: number[] = [];
   const testAccuracy: number[] = [];
-  const phases: Record<keyof Phases, number> = {
-    forward: 0,
-    backward: 0,
-    factorUpdate: 0,
-    inversion: 0,
-    precondition: 0,
-    update: 0,
-    data: 0,
-  };
+  let phases = NO_TIME;
   try {
     for await (const event of train({ ...run, epochs: config.epochs })) {
       folder.append(event);
       if (event.type === "step") {
         progress.step(event);
-        for (const key of Object.keys(phases) as (keyof Phases)[]) phases[key] += event.phases[key];
+        phases = addPhases(phases, event.phases);
       } else if (event.type === "epoch") {
         progress.epoch(event);
         secondsPerEpoch.push(event.seconds);

@@ -78,6 +78,20 @@ export abstract class Module {
     return found;
   }
 
+  /** This module, as `""`, and all inside it by path, outer ones first; one that stands at two places appears once. */
+  namedModules(): Map<string, Module> {
+    const found = new Map<string, Module>();
+    const seen = new Set<Module>();
+    const visit = (module: Module, path: string): void => {
+      if (seen.has(module)) return;
+      seen.add(module);
+      found.set(path, module);
+      for (const [name, child] of module.children()) visit(child, path ? `${path}.${name}` : name);
+    };
+    visit(this, "");
+    return found;
+  }
+
   /** Every trainable parameter with its path; one that two modules share appears once. */
   namedParameters(): Map<string, Parameter> {
     return this.#named((value): value is Parameter => value instanceof Parameter);
@@ -162,18 +176,14 @@ export function observeForward<Result>(observer: ForwardObserver, f: () => Resul
 
 /** Puts a model into evaluation mode; the function that it returns gives each module back the mode that it had. @internal */
 export function enterEvaluation(model: Module): () => void {
-  const modes: [module: Module, training: boolean][] = [];
-  const visit = (module: Module): void => {
-    modes.push([module, module.training]);
-    for (const [, child] of module.children()) visit(child);
-  };
-  visit(model);
+  const modes = [...model.namedModules().values()].map((module) => [module, module.training] as const);
   model.eval();
   return () => {
     // Outer modules come first, so that what they set inside is put right by the inner ones.
-    for (const [module, training] of modes)
+    for (const [module, training] of modes) {
       if (training) module.train();
       else module.eval();
+    }
   };
 }
 

@@ -20,13 +20,7 @@ export interface Summary {
 
 /** Layers, output shapes and parameter counts, seen by one forward pass of zeros that changes no state. */
 export function summarize(model: Module, inputShape: Shape, { dtype = "float32" }: { readonly dtype?: DType } = {}): Summary {
-  const paths = new Map<Module, string>();
-  const visit = (module: Module, path: string): void => {
-    paths.set(module, path);
-    for (const [name, child] of module.children()) visit(child, path ? `${path}.${name}` : name);
-  };
-  visit(model, "");
-
+  const paths = new Map([...model.namedModules()].map(([path, module]) => [module, path]));
   const count = (module: Module): number => [...module.namedParameters().values()].reduce((sum, p) => sum + p.value.size, 0);
   const rows: SummaryRow[] = [];
   const restoreModes = enterEvaluation(model);

@@ -8,7 +8,7 @@ import { isFloat, NumericalError, tidy, type Tensor } from "../tensor/index.ts";
  */
 export async function explainNonFiniteLoss(model: Module, images: Tensor, step: number, loss: number): Promise<NumericalError> {
   const outputs: { path: string; layer: string; output: Tensor }[] = [];
-  const paths = pathsOf(model);
+  const paths = new Map([...model.namedModules()].map(([path, module]) => [module, path]));
   untracked(() =>
     frozen(() =>
       observeForward(
@@ -20,9 +20,9 @@ export async function explainNonFiniteLoss(model: Module, images: Tensor, step: 
     ),
   );
   const describe = async (): Promise<string> => {
-    if (!(await isFinite_(images))) return "the images themselves are not finite: check the data and its normalisation";
+    if (!(await allFinite(images))) return "the images themselves are not finite: check the data and its normalisation";
     for (const { path, layer, output } of outputs) {
-      if (!(await isFinite_(output))) return `the first layer whose output is not finite is "${path}" (${layer})`;
+      if (!(await allFinite(output))) return `the first layer whose output is not finite is "${path}" (${layer})`;
     }
     return "every layer's output is finite, so the loss itself overflowed: check the labels and the scale of the logits";
   };
@@ -33,16 +33,6 @@ export async function explainNonFiniteLoss(model: Module, images: Tensor, step: 
   );
 }
 
-function pathsOf(model: Module): Map<Module, string> {
-  const paths = new Map<Module, string>();
-  const visit = (module: Module, path: string): void => {
-    paths.set(module, path);
-    for (const [name, child] of module.children()) visit(child, path ? `${path}.${name}` : name);
-  };
-  visit(model, "");
-  return paths;
-}
-
-async function isFinite_(tensor: Tensor): Promise<boolean> {
+async function allFinite(tensor: Tensor): Promise<boolean> {
   return !isFloat(tensor.dtype) || (await tensor.data()).every(Number.isFinite);
 }

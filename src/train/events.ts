@@ -44,3 +44,19 @@ export interface EndEvent {
 }
 
 export type TrainEvent = StepEvent | EpochEvent | CurvatureEvent | EndEvent;
+
+/** Before anything was timed. */
+export const NO_TIME: Phases = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0, data: 0 };
+
+/** The phases of two spans of work together. */
+export function addPhases(a: Phases, b: Phases): Phases {
+  return {
+    forward: a.forward + b.forward,
+    backward: a.backward + b.backward,
+    factorUpdate: a.factorUpdate + b.factorUpdate,
+    inversion: a.inversion + b.inversion,
+    precondition: a.precondition + b.precondition,
+    update: a.update + b.update,
+    data: a.data + b.data,
+  };
+}

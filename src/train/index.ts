@@ -8,6 +8,7 @@
 export { loadCheckpoint, saveCheckpoint, type CheckpointMetadata } from "./checkpoint.ts";
 export { configKeys, parseConfig, type ConfigKey, type TrainConfig } from "./config.ts";
 export { evaluate, type Evaluation } from "./evaluate.ts";
+export { addPhases, NO_TIME } from "./events.ts";
 export type { CurvatureEvent, EndEvent, EpochEvent, Phases, StepEvent, TrainEvent } from "./events.ts";
 export { makeOptimizer, optimizerNames } from "./optimizers.ts";
 export { prepareRun, type Run } from "./run.ts";

@@ -46,12 +46,12 @@ const entries: Readonly<Record<string, Entry>> = {
   },
   adam: {
     takes: ["weightDecay"],
-    make: (parameters, config, steps) => new Adam(parameters, { learningRate: rate(config, 1e-3, steps), weightDecay: config.weightDecay }),
+    make: (parameters, config, steps) => new Adam(parameters, { learningRate: rate(config, 3e-3, steps), weightDecay: config.weightDecay }),
   },
   adamw: {
     takes: ["weightDecay"],
     make: (parameters, config, steps) =>
-      new AdamW(parameters, { learningRate: rate(config, 1e-3, steps), weightDecay: config.weightDecay }),
+      new AdamW(parameters, { learningRate: rate(config, 3e-3, steps), weightDecay: config.weightDecay }),
   },
   rmsprop: {
     takes: ["momentum", "weightDecay"],

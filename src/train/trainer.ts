@@ -4,7 +4,7 @@ import type { Optimizer, RegistrationRow } from "../optim/index.ts";
 import { tidy, type Tensor } from "../tensor/index.ts";
 import { explainNonFiniteLoss } from "./diagnose.ts";
 import { evaluate } from "./evaluate.ts";
-import type { Phases, TrainEvent } from "./events.ts";
+import { addPhases, NO_TIME, type TrainEvent } from "./events.ts";
 
 /** An optimizer that may be able to say what became of each parameter, as those with curvature are. */
 export type RegisteringOptimizer = Optimizer & { registration?(): readonly RegistrationRow[] };
@@ -26,7 +26,7 @@ export interface TrainOptions {
  */
 export async function* train({ model, optimizer, train, test, epochs }: TrainOptions): AsyncGenerator<TrainEvent, void, undefined> {
   const start = performance.now();
-  const total = new PhaseSum();
+  let total = NO_TIME;
   model.train();
   const buffers = [...model.namedBuffers().values()];
   for (let epoch = 0; epoch < epochs; epoch++) {
@@ -59,7 +59,7 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
       lossSum += loss * size;
       count += size;
       const phases = { ...optimizer.phases, data };
-      total.add(phases);
+      total = addPhases(total, phases);
       if (step === 0 && optimizer.registration) yield { type: "curvature", step, registration: optimizer.registration() };
       yield { type: "step", step, epoch, loss, phases };
       waiting = performance.now();
@@ -68,14 +68,5 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
     const { loss: testLoss, accuracy: testAccuracy } = await evaluate(model, test);
     yield { type: "epoch", epoch, trainLoss: lossSum / count, trainAccuracy: correct / count, testLoss, testAccuracy, seconds };
   }
-  yield { type: "end", epochs, steps: optimizer.steps, seconds: (performance.now() - start) / 1000, phases: total.seconds };
-}
-
-/** Adds up the phases of many steps. */
-class PhaseSum {
-  readonly seconds = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0, data: 0 };
-
-  add(phases: Phases): void {
-    for (const key of Object.keys(this.seconds) as (keyof Phases)[]) this.seconds[key] += phases[key];
-  }
+  yield { type: "end", epochs, steps: optimizer.steps, seconds: (performance.now() - start) / 1000, phases: total };
 }
