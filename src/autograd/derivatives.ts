@@ -1,14 +1,5 @@
-import {
-  DTypeError,
-  formatShape,
-  isFloat,
-  requireSynchronous,
-  ShapeError,
-  tidy,
-  Tensor,
-  UsageError,
-  type Variable,
-} from "../tensor/index.ts";
+import { DTypeError, formatShape, isFloat, owned, ShapeError, synchronous, Tensor, tidy, UsageError, Variable } from "../tensor/index.ts";
+import { requireLike } from "./likeness.ts";
 import { frozen } from "./state.ts";
 import { record, type Observer } from "./tape.ts";
 
@@ -18,6 +9,7 @@ export interface ValueAndGradOptions {
 
 /**
  * The value of a scalar function and its gradient with respect to variables or tensors; zeros where it does not depend on one.
+ * The caller owns both, even if `f` returns a handle of somebody else's.
  *
  * @throws ShapeError if `f` does not return a scalar (shape [] or one element).
  */
@@ -27,9 +19,12 @@ export function valueAndGrad(
   { observe }: ValueAndGradOptions = {},
 ): { value: Tensor; gradients: Tensor[] } {
   return tidy(() => {
-    using recording = record(f, params);
+    using recording = record(() => {
+      const result = f();
+      requireScalar("valueAndGrad", result);
+      return owned(result);
+    }, params);
     const { value } = recording;
-    requireScalar("valueAndGrad", value);
     const gradients = recording.reverse([[value, onesLike(value)]], { observe });
     return { value, gradients: gradients.map((gradient, i) => gradient ?? zerosLike(params[i] as Variable | Tensor)) };
   });
@@ -37,6 +32,9 @@ export function valueAndGrad(
 
 /**
  * Vector-Jacobian product: for outputs y = f(x) and vectors v of their shapes, the gradients Σ vᵀ ∂y/∂x. `f` gets the inputs.
+ * The caller owns outputs and gradients.
+ *
+ * @throws ShapeError, DTypeError or BackendError if a vector is not like its output.
  */
 export function vjp(
   f: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
@@ -47,8 +45,8 @@ export function vjp(
     // A tensor given twice needs an identity for each place; a reshape is free, and outer tapes see through it.
     const places = inputs.map((input, i) => (inputs.findIndex(({ id }) => id === input.id) < i ? input.reshape(input.shape) : input));
     using recording = record(() => {
-      const result = f(...places);
-      return result instanceof Tensor ? [result] : [...result];
+      const result = synchronous("vjp", f(...places));
+      return (result instanceof Tensor ? [result] : [...result]).map(owned);
     }, places);
     const outputs = recording.value;
     if (outputs.length !== vectors.length)
@@ -61,9 +59,15 @@ export function vjp(
 /**
  * Hessian-vector product of a scalar function: H v with H the second derivatives with respect to `params`, one vector a
  * parameter. Reverse over reverse (Pearlmutter 1994): the gradient of ⟨∇f, v⟩. State updates inside `f` are frozen.
+ *
+ * @throws ShapeError, DTypeError or BackendError if a vector is not like its parameter.
  */
 export function hvp(f: () => Tensor, params: readonly (Variable | Tensor)[], vectors: readonly Tensor[]): Tensor[] {
   if (params.length !== vectors.length) throw new UsageError(`hvp: ${params.length} parameters but ${vectors.length} vectors were given`);
+  params.forEach((param, i) => {
+    requireLike(`hvp: vector ${i}`, vectors[i] as Tensor, "its parameter", valueOf(param));
+  });
+  if (params.length === 0) return [];
   return tidy(() => {
     // A parameter may be its own vector: identities of their own keep vectors constant here and visible to outer tapes.
     const constants = vectors.map((vector) => vector.reshape(vector.shape));
@@ -77,7 +81,7 @@ export function hvp(f: () => Tensor, params: readonly (Variable | Tensor)[], vec
 }
 
 export function requireScalar(operation: string, value: unknown): asserts value is Tensor {
-  requireSynchronous(operation, value);
+  synchronous(operation, value);
   if (!(value instanceof Tensor))
     throw new UsageError(`${operation}: the function must return a tensor, the loss, but returned ${typeof value}`);
   if (value.size !== 1) {
@@ -93,6 +97,8 @@ export function onesLike({ shape, dtype, backend }: Tensor): Tensor {
 }
 
 function zerosLike(like: Variable | Tensor): Tensor {
-  const { shape, dtype, backend } = like instanceof Tensor ? like : like.value;
+  const { shape, dtype, backend } = valueOf(like);
   return Tensor.zeros(shape, { dtype, backend });
 }
+
+const valueOf = (like: Variable | Tensor): Tensor => (like instanceof Variable ? like.value : like);

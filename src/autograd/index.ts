@@ -9,5 +9,5 @@ export { untracked } from "../tensor/index.ts";
 export { hvp, onesLike, requireScalar, valueAndGrad, vjp, type ValueAndGradOptions } from "./derivatives.ts";
 export { gradcheck, type Differentiable, type GradcheckOptions } from "./gradcheck.ts";
 export { rules, type OutputGradients, type Recorded, type RecordedCall, type Rule, type Thunks } from "./rules.ts";
-export { frozen, isFrozen, updateState } from "./state.ts";
+export { frozen, undoAfterFrozen, updateState } from "./state.ts";
 export { record, Recording, type AnyCall, type Observer, type ReverseOptions } from "./tape.ts";

@@ -68,7 +68,7 @@ const perRow = (values: Tensor, like: Shape): Tensor => values.reshape(like.map(
 
 const rows = (x: Tensor): Tensor => x.reshape([-1, x.shape.at(-1) as number]);
 
-/** Σ over rows of the row-wise product, for cotangents of several outputs that may be missing. */
+/** a + b, where `a` may be missing: for gradients that arrive from several outputs, not all of which were used. */
 const plus = (a: Tensor | null, b: Tensor): Tensor => (a ? a.add(b) : b);
 
 /** A rule without derivative: creation, comparison, and steps. */
@@ -204,12 +204,16 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
       () => unbroadcast(g.multiply(a.value.greater(b.value).cast(g.dtype)), b.shape),
     ],
   },
-  // ∂a = b aᵇ⁻¹,  ∂b = aᵇ log a
+  // ∂a = b aᵇ⁻¹,  ∂b = aᵇ log a; by convention (PyTorch's) ∂a = 0 where a = b = 0, and ∂b = 0 where a = 0 and b ≥ 0, instead of
+  // 0 · ∞. The base is replaced, not the product: so derivatives of these are finite too.
   power: {
     saves: { inputs: [0, 1], outputs: [0] },
     vjp: ({ inputs: [a, b], outputs: [y] }, [g]) => [
-      () => unbroadcast(g.multiply(b.value).multiply(a.value.power(b.value.subtract(1))), a.shape),
-      () => unbroadcast(g.multiply(y.value).multiply(a.value.log()), b.shape),
+      () => {
+        const base = oneAtZero(a.value, b.value.equal(0));
+        return unbroadcast(g.multiply(b.value).multiply(base.power(b.value.subtract(1))), a.shape);
+      },
+      () => unbroadcast(g.multiply(y.value).multiply(oneAtZero(a.value, b.value.greaterEqual(0)).log()), b.shape),
     ],
   },
   equal: flat2,
@@ -420,6 +424,11 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
     },
   },
 };
+
+/** `base`, but 1 where it is 0 and the condition holds. */
+function oneAtZero(base: Tensor, condition: Tensor): Tensor {
+  return where(base.equal(0).multiply(condition), Tensor.ones([], { dtype: base.dtype, backend: base.backend }), base);
+}
 
 /** Puts extents of 1 back where a reduction of `shape` over `axes` took them away. */
 function restoreAxes(reduced: Tensor, shape: Shape, axes: readonly number[]): Tensor {

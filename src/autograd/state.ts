@@ -1,26 +1,32 @@
-import { untracked } from "../tensor/index.ts";
+import { synchronous, untracked } from "../tensor/index.ts";
 
-let frozenDepth = 0;
+/** For each open `frozen`, innermost last, what must be undone as it ends. */
+const frozenFrames: (() => void)[][] = [];
 
 /**
- * Runs a change of state that is no part of the differentiated function: running statistics, random counters. Unrecorded, and
- * left out inside `frozen`.
+ * Runs a change of state that is no part of the differentiated function: running statistics, for example. Unrecorded, and left
+ * out inside `frozen`.
  */
 export function updateState(f: () => void): void {
-  if (frozenDepth === 0) untracked(f);
+  if (frozenFrames.length === 0) untracked(f);
 }
 
-/** Whether `updateState` does nothing at the moment. */
-export function isFrozen(): boolean {
-  return frozenDepth > 0;
+/**
+ * For state that a function cannot help changing, as a random stream is advanced by each draw: inside `frozen`, `undo` runs when
+ * it ends. Draws inside differ as they should, and the next evaluation sees the same ones again.
+ */
+export function undoAfterFrozen(undo: () => void): void {
+  frozenFrames.at(-1)?.push(undo);
 }
 
-/** Runs `f` with all state updates left out, since a loss closure may be evaluated more than once a step. */
+/** Runs `f` with no lasting change of state, since a loss closure may be evaluated more than once. */
 export function frozen<Result>(f: () => Result): Result {
-  frozenDepth++;
+  const undos: (() => void)[] = [];
+  frozenFrames.push(undos);
   try {
-    return f();
+    return synchronous("frozen", f());
   } finally {
-    frozenDepth--;
+    frozenFrames.pop();
+    for (const undo of undos.reverse()) undo();
   }
 }

@@ -6,17 +6,17 @@ import {
   UsageError,
   withRecorder,
   formatShape,
-  sameShape,
-  ShapeError,
   Tensor,
   Variable,
   type AppliedCall,
+  type Backend,
   type DType,
   type Params,
   type PrimitiveName,
   type Recorder,
   type Shape,
 } from "../tensor/index.ts";
+import { requireLike } from "./likeness.ts";
 import { rules, type Recorded, type RecordedCall, type Rule } from "./rules.ts";
 
 /** A call of any primitive, where nothing depends on which one. */
@@ -46,6 +46,7 @@ class Slot implements Recorded {
   readonly id: number;
   readonly shape: Shape;
   readonly dtype: DType;
+  readonly backend: Backend;
   readonly primitive: PrimitiveName;
   #value: Tensor | null;
 
@@ -53,6 +54,7 @@ class Slot implements Recorded {
     this.id = tensor.id;
     this.shape = tensor.shape;
     this.dtype = tensor.dtype;
+    this.backend = tensor.backend;
     this.primitive = primitive;
     this.#value = saved ? tensor.hold() : null;
   }
@@ -76,11 +78,11 @@ class Slot implements Recorded {
 interface Node extends AnyCall {
   readonly inputs: readonly Slot[];
   readonly outputs: readonly Slot[];
-  /** Inputs that lead to a watched value. */
+  /** Inputs that depend on a watched value. */
   readonly needed: readonly boolean[];
 }
 
-/** Records the calls that lead from watched values to the results of a function. */
+/** Records the calls that depend on watched values. Some may turn out to lead nowhere: the reverse pass goes by them. */
 class Tape implements Recorder {
   readonly nodes: Node[] = [];
   readonly #watched: ReadonlySet<number>;
@@ -134,7 +136,7 @@ export class Recording<Result> {
   /**
    * One reverse pass. Seeds are gradients of any recorded values, results or in between.
    * @returns for each watched tensor its gradient, or `null` if no seed depends on it.
-   * @throws ShapeError if a seed's shape is not its value's; UsageError after the recording was released.
+   * @throws ShapeError, DTypeError or BackendError if a seed is not like its value; UsageError after the recording was released.
    */
   reverse(
     seeds: Iterable<readonly [value: { readonly id: number; readonly shape: Shape }, seed: Tensor]>,
@@ -145,9 +147,9 @@ export class Recording<Result> {
     const gradients = new Gradients();
     try {
       for (const [value, seed] of seeds) {
-        if (!sameShape(value.shape, seed.shape)) {
-          throw new ShapeError(`reverse: a seed ${formatShape(seed.shape)} was given for a value ${formatShape(value.shape)}`);
-        }
+        // Of a value that the tape has not seen, and that gives no gradient, nothing but the shape is known.
+        const { dtype, backend } = this.#find(value.id) ?? seed;
+        requireLike("reverse: a seed", seed, "its value", { shape: value.shape, dtype, backend });
         gradients.add(value.id, seed);
       }
       this.#released = options.again !== true;
@@ -169,18 +171,26 @@ export class Recording<Result> {
   #reverseNode(node: Node, gradients: Gradients, { observe, observeOnly = false }: ReverseOptions): void {
     const own = node.outputs.map((output) => gradients.take(output.id));
     if (own.every((gradient) => gradient === null)) return;
-    tidy(() => {
-      if (observe)
-        untracked(() => {
-          observe(node, own);
+    try {
+      tidy(() => {
+        if (observe)
+          untracked(() => {
+            observe(node, own);
+          });
+        gradientThunks(node, own).forEach((thunk, i) => {
+          const { id } = node.inputs[i] as Slot;
+          const wanted = node.needed[i] && !(observeOnly && this.#watched.some((tensor) => tensor.id === id));
+          if (thunk && wanted) gradients.add(id, thunk());
         });
-      gradientThunks(node, own).forEach((thunk, i) => {
-        const { id } = node.inputs[i] as Slot;
-        const wanted = node.needed[i] && !(observeOnly && this.#watched.some((tensor) => tensor.id === id));
-        if (thunk && wanted) gradients.add(id, thunk());
       });
-    });
-    for (const gradient of own) gradient?.dispose();
+    } finally {
+      for (const gradient of own) gradient?.dispose();
+    }
+  }
+
+  #find(id: number): Slot | Tensor | undefined {
+    const watched = this.#watched.find((tensor) => tensor.id === id);
+    return watched ?? this.#nodes.flatMap(({ outputs }) => outputs).find((slot) => slot.id === id);
   }
 
   /** Releases everything that the tape holds. Results that were returned stay. */
@@ -254,7 +264,7 @@ function definitionThunks(node: Node, gradients: readonly (Tensor | null)[]): re
 }
 
 /**
- * Runs `f` and records what leads from `watched` to its result. `f` is a tidy: intermediate tensors are freed as it returns,
+ * Runs `f` and records what depends on `watched`. `f` is a tidy: intermediate tensors are freed as it returns,
  * except those that the reverse pass needs.
  *
  * @throws UsageError if `f` returns a Promise.

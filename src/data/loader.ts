@@ -9,7 +9,7 @@ import {
   type FloatArray,
   type FloatDType,
 } from "../tensor/index.ts";
-import type { ImageDataset } from "./dataset.ts";
+import { checkDataset, type ImageDataset } from "./dataset.ts";
 import { normalizationTable, type Normalization } from "./normalize.ts";
 
 export interface DataLoaderOptions {
@@ -54,9 +54,13 @@ export class DataLoader {
   readonly #table: FloatArray;
   readonly #backend: Backend | undefined;
 
-  /** @throws DataError if the batch size is not a whole number from 1 to the size of the data set, or `normalize` does not fit. */
+  /**
+   * @throws DataError if the data set has one of the faults that `imageDataset` names, the batch size is not a whole number from 1
+   *   to its size, or `normalize` does not fit.
+   */
   constructor(dataset: ImageDataset, options: DataLoaderOptions) {
     const { batchSize, shuffle = false, seed = 0, dropLast = false, dtype = "float32" } = options;
+    checkDataset(dataset);
     const { channels, length } = dataset;
     if (!Number.isSafeInteger(batchSize) || batchSize < 1 || batchSize > length) {
       throw new DataError(

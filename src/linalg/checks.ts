@@ -35,7 +35,9 @@ export function requirePartners(operation: string, a: Tensor, b: Tensor): FloatD
     throw new DTypeError(`${operation}: operands are ${a.dtype} and ${b.dtype}; cast one, there is no implicit promotion`);
   }
   if (a.backend !== b.backend) {
-    throw new BackendError(`${operation}: operands live on "${a.backend.name}" and "${b.backend.name}"; move one with to(…)`);
+    throw new BackendError(
+      `${operation}: operands live on "${a.backend.name}" and "${b.backend.name}"; create both with the same backend option`,
+    );
   }
   return dtype;
 }

@@ -2,7 +2,7 @@ import { formatShape, ShapeError, Tensor } from "../tensor/index.ts";
 import { requirePartners, requireSquare } from "./checks.ts";
 import { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
 import { eighHost, makeSignsDeterministic } from "./eigh.ts";
-import { destinationOf, readFloats, readSymmetric, roundTo, toTensor } from "./transfer.ts";
+import { destinationOf, readFloats, readSymmetric, readTriangle, roundTo, toTensor } from "./transfer.ts";
 
 /*
  * Factorizations of tensors. Every one reads its operands, computes in float64 on the host, and puts the result back on the
@@ -47,6 +47,7 @@ export async function cholesky(a: Tensor): Promise<Tensor> {
 
 /**
  * The X with T X = B for a triangular T [n, n] and B [n] or [n, columns]; with `transpose`, TᵀX = B.
+ * Only the triangle that `lower` names is read: the other one may hold anything.
  * @throws NumericalError for a zero on the diagonal.
  */
 export async function solveTriangular(t: Tensor, b: Tensor, options: TriangularOptions = {}): Promise<Tensor> {
@@ -54,7 +55,7 @@ export async function solveTriangular(t: Tensor, b: Tensor, options: TriangularO
   const destination = destinationOf("solveTriangular", t);
   const n = requireSquare("solveTriangular", t);
   const columns = requireRightHandSide("solveTriangular", n, b);
-  const [triangle, x] = await Promise.all([readFloats("solveTriangular", t), readFloats("solveTriangular", b)]);
+  const [triangle, x] = await Promise.all([readTriangle("solveTriangular", t, n, options.lower ?? true), readFloats("solveTriangular", b)]);
   solveTriangularHost(triangle, n, x, columns, options);
   return toTensor("solveTriangular", x, b.shape, destination);
 }

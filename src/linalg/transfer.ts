@@ -27,6 +27,15 @@ export async function readSymmetric(operation: string, a: Tensor): Promise<Float
   return requireSymmetric(operation, await readFloats(operation, a), n, dtype);
 }
 
+/** The same for one triangle of a square matrix, with zeros in place of whatever the other one holds. */
+export async function readTriangle(operation: string, a: Tensor, n: number, lower: boolean): Promise<Float64Array> {
+  requireFloat(operation, a.dtype);
+  const data = Float64Array.from(await a.data());
+  for (let i = 0; i < n; i++) data.fill(0, i * n + (lower ? i + 1 : 0), i * n + (lower ? n : i));
+  requireFinite(operation, data, a.shape);
+  return data;
+}
+
 /** Rounds a result of the host to the type of its destination. @throws NumericalError for a number beyond that type's range. */
 export function roundTo(operation: string, data: Float64Array, shape: Shape, dtype: FloatDType): FloatArray {
   const rounded = dtype === "float64" ? data : Float32Array.from(data);

@@ -1,5 +1,5 @@
-import { isFrozen } from "../autograd/index.ts";
-import { Generator, isFloat, UsageError, type FloatDType, type Tensor } from "../tensor/index.ts";
+import { undoAfterFrozen } from "../autograd/index.ts";
+import { Generator, requireFloat, UsageError, type Tensor } from "../tensor/index.ts";
 import { Module } from "./module.ts";
 
 /**
@@ -19,12 +19,13 @@ export class Dropout extends Module {
   }
 
   protected compute(input: Tensor): Tensor {
-    if (!this.training || this.probability === 0) return input.keep();
+    if (!this.training || this.probability === 0) return input;
+    const dtype = requireFloat("Dropout", input.dtype);
     const state = this.generator.state();
-    const dtype: FloatDType = isFloat(input.dtype) ? input.dtype : "float32";
+    undoAfterFrozen(() => {
+      this.generator.load(state);
+    });
     const draws = this.generator.uniform(input.shape, { dtype, backend: input.backend });
-    // Under frozen() the closure will run again and must see the same mask.
-    if (isFrozen()) this.generator.load(state);
     const mask = draws.greaterEqual(this.probability).cast(dtype);
     return input.multiply(mask.multiply(1 / (1 - this.probability)));
   }

@@ -12,5 +12,5 @@ export { crossEntropy, meanSquaredError, type LossOptions } from "./losses.ts";
 export { Module, observeForward, Parameter, type ForwardObserver, type LayerOptions } from "./module.ts";
 export { BatchNorm1d, BatchNorm2d, type BatchNormOptions } from "./normalization.ts";
 export { AdaptiveAveragePool2d, AveragePool2d, MaxPool2d } from "./pooling.ts";
-export { summarize, type Summary, type SummaryRow } from "./summary.ts";
+export { summarize, type Summary, type SummaryOptions, type SummaryRow } from "./summary.ts";
 export { vgg, vggNames, type VggOptions } from "./vgg.ts";

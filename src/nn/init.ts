@@ -22,7 +22,7 @@ function draw(kind: "uniform" | "normal", shape: Shape, scale: number, { generat
   );
 }
 
-/** Uniform on [−bound, bound]. */
+/** Uniform on [−bound, bound). */
 export const uniformInit =
   (bound: number): Initializer =>
   (shape, options) =>

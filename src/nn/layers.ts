@@ -1,6 +1,6 @@
 import { conv2d, linear, pair, ShapeError, Tensor, type Conv2dOptions, type Pair } from "../tensor/index.ts";
 import { constantInit, pytorchInit, uniformInit, type Initializer } from "./init.ts";
-import { Module, parameter, type LayerOptions, type Parameter } from "./module.ts";
+import { Module, parameter, requireExtents, type LayerOptions, type Parameter } from "./module.ts";
 
 export interface WeightOptions extends LayerOptions {
   /** Default true. */
@@ -22,6 +22,7 @@ export class Linear extends Module {
 
   constructor(inFeatures: number, outFeatures: number, options: WeightOptions = {}) {
     super();
+    requireExtents("Linear", { inFeatures, outFeatures });
     this.weight = parameter("weight", () => (options.init ?? pytorchInit)([outFeatures, inFeatures], options));
     this.bias = options.bias === false ? null : parameter("bias", () => biasInitializer(options, inFeatures)([outFeatures], options));
   }
@@ -40,10 +41,11 @@ export class Conv2d extends Module {
   constructor(inChannels: number, outChannels: number, kernel: Pair, options: WeightOptions & Conv2dOptions = {}) {
     super();
     const { stride = 1, padding = 0, dilation = 1, groups = 1 } = options;
+    const [kernelHeight, kernelWidth] = pair(kernel);
+    requireExtents("Conv2d", { inChannels, outChannels, kernelHeight, kernelWidth, groups });
     if (inChannels % groups !== 0 || outChannels % groups !== 0) {
       throw new ShapeError(`Conv2d: groups ${groups} must divide ${inChannels} input and ${outChannels} output channels`);
     }
-    const [kernelHeight, kernelWidth] = pair(kernel);
     const shape = [outChannels, kernelHeight, kernelWidth, inChannels / groups];
     this.geometry = { stride, padding, dilation, groups };
     this.weight = parameter("weight", () => (options.init ?? pytorchInit)(shape, options));
@@ -79,7 +81,7 @@ export class Sequential extends Module {
   protected compute(input: Tensor): Tensor {
     return this.#modules.reduce((x, module) => {
       const y = module.forward(x);
-      if (x !== input && x !== y) x.dispose();
+      if (x !== input) x.dispose();
       return y;
     }, input);
   }

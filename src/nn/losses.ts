@@ -1,4 +1,4 @@
-import { softmaxCrossEntropy, squaredError, tidy, type LabelSmoothing, type Tensor } from "../tensor/index.ts";
+import { formatShape, ShapeError, softmaxCrossEntropy, squaredError, tidy, type LabelSmoothing, type Tensor } from "../tensor/index.ts";
 
 export interface LossOptions {
   /** Over samples (and, for the squared error, elements). Default `mean`. */
@@ -16,10 +16,15 @@ export function crossEntropy(logits: Tensor, labels: Tensor, options: LossOption
   });
 }
 
-/** Mean (over all elements, as PyTorch) or sum of (prediction − target)², as one number. */
+/**
+ * Mean (over all elements, as PyTorch) or sum of (prediction − target)², as one number.
+ * @throws ShapeError if the shapes differ, or for the mean of no elements.
+ */
 export function meanSquaredError(prediction: Tensor, target: Tensor, { reduction = "mean" }: LossOptions = {}): Tensor {
   return tidy(() => {
     const total = squaredError(prediction, target).sum();
-    return reduction === "sum" ? total : total.multiply(1 / prediction.size);
+    if (reduction === "sum") return total;
+    if (prediction.size === 0) throw new ShapeError(`meanSquaredError: ${formatShape(prediction.shape)} has no elements to take a mean of`);
+    return total.divide(prediction.size);
   });
 }

@@ -1,7 +1,11 @@
 import {
   CheckpointError,
   formatShape,
+  isWatched,
+  owned,
   sameShape,
+  ShapeError,
+  synchronous,
   tidy,
   unscoped,
   Variable,
@@ -37,21 +41,21 @@ const observers: ForwardObserver[] = [];
  * in arrays, and named by them: `layers.0.weight`.
  */
 export abstract class Module {
-  #training = true;
+  /** Whether dropout drops and batch norm uses the batch's statistics. This module's alone: `train()` and `eval()` set all inside. */
+  training = true;
 
   protected abstract compute(input: Tensor): Tensor;
 
-  /** Applies the module. Intermediate tensors are freed, except those that an open tape needs. */
+  /**
+   * Applies the module. Intermediate tensors are freed, except those that an open tape needs. The caller owns the result, even
+   * where it is the input's value or a parameter's: disposing it disposes nothing else.
+   */
   forward(input: Tensor): Tensor {
-    const output = tidy(() => this.compute(input));
+    const output = tidy(() => owned(synchronous(`${this.constructor.name}.forward`, this.compute(input))));
     for (const observe of observers) observe(this, output);
     return output;
   }
 
-  /** Whether dropout drops and batch norm uses the batch's statistics. */
-  get training(): boolean {
-    return this.#training;
-  }
   train(): this {
     return this.#setTraining(true);
   }
@@ -59,23 +63,13 @@ export abstract class Module {
     return this.#setTraining(false);
   }
   #setTraining(training: boolean): this {
-    this.#training = training;
-    for (const [, child] of this.children()) child.#setTraining(training);
+    for (const module of this.namedModules().values()) module.training = training;
     return this;
   }
 
   /** Inner modules by name, in the order in which the constructor set them. */
   children(): [name: string, module: Module][] {
-    const found: [string, Module][] = [];
-    for (const [name, value] of Object.entries(this) as [string, unknown][]) {
-      if (value instanceof Module) found.push([name, value]);
-      else if (Array.isArray(value)) {
-        value.forEach((item: unknown, i) => {
-          if (item instanceof Module) found.push([`${name}.${i}`, item]);
-        });
-      }
-    }
-    return found;
+    return this.#properties().filter((property): property is [string, Module] => property[1] instanceof Module);
   }
 
   /** This module, as `""`, and all inside it by path, outer ones first; one that stands at two places appears once. */
@@ -109,21 +103,24 @@ export abstract class Module {
     return [...named.values()];
   }
 
-  #named<V extends Variable>(wanted: (value: unknown) => value is V, prefix = "", seen = new Set<unknown>()): Map<string, V> {
+  #named<V extends Variable>(wanted: (value: unknown) => value is V): Map<string, V> {
     const found = new Map<string, V>();
-    const visit = (path: string, value: unknown): void => {
-      if (!wanted(value) || seen.has(value)) return;
-      seen.add(value);
-      found.set(path, value);
-    };
-    for (const [name, value] of Object.entries(this) as [string, unknown][]) {
-      if (Array.isArray(value)) value.forEach((item: unknown, i) => visit(`${prefix}${name}.${i}`, item));
-      else visit(prefix + name, value);
-    }
-    for (const [name, child] of this.children()) {
-      for (const [path, variable] of child.#named(wanted, `${prefix}${name}.`, seen)) found.set(path, variable);
+    const seen = new Set<V>();
+    for (const [path, module] of this.namedModules()) {
+      for (const [name, value] of module.#properties()) {
+        if (!wanted(value) || seen.has(value)) continue;
+        seen.add(value);
+        found.set(path ? `${path}.${name}` : name, value);
+      }
     }
     return found;
+  }
+
+  /** The module's properties by name, those that are arrays item by item. */
+  #properties(): [name: string, value: unknown][] {
+    return (Object.entries(this) as [string, unknown][]).flatMap(([name, value]) =>
+      Array.isArray(value) ? value.map((item: unknown, i): [string, unknown] => [`${name}.${i}`, item]) : [[name, value]],
+    );
   }
 
   /** Parameters and buffers by path. The handles are the caller's, to be disposed. */
@@ -133,7 +130,8 @@ export abstract class Module {
 
   /**
    * Sets every parameter and buffer from a `stateDict`. Nothing changes unless everything fits.
-   * @throws CheckpointError naming missing, unknown and misshapen entries.
+   * @throws CheckpointError naming every entry that is missing, unknown, misshapen, disposed, on another backend, or in the way of
+   *   an open tape.
    */
   loadStateDict(state: ReadonlyMap<string, Tensor>): void {
     const own = this.#state();
@@ -145,13 +143,21 @@ export abstract class Module {
         faults.push(
           `"${path}" is ${value.dtype} ${formatShape(value.shape)} but the model has ${variable.dtype} ${formatShape(variable.shape)}`,
         );
-      }
+      } else if (value.isDisposed) faults.push(`"${path}" was disposed`);
+      else if (!variable.value.isDisposed && value.backend !== variable.value.backend) {
+        faults.push(`"${path}" lives on "${value.backend.name}" but the model on "${variable.value.backend.name}"`);
+      } else if (isWatched(variable.value.id)) faults.push(`"${path}" is being differentiated by an open tape`);
     }
     for (const path of state.keys()) if (!own.has(path)) faults.push(`"${path}" is not in the model`);
     if (faults.length > 0) {
-      throw new CheckpointError(`loadStateDict: the state does not belong to this model: ${faults.join("; ")}`);
+      throw new CheckpointError(`loadStateDict: the state cannot be loaded into this model: ${faults.join("; ")}`);
     }
-    for (const [path, variable] of own) variable.assign(state.get(path) as Tensor);
+    // Handles apart from the state's: an entry may be the value of a variable here, which assigning to that disposes.
+    const values = new Map([...own].map(([path, variable]) => [variable, (state.get(path) as Tensor).hold()]));
+    for (const [variable, value] of values) {
+      variable.assign(value);
+      value.dispose();
+    }
   }
 
   #state(): Map<string, Variable> {
@@ -164,11 +170,14 @@ export abstract class Module {
   }
 }
 
-/** Runs `f` with an observer on every module's output: for summaries, and to find where numbers go wrong. */
+/**
+ * Runs `f` with an observer on every module's output: for summaries, and to find where numbers go wrong.
+ * @throws UsageError if `f` returns a Promise: its modules would run unobserved.
+ */
 export function observeForward<Result>(observer: ForwardObserver, f: () => Result): Result {
   observers.push(observer);
   try {
-    return f();
+    return synchronous("observeForward", f());
   } finally {
     observers.splice(observers.indexOf(observer), 1);
   }
@@ -179,12 +188,17 @@ export function enterEvaluation(model: Module): () => void {
   const modes = [...model.namedModules().values()].map((module) => [module, module.training] as const);
   model.eval();
   return () => {
-    // Outer modules come first, so that what they set inside is put right by the inner ones.
-    for (const [module, training] of modes) {
-      if (training) module.train();
-      else module.eval();
-    }
+    for (const [module, training] of modes) module.training = training;
   };
+}
+
+/** @throws ShapeError unless every extent is a whole number of at least 1. @internal */
+export function requireExtents(layer: string, extents: Readonly<Record<string, number>>): void {
+  for (const [name, extent] of Object.entries(extents)) {
+    if (!Number.isSafeInteger(extent) || extent < 1) {
+      throw new ShapeError(`${layer}: ${name} must be a whole number of at least 1 but is ${extent}`);
+    }
+  }
 }
 
 /** A parameter whose initial value is made outside of all scopes. @internal */

@@ -1,13 +1,13 @@
 import { updateState } from "../autograd/index.ts";
-import { batchNorm, formatShape, ShapeError, Tensor, tidy, type Variable } from "../tensor/index.ts";
+import { batchNorm, formatShape, ShapeError, Tensor, tidy, UsageError, type Variable } from "../tensor/index.ts";
 import { constantInit } from "./init.ts";
-import { buffer, Module, parameter, type LayerOptions, type Parameter } from "./module.ts";
+import { buffer, Module, parameter, requireExtents, type LayerOptions, type Parameter } from "./module.ts";
 
 export interface BatchNormOptions extends LayerOptions {
-  /** ε in (var + ε)^(−1/2). Default 1e-5. */
-  readonly epsilon?: number;
-  /** Weight of the newest batch in the running statistics. Default 0.1. */
-  readonly momentum?: number;
+  /** ε in (var + ε)^(−1/2), above 0. Default 1e-5. */
+  readonly epsilon?: number | undefined;
+  /** Weight of the newest batch in the running statistics, in [0, 1]. Default 0.1. */
+  readonly momentum?: number | undefined;
 }
 
 /**
@@ -24,8 +24,16 @@ abstract class BatchNorm extends Module {
 
   constructor(channels: number, options: BatchNormOptions = {}) {
     super();
-    this.epsilon = options.epsilon ?? 1e-5;
-    this.momentum = options.momentum ?? 0.1;
+    const { epsilon = 1e-5, momentum = 0.1 } = options;
+    requireExtents(this.constructor.name, { channels });
+    if (!(epsilon > 0 && epsilon < Infinity)) {
+      throw new UsageError(`${this.constructor.name}: epsilon must be finite and above 0 but is ${epsilon}`);
+    }
+    if (!(momentum >= 0 && momentum <= 1)) {
+      throw new UsageError(`${this.constructor.name}: momentum must be in [0, 1] but is ${momentum}`);
+    }
+    this.epsilon = epsilon;
+    this.momentum = momentum;
     this.weight = parameter("weight", () => constantInit(1)([channels], options));
     this.bias = parameter("bias", () => constantInit(0)([channels], options));
     this.runningMean = buffer("runningMean", () => constantInit(0)([channels], options));

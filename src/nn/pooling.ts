@@ -1,4 +1,14 @@
-import { averagePool2d, formatShape, maxPool2d, pair, ShapeError, Tensor, type Pair, type WindowOptions } from "../tensor/index.ts";
+import {
+  averagePool2d,
+  formatShape,
+  maxPool2d,
+  pair,
+  ShapeError,
+  Tensor,
+  type AveragePoolOptions,
+  type Pair,
+  type WindowOptions,
+} from "../tensor/index.ts";
 import { Module } from "./module.ts";
 
 /** Largest element of each window. Stride defaults to the kernel's size. */
@@ -18,8 +28,8 @@ export class MaxPool2d extends Module {
 /** Mean of each window; zeros of the padding count unless `countPadding` is false. Stride defaults to the kernel's size. */
 export class AveragePool2d extends Module {
   readonly kernel: Pair;
-  readonly geometry: WindowOptions & { readonly countPadding?: boolean };
-  constructor(kernel: Pair, geometry: WindowOptions & { readonly countPadding?: boolean } = {}) {
+  readonly geometry: AveragePoolOptions;
+  constructor(kernel: Pair, geometry: AveragePoolOptions = {}) {
     super();
     this.kernel = kernel;
     this.geometry = geometry;

@@ -1,8 +1,8 @@
 import { onesLike, record, requireScalar, type Recording } from "../autograd/index.ts";
 import type { Parameter } from "../nn/index.ts";
-import { apply, CheckpointError, Tensor, tidy, unscoped, UsageError } from "../tensor/index.ts";
+import { apply, CheckpointError, owned, Tensor, tidy, unscoped, UsageError } from "../tensor/index.ts";
 import type { Precondition, StepCapture } from "./curvature/precondition.ts";
-import { valueAt, type Schedule } from "./schedules.ts";
+import { hyperParameter, type Schedule } from "./schedules.ts";
 import type { StepContext, Transform, TransformState, Updates } from "./transform.ts";
 
 /** Seconds that the parts of one step took on the host. On a GPU, work is queued and the figures are those of issuing it. */
@@ -30,7 +30,7 @@ export interface Pipeline {
   readonly precondition?: Precondition;
 }
 
-/** Computes the loss to be minimised; called once a step. */
+/** Computes the loss to be minimised. Deterministic but for `updateState`: it may be evaluated more than once a step. */
 export type LossClosure = () => Tensor;
 
 /** Values that a loss closure gives back besides the loss, by name. */
@@ -98,17 +98,20 @@ export class Optimizer {
     if (this.#busy) throw new UsageError("minimize: the previous step has not finished; await it before the next one");
     if (closures.length === 0) throw new UsageError("minimize: needs at least one loss closure");
     this.#busy = true;
-    this.#release();
     const { precondition } = this.#pipeline;
     const clock = new Stopwatch();
     const gradients = new Map<Parameter, Tensor>();
     try {
+      this.#release();
       const result = unscoped(() => this.#differentiate(closures, gradients, clock));
       await inspect?.(result);
-      precondition?.collect(this.#step);
-      clock.lap("factorUpdate");
-      await precondition?.refresh(this.#step);
-      clock.lap("inversion");
+      clock.lap("backward"); // reading the loss waits for the passes
+      if (precondition) {
+        precondition.collect(this.#step);
+        clock.lap("factorUpdate");
+        await precondition.refresh(this.#step);
+        clock.lap("inversion");
+      }
       unscoped(() => {
         this.#advance(gradients, clock);
       });
@@ -136,11 +139,11 @@ export class Optimizer {
     let first: (Auxiliary & { readonly loss: Tensor }) | undefined;
     for (const closure of closures) {
       clock.lap("update");
-      const recording = record(closure, this.parameters);
+      const recording = record(() => ownedValues(closure()), this.parameters);
+      this.#owned.push(...Object.values(recording.value).filter((value) => value instanceof Tensor));
       try {
         const { loss } = recording.value;
         requireScalar("minimize", loss);
-        this.#owned.push(...Object.values(recording.value));
         clock.lap("forward");
         this.#reverse(recording, loss, capture, gradients, share);
         clock.lap("backward");
@@ -184,7 +187,7 @@ export class Optimizer {
   /** Passes the gradient through the chain and subtracts the result. */
   #advance(gradients: ReadonlyMap<Parameter, Tensor>, clock: Stopwatch): void {
     const { transforms, precondition } = this.#pipeline;
-    const learningRate = valueAt(this.#pipeline.learningRate, this.#step);
+    const learningRate = hyperParameter("learningRate", this.#pipeline.learningRate, this.#step, "at least 0");
     const context: StepContext = { step: this.#step, learningRate, gradients };
     tidy(() => {
       let updates: Updates = { values: gradients, layers: [] };
@@ -212,28 +215,40 @@ export class Optimizer {
 
   /** Everything needed to go on bit for bit, besides the parameters. Tensor handles are the caller's. */
   state(): OptimizerState {
+    this.#requireIdle("state");
     return { step: this.#step, transforms: this.#pipeline.transforms.map((transform) => transform.state()) };
   }
 
-  /** @throws CheckpointError if the state is of another kind of optimizer. */
+  /** @throws CheckpointError if the state is another kind of optimizer's, or other parameters'; nothing has changed then. */
   load(state: OptimizerState): void {
+    this.#requireIdle("load");
     const { transforms } = this.#pipeline;
-    if (state.transforms.length !== transforms.length) {
-      throw new CheckpointError(
-        `optimizer state has ${state.transforms.length} transforms but this optimizer has ${transforms.length}; was it saved by another one?`,
-      );
+    const [own, given] = [transforms, state.transforms].map((list) => list.map(({ kind }) => kind).join(", "));
+    if (own !== given) {
+      throw new CheckpointError(`the state is of an optimizer with the transforms [${given}] but this one has [${own}]`);
     }
-    transforms.forEach((transform, i) => {
-      transform.load(state.transforms[i] as TransformState);
-    });
+    const states = transforms.map((transform, i) => [transform, state.transforms[i] as TransformState] as const);
+    for (const [transform, saved] of states) transform.check(saved);
+    for (const [transform, saved] of states) transform.load(saved);
     this.#step = state.step;
   }
 
   /** Frees the optimizer's own tensors: state and the last loss. Parameters stay. */
   dispose(): void {
+    this.#requireIdle("dispose");
     this.#release();
     for (const transform of this.#pipeline.transforms) transform.dispose();
   }
+
+  #requireIdle(operation: string): void {
+    if (this.#busy) throw new UsageError(`${operation}: a step is running; await it first`);
+  }
+}
+
+/** Returned tensors as handles of the optimizer's own: the closure may have returned one of its caller's. */
+function ownedValues<Values extends Auxiliary>(values: Values): Values {
+  const own = (value: unknown): unknown => (value instanceof Tensor ? owned(value) : value);
+  return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, own(value)])) as Values;
 }
 
 /** Adds up the time between laps under the name of the part that just ended. */

@@ -1,5 +1,5 @@
 import type { Parameter } from "../nn/index.ts";
-import { CheckpointError, Tensor, tidy, unscoped, Variable } from "../tensor/index.ts";
+import { CheckpointError, formatShape, sameShape, Tensor, tidy, unscoped, Variable } from "../tensor/index.ts";
 
 /** What is about to be subtracted from the parameters, on its way through the pipeline. */
 export interface Updates {
@@ -24,6 +24,8 @@ export interface StepContext {
 
 /** Numbers and tensors by name, enough to go on bit for bit. The tensors' handles are the receiver's. */
 export interface TransformState {
+  /** Whose state it is: only a transform of the same kind takes it. */
+  readonly kind: string;
   readonly tensors: ReadonlyMap<string, Tensor>;
   readonly numbers: Readonly<Record<string, number>>;
 }
@@ -33,34 +35,55 @@ export interface TransformState {
  * variables.
  */
 export interface Transform {
+  /** Names the kind of state that it keeps. */
+  readonly kind: string;
   update(updates: Updates, context: StepContext): Updates;
   state(): TransformState;
-  /** @throws CheckpointError if the state is another transform's. */
+  /** @throws CheckpointError if `load` could not take this state: unknown parameters, other shapes. Changes nothing. */
+  check(state: TransformState): void;
+  /** Replaces the whole state by one that `check` has passed. */
   load(state: TransformState): void;
   dispose(): void;
 }
 
+/** What a transform without state has for its bookkeeping. */
+export const noState = {
+  kind: "stateless",
+  state: (): TransformState => ({ kind: "stateless", tensors: new Map(), numbers: {} }),
+  check: (): void => undefined,
+  load: (): void => undefined,
+  dispose: (): void => undefined,
+} as const;
+
 /** A transform that keeps nothing, from a function of one parameter's update. */
 export function stateless(f: (update: Tensor, parameter: Parameter, context: StepContext) => Tensor): Transform {
-  return {
-    update: (updates, context) => mapUpdates(updates, (update, parameter) => f(update, parameter, context)),
-    state: () => ({ tensors: new Map(), numbers: {} }),
-    load: () => undefined,
-    dispose: () => undefined,
-  };
+  return { ...noState, update: (updates, context) => mapUpdates(updates, (update, parameter) => f(update, parameter, context)) };
 }
 
 export function mapUpdates(updates: Updates, f: (update: Tensor, parameter: Parameter) => Tensor): Updates {
   return { ...updates, values: new Map([...updates.values].map(([parameter, update]) => [parameter, f(update, parameter)])) };
 }
 
+/**
+ * A name for each parameter in saved states: its own, or with its position where several have the same.
+ */
+export function parameterKeys(parameters: readonly Parameter[]): Map<Parameter, string> {
+  const count = new Map<string, number>();
+  for (const { name } of parameters) count.set(name, (count.get(name) ?? 0) + 1);
+  return new Map(
+    parameters.map((parameter, i) => [parameter, count.get(parameter.name) === 1 ? parameter.name : `${parameter.name}#${i}`]),
+  );
+}
+
 /** One variable a parameter, made on first use: a momentum buffer, a second moment. */
 export class ParameterSlots {
   readonly name: string;
+  readonly #keys: ReadonlyMap<Parameter, string>;
   readonly #slots = new Map<Parameter, Variable>();
 
-  constructor(name: string) {
+  constructor(name: string, parameters: readonly Parameter[]) {
     this.name = name;
+    this.#keys = parameterKeys(parameters);
   }
 
   /** The slot's value, or undefined before the first `set`. */
@@ -74,24 +97,35 @@ export class ParameterSlots {
     else
       this.#slots.set(
         parameter,
-        unscoped(() => new Variable(`${this.name}.${parameter.name}`, value)),
+        unscoped(() => new Variable(`${this.name} of ${parameter.name}`, value)),
       );
   }
 
-  /** Adds the slots to `tensors` as `name.path`. */
+  /** Adds the slots to `tensors` as `name:key`. */
   save(tensors: Map<string, Tensor>): void {
-    for (const [parameter, slot] of this.#slots) tensors.set(`${this.name}.${parameter.name}`, slot.value.keep());
+    for (const [parameter, slot] of this.#slots) tensors.set(`${this.name}:${this.#keys.get(parameter)}`, slot.value.keep());
   }
 
-  /** Takes over the entries that begin with this slot's name, for the parameters given. */
-  restore(state: TransformState, parameters: readonly Parameter[]): void {
-    const byName = new Map(parameters.map((parameter) => [parameter.name, parameter]));
-    for (const [key, value] of state.tensors) {
-      if (!key.startsWith(`${this.name}.`)) continue;
-      const parameter = byName.get(key.slice(this.name.length + 1));
+  /** The entries of a state that are this slot's. @throws CheckpointError for those of no parameter, or of another shape. */
+  entries({ tensors }: TransformState): [parameter: Parameter, value: Tensor][] {
+    const byKey = new Map([...this.#keys].map(([parameter, key]) => [key, parameter]));
+    return [...tensors].flatMap(([key, value]) => {
+      if (!key.startsWith(`${this.name}:`)) return [];
+      const parameter = byKey.get(key.slice(this.name.length + 1));
       if (!parameter) throw new CheckpointError(`optimizer state "${key}" belongs to no parameter of this optimizer`);
-      this.set(parameter, value);
-    }
+      if (!sameShape(parameter.shape, value.shape)) {
+        throw new CheckpointError(
+          `optimizer state "${key}" is ${formatShape(value.shape)} but the parameter ${formatShape(parameter.shape)}`,
+        );
+      }
+      return [[parameter, value]];
+    });
+  }
+
+  /** Takes over this slot's entries, and drops what they lack. */
+  restore(state: TransformState): void {
+    this.dispose();
+    for (const [parameter, value] of this.entries(state)) this.set(parameter, value);
   }
 
   dispose(): void {

@@ -1,7 +1,7 @@
 import type { Parameter } from "../nn/index.ts";
-import type { Tensor } from "../tensor/index.ts";
-import { valueAt, type Schedule } from "./schedules.ts";
-import { mapUpdates, movingAverage, ParameterSlots, stateless, type Transform } from "./transform.ts";
+import { CheckpointError, type Tensor } from "../tensor/index.ts";
+import { hyperParameter, type Schedule } from "./schedules.ts";
+import { mapUpdates, movingAverage, parameterKeys, ParameterSlots, stateless, type Transform } from "./transform.ts";
 
 /**
  * Adds decay · parameter to the update. In front of the others it is L2 regularisation, behind a preconditioner it is decoupled
@@ -9,7 +9,7 @@ import { mapUpdates, movingAverage, ParameterSlots, stateless, type Transform } 
  */
 export function weightDecay(decay: Schedule): Transform {
   return stateless((update, parameter, { step }) => {
-    const rate = valueAt(decay, step);
+    const rate = hyperParameter("weightDecay", decay, step, "at least 0");
     return rate === 0 ? update : update.add(parameter.value.multiply(rate));
   });
 }
@@ -26,12 +26,15 @@ export interface MomentumOptions {
 /** Heavy-ball momentum: b ← momentum · b + (1 − dampening) · u, with b = u at first (PyTorch's convention). */
 export function momentum(parameters: readonly Parameter[], options: MomentumOptions): Transform {
   const { momentum = 0, dampening = 0, nesterov = false } = options;
-  const buffers = new ParameterSlots("momentum");
+  const buffers = new ParameterSlots("momentum", parameters);
   return {
     update: (updates, { step }) => {
-      const decay = valueAt(momentum, step);
-      if (decay === 0) return updates;
-      const weight = 1 - valueAt(dampening, step);
+      const decay = hyperParameter("momentum", momentum, step, "at least 0");
+      if (decay === 0) {
+        buffers.dispose(); // what is switched on again later starts anew
+        return updates;
+      }
+      const weight = 1 - hyperParameter("dampening", dampening, step, "any");
       return mapUpdates(updates, (update, parameter) => {
         const before = buffers.get(parameter);
         buffers.set(parameter, before ? before.multiply(decay).add(weight === 1 ? update : update.multiply(weight)) : update);
@@ -39,7 +42,7 @@ export function momentum(parameters: readonly Parameter[], options: MomentumOpti
         return nesterov ? update.add(buffer.multiply(decay)) : buffer;
       });
     },
-    ...slotState([buffers], parameters),
+    ...slotState("momentum", [buffers]),
   };
 }
 
@@ -55,14 +58,21 @@ export interface AdamScalingOptions {
 /** m̂ / (√v̂ + ε) with bias-corrected moments (Kingma and Ba, arXiv 1412.6980). */
 export function adamScaling(parameters: readonly Parameter[], options: AdamScalingOptions): Transform {
   const { betas = [0.9, 0.999], epsilon = 1e-8, amsgrad = false } = options;
-  const [means, squares, largest] = [new ParameterSlots("mean"), new ParameterSlots("square"), new ParameterSlots("largest")];
-  const numbers = { correction1: 1, correction2: 1 };
+  const [means, squares, largest] = [
+    new ParameterSlots("mean", parameters),
+    new ParameterSlots("square", parameters),
+    new ParameterSlots("largest", parameters),
+  ];
+  // Products of the decays so far: the weight that the zero start still has in each parameter's moments.
+  const keys = parameterKeys(parameters);
+  const corrections: Record<string, number> = {};
+  const correct = (moment: "mean" | "square", parameter: Parameter, beta: number): number => {
+    const key = `${moment}:${keys.get(parameter)}`;
+    return (corrections[key] = (corrections[key] ?? 1) * beta);
+  };
   return {
     update: (updates, { step }) => {
-      const [beta1, beta2] = [valueAt(betas[0], step), valueAt(betas[1], step)];
-      // Products of the decays: the weight that the zero start still has.
-      numbers.correction1 *= beta1;
-      numbers.correction2 *= beta2;
+      const [beta1, beta2] = betas.map((beta) => hyperParameter("betas", beta, step, "at least 0")) as [number, number];
       return mapUpdates(updates, (update, parameter) => {
         const mean = movingAverage(means, parameter, beta1, update);
         let square = movingAverage(squares, parameter, beta2, update.square());
@@ -71,11 +81,12 @@ export function adamScaling(parameters: readonly Parameter[], options: AdamScali
           largest.set(parameter, before ? before.maximum(square) : square);
           square = largest.get(parameter) as Tensor;
         }
-        const root = square.sqrt().multiply(1 / Math.sqrt(1 - numbers.correction2));
-        return mean.multiply(1 / (1 - numbers.correction1)).divide(root.add(epsilon));
+        const [left1, left2] = [correct("mean", parameter, beta1), correct("square", parameter, beta2)];
+        const root = square.sqrt().multiply(1 / Math.sqrt(1 - left2));
+        return mean.multiply(1 / (1 - left1)).divide(root.add(epsilon));
       });
     },
-    ...slotState([means, squares, largest], parameters, numbers),
+    ...slotState("adam", [means, squares, largest], corrections),
   };
 }
 
@@ -91,34 +102,40 @@ export interface RmsScalingOptions {
 /** u / (√E[u²] + ε) without bias correction (Tieleman and Hinton 2012). */
 export function rmsScaling(parameters: readonly Parameter[], options: RmsScalingOptions): Transform {
   const { decay = 0.99, epsilon = 1e-8, centered = false } = options;
-  const [squares, means] = [new ParameterSlots("square"), new ParameterSlots("mean")];
+  const [squares, means] = [new ParameterSlots("square", parameters), new ParameterSlots("mean", parameters)];
   return {
     update: (updates, { step }) => {
-      const rho = valueAt(decay, step);
+      const rho = hyperParameter("decay", decay, step, "at least 0");
       return mapUpdates(updates, (update, parameter) => {
         let square = movingAverage(squares, parameter, rho, update.square());
         if (centered) square = square.subtract(movingAverage(means, parameter, rho, update).square());
         return update.divide(square.sqrt().add(epsilon));
       });
     },
-    ...slotState([squares, means], parameters),
+    ...slotState("rms", [squares, means]),
   };
 }
 
 /** The bookkeeping of transforms whose state is slots and numbers. */
 function slotState(
+  kind: string,
   slots: readonly ParameterSlots[],
-  parameters: readonly Parameter[],
   numbers: Record<string, number> = {},
-): Pick<Transform, "state" | "load" | "dispose"> {
+): Pick<Transform, "kind" | "state" | "check" | "load" | "dispose"> {
   return {
+    kind,
     state: () => {
       const tensors = new Map<string, Tensor>();
       for (const slot of slots) slot.save(tensors);
-      return { tensors, numbers: { ...numbers } };
+      return { kind, tensors, numbers: { ...numbers } };
+    },
+    check: (state) => {
+      const own = slots.flatMap((slot) => slot.entries(state));
+      if (own.length !== state.tensors.size) throw new CheckpointError(`the ${kind} state has entries that this optimizer does not know`);
     },
     load: (state) => {
-      for (const slot of slots) slot.restore(state, parameters);
+      for (const slot of slots) slot.restore(state);
+      for (const key of Object.keys(numbers)) Reflect.deleteProperty(numbers, key);
       Object.assign(numbers, state.numbers);
     },
     dispose: () => {

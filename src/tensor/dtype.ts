@@ -19,7 +19,7 @@ export function typedArray(dtype: DType, length: number): TypedArray {
     case "int32":
       return new Int32Array(length);
     default:
-      return dtype satisfies never;
+      throw new DTypeError(`there is no dtype "${String(dtype satisfies never)}"; known: ${Object.keys(bytesPerElement).join(", ")}`);
   }
 }
 

@@ -11,15 +11,19 @@ export type PaddingOption = Pair | Padding;
 
 export interface WindowOptions {
   /** Default 1 for convolution, the kernel's size for pooling. */
-  readonly stride?: Pair;
+  readonly stride?: Pair | undefined;
   /** Zeros around the image in pixels. Default 0. */
-  readonly padding?: PaddingOption;
+  readonly padding?: PaddingOption | undefined;
   /** Distance between neighbouring kernel elements. Default 1. */
-  readonly dilation?: Pair;
+  readonly dilation?: Pair | undefined;
 }
 export interface Conv2dOptions extends WindowOptions {
   /** Independent convolutions over slices of the channels. Default 1. */
-  readonly groups?: number;
+  readonly groups?: number | undefined;
+}
+export interface AveragePoolOptions extends WindowOptions {
+  /** Zeros of the padding are elements of a window. Default true. */
+  readonly countPadding?: boolean | undefined;
 }
 
 export function pair(value: Pair): readonly [number, number] {
@@ -32,6 +36,7 @@ export function paddingOf(padding: PaddingOption): Padding {
   return { top: vertical, bottom: vertical, left: horizontal, right: horizontal };
 }
 
+/** Options with their defaults filled in. */
 export function windowGeometry(kernel: Pair, { stride = 1, padding = 0, dilation = 1 }: WindowOptions = {}): WindowGeometry {
   return { kernel: pair(kernel), stride: pair(stride), padding: paddingOf(padding), dilation: pair(dilation) };
 }
@@ -65,15 +70,17 @@ export function patchCovariance(
   return apply("patchCovariance", [x], { ...windowGeometry(kernel, options), bias, scale })[0];
 }
 
+const poolingGeometry = (kernel: Pair, options: WindowOptions): WindowGeometry =>
+  windowGeometry(kernel, { ...options, stride: options.stride ?? kernel });
+
 /** Largest element of each window; padding never wins. Stride defaults to the kernel's size. */
 export function maxPool2d(x: Tensor, kernel: Pair, options: WindowOptions = {}): Tensor {
-  return tidy(() => apply("maxPool2d", [x], windowGeometry(kernel, { stride: kernel, ...options }))[0]);
+  return tidy(() => apply("maxPool2d", [x], poolingGeometry(kernel, options))[0]);
 }
 
 /** Mean of each window. Stride defaults to the kernel's size; zeros of the padding count unless `countPadding` is false. */
-export function averagePool2d(x: Tensor, kernel: Pair, options: WindowOptions & { readonly countPadding?: boolean } = {}): Tensor {
-  const { countPadding = true, ...window } = options;
-  return apply("averagePool2d", [x], { ...windowGeometry(kernel, { stride: kernel, ...window }), countPadding })[0];
+export function averagePool2d(x: Tensor, kernel: Pair, { countPadding = true, ...options }: AveragePoolOptions = {}): Tensor {
+  return apply("averagePool2d", [x], { ...poolingGeometry(kernel, options), countPadding })[0];
 }
 
 /**

@@ -83,7 +83,7 @@ export interface Primitives<T> {
   // ── reductions ──────────────────────────────────────────────────────────────────────────────────────────────────────
   sum: { inputs: [x: T]; params: ReductionParams; outputs: [T] };
   max: { inputs: [x: T]; params: ReductionParams; outputs: [T] };
-  /** int32 position of the largest element along an axis; the first one among equals. */
+  /** int32 position of the largest element along an axis, the first one among equals; of the first NaN if there is one. */
   argmax: { inputs: [x: T]; params: { axis: number }; outputs: [T] };
 
   // ── products ────────────────────────────────────────────────────────────────────────────────────────────────────────

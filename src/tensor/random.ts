@@ -1,7 +1,7 @@
 import type { Backend } from "./backend.ts";
 import { UsageError } from "./errors.ts";
 import { philoxBlock, type Key } from "./philox.ts";
-import { sizeOf, type Shape } from "./shape.ts";
+import { checkShape, sizeOf, type Shape } from "./shape.ts";
 import { apply, type Tensor } from "./tensor.ts";
 import type { FloatDType } from "./dtype.ts";
 
@@ -41,21 +41,21 @@ export class Generator {
 
   /** Uniform on [0, 1), in steps of 2⁻²⁴ (float32) or 2⁻⁵³ (float64). */
   uniform(shape: Shape, { dtype = "float32", backend }: RandomOptions = {}): Tensor {
-    const params = { shape, dtype, key: this.#key, offset: this.#take(sizeOf(shape), dtype) };
+    const params = { shape, dtype, key: this.#key, offset: this.#take("uniform", shape, dtype) };
     return apply("uniform", [], params, backend ? { backend } : {})[0];
   }
 
   /** Standard normal. */
   normal(shape: Shape, { dtype = "float32", backend }: RandomOptions = {}): Tensor {
-    const params = { shape, dtype, key: this.#key, offset: this.#take(sizeOf(shape), dtype) };
+    const params = { shape, dtype, key: this.#key, offset: this.#take("normal", shape, dtype) };
     return apply("normal", [], params, backend ? { backend } : {})[0];
   }
 
   /** A random order of 0 … n − 1, on the host (Fisher–Yates). */
   permutation(n: number): Int32Array {
+    const start = this.#take("permutation", [n], "float64");
     const order = Int32Array.from({ length: n }, (_, i) => i);
     const words = new Uint32Array(4 * Math.ceil(n / 2));
-    const start = this.#take(n, "float64");
     for (let block = 0; block < words.length / 4; block++) philoxBlock(start + block, this.#key, words, 4 * block);
     for (let i = n - 1; i > 0; i--) {
       // 53 random bits: the bias of scaling them to i + 1 ≤ 2³¹ places is below 2⁻²².
@@ -87,11 +87,16 @@ export class Generator {
     if (state.key[0] !== this.#key[0] || state.key[1] !== this.#key[1]) {
       throw new UsageError("Generator.load: the state belongs to a generator with another seed or name");
     }
+    if (!Number.isSafeInteger(state.offset) || state.offset < 0) {
+      throw new UsageError(`Generator.load: the offset must be a whole number of at least 0 but is ${state.offset}`);
+    }
     this.#offset = state.offset;
   }
 
-  /** Reserves the blocks for `size` elements: four float32 or two float64 a block. */
-  #take(size: number, dtype: FloatDType): number {
+  /** Reserves the blocks for a tensor: four float32 or two float64 a block. Nothing moves if the shape is none. */
+  #take(operation: string, shape: Shape, dtype: FloatDType): number {
+    checkShape(operation, shape);
+    const size = sizeOf(shape);
     const start = this.#offset;
     this.#offset += Math.ceil(size / (dtype === "float32" ? 4 : 2));
     return start;

@@ -1,3 +1,4 @@
+import { synchronous } from "./scope.ts";
 import type { Params, PrimitiveName } from "./primitives.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -31,7 +32,7 @@ export function withRecorder<Result>(recorder: Recorder | null, f: () => Result)
 
 /** Runs `f` with nobody recording. */
 export function untracked<Result>(f: () => Result): Result {
-  return withRecorder(null, f);
+  return withRecorder(null, () => synchronous("untracked", f()));
 }
 
 /** Whether anybody would be told of a call made now, and may keep the values of its inputs. @internal */

@@ -7,6 +7,7 @@ const openers: Readonly<Record<string, () => Promise<Backend>>> = {
 };
 
 const open = new Map<string, Backend>();
+const opening = new Map<string, Promise<Backend>>();
 let current: Backend | undefined;
 
 /**
@@ -18,9 +19,17 @@ export async function openBackend(name: string): Promise<Backend> {
   if (opened) return opened;
   const opener = Object.hasOwn(openers, name) ? openers[name] : undefined;
   if (!opener) throw new BackendError(`openBackend: there is no backend "${name}"; known: ${backendNames().join(", ")}`);
-  const backend = await opener();
-  open.set(name, backend);
-  return backend;
+  const pending = opening.get(name) ?? opener();
+  opening.set(name, pending);
+  try {
+    const backend = await pending;
+    // `defaultBackend` may have opened it meanwhile.
+    const first = open.get(name) ?? backend;
+    open.set(name, first);
+    return first;
+  } finally {
+    opening.delete(name);
+  }
 }
 
 export function backendNames(): string[] {

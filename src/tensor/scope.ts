@@ -53,6 +53,14 @@ export function tidy<Result>(f: () => Result): Result {
   return result;
 }
 
+/**
+ * The handle itself if the innermost scope owns it, else another one that it owns: so that a function that returned somebody
+ * else's handle (its argument, a variable's value) does not give it away to be disposed. @internal
+ */
+export function owned<H extends Handle & { keep(): H }>(handle: H): H {
+  return scopes.at(-1)?.includes(handle) ? handle : handle.keep();
+}
+
 /** Runs `f` outside of all scopes: what it makes is owned by nobody and must be disposed by whoever asked. @internal */
 export function unscoped<Result>(f: () => Result): Result {
   const hidden = scopes.splice(0);
@@ -63,11 +71,12 @@ export function unscoped<Result>(f: () => Result): Result {
   }
 }
 
-/** @throws UsageError for a Promise. */
-export function requireSynchronous(operation: string, result: unknown): void {
-  if (isThenable(result)) {
+/** The value, unless it is a Promise. @throws UsageError for one. @internal */
+export function synchronous<Value>(operation: string, value: Value): Value {
+  if (isThenable(value)) {
     throw new UsageError(`${operation}: the function returned a Promise but must be synchronous; await the data before, not inside`);
   }
+  return value;
 }
 
 function isThenable(value: unknown): boolean {
@@ -86,5 +95,10 @@ function handlesIn(value: unknown, found = new Set<Handle>(), entered = new Set<
 function itemsOf(value: object): Iterable<unknown> {
   if (value instanceof Map) return value.values();
   if (value instanceof Set || Array.isArray(value)) return value as Iterable<unknown>;
-  return Object.getPrototypeOf(value) === Object.prototype ? Object.values(value as Record<string, unknown>) : [];
+  return isPlain(value) ? Object.values(value as Record<string, unknown>) : [];
+}
+
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
 }

@@ -1,5 +1,6 @@
 import { requireFloat, type DType } from "./dtype.ts";
 import { DTypeError, ShapeError, UsageError } from "./errors.ts";
+import { requireInt32 } from "./host.ts";
 import type { Conv2dParams, Inputs, LabelSmoothing, Outputs, Params, PrimitiveName, ReductionParams, Size2d } from "./primitives.ts";
 import {
   broadcastShapes,
@@ -157,11 +158,12 @@ function checkSmoothing(operation: string, classes: number, { smoothing, smoothi
 export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   fill: (_, { shape, dtype, value }) => {
     checkShape("fill", shape);
-    if (dtype === "int32" && !Number.isInteger(value)) throw new DTypeError(`fill: ${value} is not an int32; use a floating dtype`);
+    if (dtype === "int32") requireInt32("fill", value);
     return [meta(shape, dtype)];
   },
-  arange: (_, { length, dtype }) => {
+  arange: (_, { start, step, length, dtype }) => {
     checkShape("arange", [length]);
+    if (dtype === "int32") for (const value of [start, step, start + step * Math.max(0, length - 1)]) requireInt32("arange", value);
     return [meta([length], dtype)];
   },
   uniform: (_, { shape, dtype }) => {

@@ -1,5 +1,6 @@
 import type { Backend, View } from "./backend.ts";
-import type { DType } from "./dtype.ts";
+import { bytesPerElement, type DType } from "./dtype.ts";
+import { DTypeError } from "./errors.ts";
 import type { Shape } from "./shape.ts";
 
 /**
@@ -13,6 +14,9 @@ export class Storage {
   references = 0;
 
   constructor(backend: Backend, dtype: DType, size: number) {
+    if (!Object.hasOwn(bytesPerElement, dtype)) {
+      throw new DTypeError(`there is no dtype "${dtype}"; known: ${Object.keys(bytesPerElement).join(", ")}`);
+    }
     this.backend = backend;
     this.dtype = dtype;
     this.buffer = backend.alloc(dtype, size);

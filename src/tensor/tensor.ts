@@ -1,7 +1,8 @@
 import ndarray, { type NdArray } from "ndarray";
 import type { Backend } from "./backend.ts";
-import { dtypeOf, typedArray, type DType, type TypedArray } from "./dtype.ts";
+import { isFloat, typedArray, type DType, type TypedArray } from "./dtype.ts";
 import { BackendError, DTypeError, ShapeError, UsageError } from "./errors.ts";
+import { convert, readHost, requireInt32, type NestedArray, type NumberArray } from "./host.ts";
 import type { Inputs, Outputs, Params, PrimitiveName } from "./primitives.ts";
 import { isRecording, tellRecorders } from "./recorder.ts";
 import { defaultBackend } from "./registry.ts";
@@ -10,7 +11,6 @@ import { checkShape, formatShape, normalizeAxes, normalizeAxis, sameShape, sizeO
 import { signatures, worksInPlace, type Meta } from "./signatures.ts";
 import { Storage, releaseWhenForgotten, rememberNoMore } from "./storage.ts";
 
-export type NestedArray = number | readonly NestedArray[];
 export interface TensorOptions {
   /** Number type; default `float32`, or the type of a typed array that is one of the three. */
   readonly dtype?: DType;
@@ -38,7 +38,7 @@ export class Tensor extends Handle {
   constructor(storage: Storage, shape: Shape, id = ++lastId) {
     super();
     this.id = id;
-    this.shape = shape;
+    this.shape = Object.freeze([...shape]); // the caller may change its own
     this.dtype = storage.dtype;
     this.#storage = storage.retain();
   }
@@ -47,18 +47,17 @@ export class Tensor extends Handle {
    * A tensor from a number, nested arrays, a typed array (with `shape`, default a vector) or an ndarray of any strides.
    * @throws ShapeError if the nesting is ragged or the number of elements does not fit the shape.
    */
-  static from(data: NestedArray | TypedArray | NdArray, options: TensorOptions & { readonly shape?: Shape } = {}): Tensor {
-    const { values, shape: natural, dtype: naturalType } = toHost(data);
-    const shape = options.shape ?? natural;
+  static from(data: NestedArray | NumberArray | NdArray, options: TensorOptions & { readonly shape?: Shape } = {}): Tensor {
+    const { values, shape: natural, dtype: naturalType } = readHost(data);
+    const { shape = natural, dtype = naturalType, backend = defaultBackend() } = options;
     checkShape("Tensor.from", shape);
     if (sizeOf(shape) !== values.length) {
       throw new ShapeError(`Tensor.from: shape ${formatShape(shape)} needs ${sizeOf(shape)} elements but the data has ${values.length}`);
     }
-    const dtype = options.dtype ?? naturalType;
-    const host = values instanceof Array || dtypeOf(values) !== dtype ? convert(values, dtype) : values;
-    const storage = new Storage(options.backend ?? defaultBackend(), dtype, host.length);
+    const host = convert(values, dtype);
+    const storage = new Storage(backend, dtype, host.length);
     storage.backend.upload(storage.buffer, host);
-    const tensor = new Tensor(storage, shape.slice());
+    const tensor = new Tensor(storage, shape);
     own(tensor);
     return tensor;
   }
@@ -78,10 +77,11 @@ export class Tensor extends Handle {
     return apply("arange", [], { start, step, length, dtype }, options)[0];
   }
   /** The identity matrix [n, n]. */
-  static eye(n: number, options: TensorOptions = {}): Tensor {
-    const data = typedArray(options.dtype ?? "float32", n * n);
+  static eye(n: number, { dtype = "float32", backend }: TensorOptions = {}): Tensor {
+    checkShape("Tensor.eye", [n]);
+    const data = typedArray(dtype, n * n);
     for (let i = 0; i < n; i++) data[i * n + i] = 1;
-    return Tensor.from(data, { ...options, shape: [n, n] });
+    return Tensor.from(data, { shape: [n, n], dtype, ...(backend && { backend }) });
   }
 
   get size(): number {
@@ -99,10 +99,7 @@ export class Tensor extends Handle {
   /** @internal @throws UsageError after dispose. */
   get storage(): Storage {
     if (!this.#storage) {
-      throw new UsageError(
-        `a tensor ${formatShape(this.shape)} of ${this.dtype} was used after dispose(); keep() a handle before it is disposed, ` +
-          `or return the tensor from tidy(…)`,
-      );
+      throw new UsageError(disposedMessage("reading", this));
     }
     return this.#storage;
   }
@@ -130,7 +127,10 @@ export class Tensor extends Handle {
     own(handle);
     return handle;
   }
-  /** Another handle that no scope owns: whoever asks must dispose it. `detached` gives it an identity of its own. @internal */
+  /**
+   * Another handle of the same value that no scope owns: for code that keeps tensors over time, and disposes them itself.
+   * `detached` gives it an identity of its own.
+   */
   hold(options: { detached?: boolean } = {}): Tensor {
     const handle = options.detached ? new Tensor(this.storage, this.shape) : new Tensor(this.storage, this.shape, this.id);
     releaseWhenForgotten(handle, handle.storage, false);
@@ -287,10 +287,10 @@ export class Tensor extends Handle {
     return binary("lessEqual", this, other);
   }
   greater(other: Tensor | number): Tensor {
-    return withOperand(this, other, (b) => apply("less", [b, this], {})[0]);
+    return withOperand("greater", this, other, (b) => apply("less", [b, this], {})[0]);
   }
   greaterEqual(other: Tensor | number): Tensor {
-    return withOperand(this, other, (b) => apply("lessEqual", [b, this], {})[0]);
+    return withOperand("greaterEqual", this, other, (b) => apply("lessEqual", [b, this], {})[0]);
   }
 
   // ── reductions ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -299,12 +299,11 @@ export class Tensor extends Handle {
     return apply("sum", [this], { axes: normalizeAxes("sum", axes, this.rank), keepDims })[0];
   }
   mean(axes?: number | readonly number[], options: ReductionOptions = {}): Tensor {
-    return tidy(() => {
-      const total = this.sum(axes, options);
-      const count = this.size / Math.max(1, total.size);
-      if (count === 0) throw new ShapeError(`mean: ${formatShape(this.shape)} has no elements along those axes`);
-      return total.multiply(1 / count);
-    });
+    if (!isFloat(this.dtype)) throw new DTypeError(`mean: needs a floating tensor but got ${this.dtype}; use cast("float32") first`);
+    const reduced = normalizeAxes("mean", axes, this.rank);
+    const count = reduced.reduce((product, axis) => product * (this.shape[axis] as number), 1);
+    if (count === 0) throw new ShapeError(`mean: ${formatShape(this.shape)} has no elements along those axes`);
+    return tidy(() => this.sum(reduced, options).divide(count));
   }
   max(axes?: number | readonly number[], { keepDims = false }: ReductionOptions = {}): Tensor {
     return apply("max", [this], { axes: normalizeAxes("max", axes, this.rank), keepDims })[0];
@@ -353,6 +352,8 @@ export function apply<K extends PrimitiveName>(
   if (!Object.hasOwn(signatures, name)) throw new UsageError(`apply: there is no primitive "${name}"; src/tensor/primitives.ts lists them`);
   // A tuple type that depends on K is opaque to the checker; to the loops here it is a list of tensors.
   const operands: readonly Tensor[] = inputs;
+  const disposed = operands.find((operand) => operand.isDisposed);
+  if (disposed) throw new UsageError(disposedMessage(name, disposed));
   const storages = operands.map((input) => input.storage);
   const backend = storages[0]?.backend ?? options.backend ?? defaultBackend();
   const stranger = storages.find((storage) => storage.backend !== backend);
@@ -389,6 +390,13 @@ export function apply<K extends PrimitiveName>(
   return outputs as unknown as Outputs<K, Tensor>;
 }
 
+function disposedMessage(operation: string, { shape, dtype }: Tensor): string {
+  return (
+    `${operation}: a tensor ${formatShape(shape)} of ${dtype} was used after dispose(); keep() a handle before it is disposed, ` +
+    `or return the tensor from tidy(…)`
+  );
+}
+
 /**
  * The storage that an output may take over: of `reshape`'s input always, else of a donated input that nobody else holds. A
  * recorder takes its handles after the kernel has run, so while one listens nothing is written over.
@@ -406,15 +414,14 @@ function reusable(name: PrimitiveName, operands: readonly Tensor[], donated: rea
 type BinaryName = "add" | "subtract" | "multiply" | "divide" | "maximum" | "minimum" | "power" | "equal" | "less" | "lessEqual";
 
 function binary(name: BinaryName, a: Tensor, b: Tensor | number): Tensor {
-  return withOperand(a, b, (operand) => apply(name, [a, operand], {})[0]);
+  return withOperand(name, a, b, (operand) => apply(name, [a, operand], {})[0]);
 }
 
 /** A number becomes a scalar of the other operand's type and backend for the duration of `f`. */
-function withOperand(like: Tensor, operand: Tensor | number, f: (operand: Tensor) => Tensor): Tensor {
+function withOperand(name: string, like: Tensor, operand: Tensor | number, f: (operand: Tensor) => Tensor): Tensor {
   if (operand instanceof Tensor) return f(operand);
-  if (like.dtype === "int32" && !Number.isInteger(operand)) {
-    throw new DTypeError(`the number ${operand} is not an int32, as the tensor is; cast the tensor to a floating type first`);
-  }
+  if (like.isDisposed) throw new UsageError(disposedMessage(name, like));
+  if (like.dtype === "int32") requireInt32(name, operand);
   const scalar = apply("fill", [], { shape: [], dtype: like.dtype, value: operand }, { backend: like.backend })[0];
   try {
     return f(scalar);
@@ -432,63 +439,4 @@ function inferExtent(from: Shape, to: Shape): Shape {
     throw new ShapeError(`reshape: ${formatShape(from)} does not fit into ${formatShape(to)}; at most one extent may be -1`);
   }
   return to.map((value, axis) => (axis === open ? extent : value));
-}
-
-interface HostData {
-  values: TypedArray | number[];
-  shape: Shape;
-  dtype: DType;
-}
-
-function toHost(data: NestedArray | TypedArray | NdArray): HostData {
-  if (typeof data === "number") return { values: [data], shape: [], dtype: "float32" };
-  if (data instanceof Float32Array || data instanceof Float64Array || data instanceof Int32Array) {
-    return { values: data, shape: [data.length], dtype: dtypeOf(data) };
-  }
-  if (isNdarray(data)) return fromNdarray(data);
-  const shape: number[] = [];
-  for (let level: NestedArray | undefined = data; Array.isArray(level); level = (level as readonly NestedArray[])[0])
-    shape.push(level.length);
-  const values: number[] = [];
-  flatten(data, shape, 0, values);
-  return { values, shape, dtype: "float32" };
-}
-
-function isNdarray(data: object): data is NdArray {
-  return "stride" in data && "offset" in data && "shape" in data;
-}
-
-/** Copies a view of any strides and offset into row-major order. */
-function fromNdarray(view: NdArray): HostData {
-  const { shape, stride, offset, dtype } = view;
-  const source = view.data as ArrayLike<number>;
-  const values = new Array<number>(sizeOf(shape));
-  const index = new Array<number>(shape.length).fill(0);
-  for (let i = 0, at = offset; i < values.length; i++) {
-    values[i] = source[at] as number;
-    for (let axis = shape.length - 1; axis >= 0; axis--) {
-      at += stride[axis] as number;
-      if (++(index[axis] as number) < (shape[axis] as number)) break;
-      at -= (stride[axis] as number) * (shape[axis] as number);
-      index[axis] = 0;
-    }
-  }
-  return { values, shape: [...shape], dtype: dtype === "float64" || dtype === "int32" ? dtype : "float32" };
-}
-
-function flatten(data: NestedArray, shape: Shape, depth: number, into: number[]): void {
-  const expected = shape[depth];
-  if (typeof data === "number" ? expected !== undefined : data.length !== expected) {
-    throw new ShapeError(
-      `Tensor.from: the nested arrays are ragged: at depth ${depth} an entry does not match shape ${formatShape(shape)}`,
-    );
-  }
-  if (typeof data === "number") into.push(data);
-  else for (const item of data) flatten(item, shape, depth + 1, into);
-}
-
-function convert(values: TypedArray | number[], dtype: DType): TypedArray {
-  const host = typedArray(dtype, values.length);
-  host.set(values);
-  return host;
 }

@@ -1,11 +1,13 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { frozen, hvp, isFrozen, record, updateState, valueAndGrad, vjp, type AnyCall } from "../../src/autograd/index.ts";
+import { frozen, hvp, record, undoAfterFrozen, updateState, valueAndGrad, vjp, type AnyCall } from "../../src/autograd/index.ts";
 import {
   apply,
+  BackendError,
   batchNorm,
   conv2d,
   defaultBackend,
+  DTypeError,
   Generator,
   linear,
   maxPool2d,
@@ -18,11 +20,19 @@ import {
   Variable,
   type NestedArray,
 } from "../../src/tensor/index.ts";
+import { rules } from "../../src/autograd/rules.ts";
+import { openReference } from "../../src/tensor/backends/reference/index.ts";
 
 const float64 = (data: NestedArray): Tensor => Tensor.from(data, { dtype: "float64" });
 const random = (seed: number, ...shape: number[]): Tensor => new Generator(seed).normal(shape, { dtype: "float64" });
 const values = (tensor: Tensor | null | undefined): number[] => [...(tensor?.dataSync() ?? [])];
 const seeds = fc.nat(1000);
+/** Whether `updateState` does nothing at the moment. */
+function isFrozen(): boolean {
+  let updated = false;
+  updateState(() => void (updated = true));
+  return !updated;
+}
 
 /** Runs a statement about tensors in a scope, so that nothing but the statement needs to be written. */
 function holds(name: string, statement: () => void): void {
@@ -182,6 +192,22 @@ describe("valueAndGrad", () => {
     expect(values(valueAndGrad(() => x.sum(), [x]).gradients[0])).toEqual([1, 1]);
   });
 
+  holds("gives handles of the caller's own, even if the function returns its argument or a variable's value", () => {
+    const [x, v] = [float64(3), new Variable("v", float64(2))];
+    for (const [f, params] of [
+      [() => x, [x]],
+      [() => v.value, [v]],
+      [() => x.keep(), [x]],
+      [() => tidy(() => x.exp()), [x]],
+    ] as const) {
+      const { value, gradients } = valueAndGrad(f, params);
+      expect(value === x || value === v.value).toBe(false);
+      for (const tensor of [value, ...gradients]) tensor.dispose();
+    }
+    expect([x.isDisposed, v.value.isDisposed]).toEqual([false, false]);
+    v.dispose();
+  });
+
   test("outside of every scope, only what it returns is left to dispose", () => {
     expect(() => {
       using x = float64([1, 2]);
@@ -233,7 +259,27 @@ describe("vjp", () => {
   holds("refuses another number of vectors than outputs, and a vector of another shape", () => {
     const x = float64([2, 3]);
     expect(() => vjp((z = x) => z.exp(), [x], [])).toThrow(UsageError);
-    expect(() => vjp((z = x) => z.exp(), [x], [float64([1])])).toThrow(/seed \[1\] was given for a value \[2\]/);
+    expect(() => vjp((z = x) => z.exp(), [x], [float64([1])])).toThrow(ShapeError);
+    expect(() => vjp((z = x) => z.exp(), [x], [float64([1])])).toThrow(/a seed is \[1\] but its value is \[2\]/);
+  });
+
+  holds("gives handles of the caller's own, even if the function returns its arguments", () => {
+    const [x, one] = [float64([2, 3]), float64([1, 1])];
+    for (const inputs of [[x], [x, x]]) {
+      const { outputs, gradients } = vjp(
+        (...all) => all,
+        inputs,
+        inputs.map(() => one),
+      );
+      expect(outputs.map(values)).toEqual(inputs.map(values));
+      for (const tensor of [...outputs, ...gradients]) tensor.dispose();
+    }
+    expect([x.isDisposed, one.isDisposed]).toEqual([false, false]);
+  });
+
+  holds("refuses a function that returns a Promise", () => {
+    const x = float64([2]);
+    expect(() => vjp((() => Promise.resolve(x)) as unknown as () => Tensor, [x], [x])).toThrow(/vjp: the function returned a Promise/);
   });
 });
 
@@ -276,6 +322,31 @@ describe("hvp", () => {
   holds("refuses another number of vectors than parameters", () => {
     const x = float64([1, 2]);
     expect(() => hvp(() => x.sum(), [x], [])).toThrow(/1 parameters but 0 vectors/);
+  });
+
+  holds("by nothing is nothing", () => {
+    const x = float64([1, 2]);
+    expect(hvp(() => x.sum(), [], [])).toEqual([]);
+  });
+
+  holds("refuses a vector of another shape (even one that would broadcast), type or backend than its parameter", () => {
+    const [x, v] = [float64([1, 2]), new Variable("v", float64([3]))];
+    const product = (second: Tensor) => () => hvp(() => x.square().sum(), [x, v], [x, second]);
+    expect(product(float64(1))).toThrow(ShapeError);
+    expect(product(float64(1))).toThrow(/hvp: vector 1 is \[\] but its parameter is \[1\]/);
+    expect(product(Tensor.from([1]))).toThrow(DTypeError);
+    expect(product(Tensor.from([1]))).toThrow(/hvp: vector 1 is float32 but its parameter is float64/);
+    const elsewhere = Tensor.from([1], { dtype: "float64", backend: openReference() });
+    expect(product(elsewhere)).toThrow(BackendError);
+    expect(product(elsewhere)).toThrow(/hvp: vector 1 lives on/);
+    v.dispose();
+  });
+
+  holds("refuses a function that returns a Promise, by name", () => {
+    const x = float64([1]);
+    const later = (() => Promise.resolve(x.sum())) as unknown as () => Tensor;
+    expect(() => hvp(later, [x], [x])).toThrow(/returned a Promise/);
+    expect(isFrozen()).toBe(false);
   });
 
   const network = smallNetwork();
@@ -413,7 +484,40 @@ describe("a recording", () => {
     expect(x.isDisposed).toBe(false);
   });
 
-  holds("keeps only the calls that lead from what is watched", () => {
+  holds("takes no seed of another type or backend than its value's, be it a result, in between, or watched", () => {
+    const x = float64([1, 2]);
+    for (const pick of [0, 1, 2]) {
+      using recording = record(() => {
+        const y = x.exp();
+        return [y, y.sin(), x] as const;
+      }, [x]);
+      const value = recording.value[pick] as Tensor;
+      const reverse = (seed: Tensor) => () => recording.reverse([[{ id: value.id, shape: value.shape }, seed]], { again: true });
+      expect(reverse(Tensor.from([1, 1]))).toThrow(DTypeError);
+      expect(reverse(Tensor.from([1, 1]))).toThrow(/a seed is float32 but its value is float64; use cast/);
+      expect(reverse(Tensor.ones([2], { dtype: "float64", backend: openReference() }))).toThrow(BackendError);
+      expect(reverse(float64([1, 1]))).not.toThrow();
+    }
+  });
+
+  test("a rule or observer that throws leaves nothing behind", () => {
+    const seed = float64([1, 2]);
+    expect(() => {
+      using x = float64([1, 2]);
+      using recording = record(() => x.exp().sin().multiply(x), [x]);
+      using y = recording.value;
+      const failing = (): never => {
+        throw new Error("in the observer");
+      };
+      expect(() => recording.reverse([[y, seed]], { observe: failing, again: true })).toThrow("in the observer");
+      const spy = vi.spyOn(rules.sin as Extract<(typeof rules)["sin"], { vjp: unknown }>, "vjp").mockImplementation(failing);
+      expect(() => recording.reverse([[y, seed]])).toThrow("in the observer");
+      spy.mockRestore();
+    }).toHaveNoLeaks();
+    seed.dispose();
+  });
+
+  holds("keeps only the calls that depend on what is watched", () => {
     const [x, y] = [float64([1]), float64([2])];
     using recording = record(() => x.exp().add(y.sin().cos()), [x]);
     expect(recording.calls.map(({ name }) => name)).toEqual(["exp", "add"]);
@@ -578,6 +682,32 @@ describe("state", () => {
     expect(updates).toBe(0);
     valueAndGrad(f, [x]);
     expect(updates).toBe(1);
+  });
+
+  holds("what must be undone is undone as the innermost frozen ends, last first, also after an exception", () => {
+    const log: string[] = [];
+    const note = (text: string) => () => void log.push(text);
+    undoAfterFrozen(note("never"));
+    frozen(() => {
+      undoAfterFrozen(note("outer"));
+      const failing = (): never => {
+        undoAfterFrozen(note("first"));
+        undoAfterFrozen(note("second"));
+        throw new Error("inside");
+      };
+      expect(() => frozen(failing)).toThrow("inside");
+      expect(log).toEqual(["second", "first"]);
+    });
+    expect(log).toEqual(["second", "first", "outer"]);
+  });
+
+  holds("frozen, untracked and updateState refuse asynchronous functions, which would run on after they ended", () => {
+    const later = (): unknown => Promise.resolve();
+    for (const call of [() => frozen(later), () => untracked(later), () => updateState(later)]) {
+      expect(call).toThrow(UsageError);
+      expect(call).toThrow(/returned a Promise/);
+      expect(isFrozen()).toBe(false);
+    }
   });
 
   test("frozen ends with an exception", () => {

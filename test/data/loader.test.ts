@@ -232,6 +232,21 @@ describe("a loader refuses", () => {
     expect(create).toThrow(message);
   });
 
+  test("a data set with a fault, whoever made it", () => {
+    const sound = numbered(10);
+    const faulty: [Partial<ImageDataset>, string][] = [
+      [{ labels: Int32Array.from({ length: 10 }, () => 3) }, "label 3 of image 0 is out of range"],
+      [{ pixels: sound.pixels.subarray(1) }, "need 20 pixel values but there are 19"],
+      [{ length: 11 }, "length is 11 but there are 10 labels"],
+      [{ channels: 0 }, "whole numbers of at least 1"],
+    ];
+    for (const [fault, message] of faulty) {
+      const create = (): unknown => new DataLoader({ ...sound, ...fault }, { batchSize: 2 });
+      expect(create).toThrow(DataError);
+      expect(create).toThrow(message);
+    }
+  });
+
   test.each([-1, 0.5, NaN])("epoch %d", async (epoch) => {
     const loader = new DataLoader(numbered(10), { batchSize: 2 });
     expect(() => loader.order(epoch)).toThrow(UsageError);

@@ -133,6 +133,25 @@ describe("on tensors", () => {
     expect(Array.from(await l.data())).toEqual([2, 0, 0, 6, 1, 0, -8, 5, 3]);
   });
 
+  it("solveTriangular takes anything in the triangle that it does not read", async () => {
+    for (const dtype of dtypes) {
+      for (const lower of [true, false]) {
+        for (const transpose of [true, false]) {
+          const entry = (i: number, j: number, other: number): number => (i === j ? i + 2 : i > j === lower ? i - 2 * j : other);
+          const rows = (other: number): number[][] => [0, 1, 2].map((i) => [0, 1, 2].map((j) => entry(i, j, other)));
+          using b = Tensor.from([1, 2, 3], { dtype });
+          using clean = from(rows(0), dtype);
+          using expected = await solveTriangular(clean, b, { lower, transpose });
+          for (const other of [NaN, Infinity, 7]) {
+            using t = from(rows(other), dtype);
+            using x = await solveTriangular(t, b, { lower, transpose });
+            expect(await x.data()).toEqual(await expected.data());
+          }
+        }
+      }
+    }
+  });
+
   it("solveTriangular takes a vector and gives a vector, in each of its four forms", async () => {
     const t = from([
       [2, 4],
@@ -289,6 +308,11 @@ describe("what linalg refuses", () => {
     );
   });
 
+  it("solveTriangular: an entry that is not finite in the triangle that it reads", async () => {
+    await refusal(solveTriangular(broken, vector, { lower: true }), NumericalError, /^solveTriangular: entry \[1, 0\]/);
+    await expect(solveTriangular(broken, vector, { lower: false })).resolves.toBeDefined();
+  });
+
   it("a singular triangle", async () => {
     const singular = from([
       [0, 0],
@@ -325,7 +349,7 @@ describe("what linalg refuses", () => {
       ],
       { backend: elsewhere },
     );
-    await refusal(f(square, stranger), BackendError, new RegExp(`^${name}: operands live on "reference" and "elsewhere"`));
+    await refusal(f(square, stranger), BackendError, new RegExp(`^${name}: operands live on "reference" and "elsewhere"; create both`));
   });
 
   it("a result beyond the range of the type", async () => {

@@ -11,10 +11,12 @@ import {
   Flatten,
   Linear,
   MaxPool2d,
+  type BatchNormOptions,
 } from "../../src/nn/index.ts";
 import {
   averagePool2d,
   conv2d,
+  DTypeError,
   Generator,
   linear,
   maxPool2d,
@@ -136,6 +138,49 @@ describe("adaptive average pooling", () => {
 
   test("of anything but images is a ShapeError", () => {
     expect(() => new AdaptiveAveragePool2d(1).forward(normal(3, 3, 3))).toThrow(ShapeError);
+  });
+});
+
+describe("a layer refuses what makes no layer", () => {
+  const extents: [string, () => unknown, string][] = [
+    ["Linear of no inputs", () => new Linear(0, 3), "Linear: inFeatures must be a whole number of at least 1 but is 0"],
+    ["Linear of half an output", () => new Linear(3, 0.5), "Linear: outFeatures must be a whole number of at least 1 but is 0.5"],
+    ["Conv2d of no channels", () => new Conv2d(0, 3, 3), "Conv2d: inChannels must be"],
+    ["Conv2d of NaN channels", () => new Conv2d(3, NaN, 3), "Conv2d: outChannels must be a whole number of at least 1 but is NaN"],
+    ["Conv2d of an empty kernel", () => new Conv2d(3, 3, [3, 0]), "Conv2d: kernelWidth must be"],
+    ["Conv2d of half a group", () => new Conv2d(4, 4, 3, { groups: 0.5 }), "Conv2d: groups must be"],
+    ["BatchNorm1d of no channels", () => new BatchNorm1d(0), "BatchNorm1d: channels must be"],
+  ];
+  test.each(extents)("%s", (_, make, message) => {
+    expect(() => {
+      expect(make).toThrow(ShapeError);
+      expect(make).toThrow(message);
+    }).toHaveNoLeaks();
+  });
+
+  test.each<[BatchNormOptions, string]>([
+    [{ epsilon: 0 }, "epsilon must be finite and above 0 but is 0"],
+    [{ epsilon: -1 }, "epsilon must be"],
+    [{ epsilon: NaN }, "epsilon must be"],
+    [{ momentum: 1.1 }, "momentum must be in [0, 1] but is 1.1"],
+    [{ momentum: -0.1 }, "momentum must be"],
+    [{ momentum: NaN }, "momentum must be"],
+  ])("BatchNorm2d with %j", (options, message) => {
+    expect(() => new BatchNorm2d(3, options)).toThrow(UsageError);
+    expect(() => new BatchNorm2d(3, options)).toThrow(`BatchNorm2d: ${message}`);
+  });
+
+  test("but takes options that are undefined for left out", () => {
+    const layer = new BatchNorm2d(3, { epsilon: undefined, momentum: undefined });
+    expect([layer.epsilon, layer.momentum]).toEqual([1e-5, 0.1]);
+    const nothing = { stride: undefined, padding: undefined, dilation: undefined };
+    const x = normal(2, 6, 6, 4);
+    expect(new MaxPool2d(2, nothing).forward(x).dataSync()).toEqual(new MaxPool2d(2).forward(x).dataSync());
+    const average = new AveragePool2d(2, { ...nothing, countPadding: undefined });
+    expect(average.forward(x).dataSync()).toEqual(new AveragePool2d(2).forward(x).dataSync());
+    const same = { ...float64, generator: new Generator(1) };
+    const conv = new Conv2d(4, 2, 3, { ...same, ...nothing, groups: undefined, bias: undefined });
+    expect(conv.forward(x).shape).toEqual([2, 4, 4, 2]);
   });
 });
 
@@ -312,13 +357,33 @@ describe("Dropout", () => {
     expect(masks(new Dropout(0.5))).not.toEqual(masks(new Dropout(0.5)));
   });
 
-  test("under frozen() repeats the mask that the next pass will have", () => {
+  test("called twice in one frozen() drops differently each time, and the same again in the next one", () => {
     const layer = new Dropout(0.5, { generator: new Generator(7) });
     const draw = (): string => layer.forward(ones).dataSync().join();
-    const repeated = frozen(() => [draw(), draw()]);
-    expect(repeated[0]).toBe(repeated[1]);
-    expect(draw()).toBe(repeated[0]);
-    expect(draw()).not.toBe(repeated[0]);
+    const before = layer.generator.state();
+    const first = frozen(() => [draw(), draw()]);
+    expect(first[0]).not.toBe(first[1]);
+    expect(layer.generator.state()).toEqual(before);
+    expect(frozen(() => [draw(), draw()])).toEqual(first);
+    expect([draw(), draw()]).toEqual(first);
+    expect(layer.generator.state()).not.toEqual(before);
+  });
+
+  test("that fails under frozen() leaves its stream where it was", () => {
+    const layer = new Dropout(0.5, { generator: new Generator(7) });
+    const before = layer.generator.state();
+    const failing = (): never => {
+      layer.forward(ones);
+      throw new Error("later");
+    };
+    expect(() => frozen(failing)).toThrow("later");
+    expect(layer.generator.state()).toEqual(before);
+  });
+
+  test("of integers is a DTypeError, and draws nothing", () => {
+    const layer = new Dropout(0.5, { generator: new Generator(7) });
+    expect(() => layer.forward(Tensor.zeros([2], { dtype: "int32" }))).toThrow(DTypeError);
+    expect(layer.generator.state()).toEqual(new Generator(7).state());
   });
 
   test("passes gradients where it passes values, and so agrees with differences", async () => {

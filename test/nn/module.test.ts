@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { frozen } from "../../src/autograd/index.ts";
+import { frozen, valueAndGrad } from "../../src/autograd/index.ts";
 import {
   BatchNorm2d,
   Conv2d,
@@ -14,6 +14,7 @@ import {
   Sequential,
   summarize,
 } from "../../src/nn/index.ts";
+import { openReference } from "../../src/tensor/backends/reference/index.ts";
 import { CheckpointError, Generator, Tensor, tidy, unscoped, UsageError, Variable } from "../../src/tensor/index.ts";
 
 const options = { generator: new Generator(1) };
@@ -100,8 +101,30 @@ describe("names", () => {
 describe("a Sequential", () => {
   test("of nothing is the identity", () => {
     const x = batch();
-    expect(new Sequential().forward(x)).toBe(x);
+    const y = new Sequential().forward(x);
+    expect(y.dataSync()).toEqual(x.dataSync());
+    y.dispose();
     expect(x.isDisposed).toBe(false);
+  });
+
+  test("frees what its modules hand on, but never what somebody else owns", () => {
+    class Stored extends Module {
+      readonly value = new Variable("value", Tensor.ones([5, 2]));
+      protected compute(): Tensor {
+        return this.value.value;
+      }
+    }
+    class Same extends Module {
+      protected compute(input: Tensor): Tensor {
+        return input;
+      }
+    }
+    const [x, stored] = [new Generator(4).normal([5, 2]), new Stored()];
+    for (const modules of [[new Same()], [stored], [new Same(), new ReLU(), new Same()], [stored, new Same(), stored, new Same()]]) {
+      const model = new Sequential(...modules, new Dropout(0.5).eval());
+      expect(() => model.forward(x).dispose()).toHaveNoLeaks();
+      expect([x.isDisposed, stored.value.value.isDisposed]).toEqual([false, false]);
+    }
   });
 
   test("applies its modules in order", () => {
@@ -109,6 +132,46 @@ describe("a Sequential", () => {
     const x = new Generator(4).normal([4, 2]);
     const expected = second.forward(first.forward(x).relu());
     expect(new Sequential(first, new ReLU(), second).forward(x).dataSync()).toEqual(expected.dataSync());
+  });
+});
+
+describe("a module whose child refers back to it", () => {
+  class Child extends Module {
+    readonly parent: Module;
+    readonly weight = new Parameter("weight", Tensor.ones([2]));
+    constructor(parent: Module) {
+      super();
+      this.parent = parent;
+    }
+    protected compute(input: Tensor): Tensor {
+      return input.multiply(this.weight.value);
+    }
+  }
+  class Parent extends Module {
+    readonly scale = new Parameter("scale", Tensor.ones([3, 2]));
+    readonly child: Module = new Child(this);
+    readonly last = new ReLU();
+    protected compute(input: Tensor): Tensor {
+      return this.last.forward(this.child.forward(input)).multiply(this.scale.value);
+    }
+  }
+
+  test("can be walked: names, modes, state and summary", () => {
+    const model = new Parent();
+    expect([...model.namedModules().keys()]).toEqual(["", "child", "last"]);
+    expect([...model.namedParameters().keys()]).toEqual(["scale", "child.weight"]);
+    expect(model.parameters()).toHaveLength(2);
+    model.eval();
+    expect([model.training, model.child.training, model.last.training]).toEqual([false, false, false]);
+    model.train().child.training = false;
+    const summary = summarize(model, [3, 2]);
+    expect([model.training, model.child.training, model.last.training]).toEqual([true, false, true]);
+    expect(summary.rows.map(({ path, parameters }) => [path, parameters])).toEqual([
+      ["child", 2],
+      ["last", 0],
+    ]);
+    expect(summary.parameters).toBe(8);
+    tidy(() => model.loadStateDict(model.stateDict()));
   });
 });
 
@@ -162,6 +225,18 @@ describe("stateDict", () => {
     expect(() => tidy(() => model.loadStateDict(model.stateDict()))).toHaveNoLeaks();
   });
 
+  test("may exchange the values of two variables", () => {
+    const model = new BatchNorm2d(2, options);
+    const { weight, bias } = model;
+    const state = new Map(model.stateDict());
+    state.set("weight", bias.value).set("bias", weight.value);
+    model.loadStateDict(state);
+    expect([[...weight.value.dataSync()], [...bias.value.dataSync()]]).toEqual([
+      [0, 0],
+      [1, 1],
+    ]);
+  });
+
   test("that does not fit is refused with every fault named, and nothing changes", () => {
     const model = network();
     const before = [...model.stateDict()].map(([name, tensor]) => [name, tensor.id, [...tensor.dataSync()]]);
@@ -183,6 +258,53 @@ describe("stateDict", () => {
       expect(load).toThrow(fault);
     }
     expect([...model.stateDict()].map(([name, tensor]) => [name, tensor.id, [...tensor.dataSync()]])).toEqual(before);
+  });
+});
+
+describe("loadStateDict changes nothing where one entry cannot be assigned:", () => {
+  const last = "6.weight";
+  const attempt = (spoil: (model: Sequential, state: Map<string, Tensor>) => void): { load: () => void; unchanged: () => void } => {
+    const [model, state] = [network(), new Map(network().stateDict())];
+    spoil(model, state);
+    const ids = (): unknown[] => [...model.stateDict()].map(([name, { id }]) => [name, id]);
+    const before = ids();
+    return {
+      load: () => {
+        model.loadStateDict(state);
+      },
+      unchanged: () => {
+        expect(ids()).toEqual(before);
+      },
+    };
+  };
+
+  test("one that was disposed", () => {
+    const { load, unchanged } = attempt((_, state) => state.get(last)?.dispose());
+    expect(load).toThrow(CheckpointError);
+    expect(load).toThrow('"6.weight" was disposed');
+    unchanged();
+  });
+
+  test("one on another backend", () => {
+    const { load, unchanged } = attempt((_, state) => state.set(last, Tensor.ones([4, 12], { backend: openReference() })));
+    expect(load).toThrow(CheckpointError);
+    expect(load).toThrow('"6.weight" lives on "reference" but the model on "reference"');
+    unchanged();
+  });
+
+  test("one that an open tape differentiates", () => {
+    let model: Sequential | undefined;
+    const { load, unchanged } = attempt((made) => void (model = made));
+    const weight = model?.namedParameters().get(last) as Parameter;
+    const loading = (): unknown =>
+      valueAndGrad(() => {
+        load();
+        return weight.value.sum();
+      }, [weight]);
+    expect(loading).toThrow(CheckpointError);
+    expect(loading).toThrow('"6.weight" is being differentiated by an open tape');
+    unchanged();
+    expect(load).not.toThrow();
   });
 });
 
@@ -254,6 +376,18 @@ describe("observeForward", () => {
     ).toThrow("stop");
     model.forward(x);
     expect(seen).toEqual(expected);
+  });
+
+  test("and forward refuse a Promise", () => {
+    const model = network();
+    const observer = (): void => undefined;
+    expect(() => observeForward(observer, () => Promise.resolve(model))).toThrow(UsageError);
+    class Later extends Module {
+      protected compute(input: Tensor): Tensor {
+        return Promise.resolve(input) as unknown as Tensor;
+      }
+    }
+    expect(() => new Later().forward(batch())).toThrow(/Later.forward: the function returned a Promise/);
   });
 
   test("may keep an output", () => {

@@ -1,6 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
+import { openReference } from "../../src/tensor/backends/reference/index.ts";
 import { BatchNorm2d, Dropout, Linear, ReLU, Sequential, summarize, vgg, vggNames, type VggOptions } from "../../src/nn/index.ts";
-import { Generator, ShapeError, UsageError, type Backend } from "../../src/tensor/index.ts";
+import { defaultBackend, DTypeError, Generator, ShapeError, UsageError, type Backend } from "../../src/tensor/index.ts";
 
 /** Computes nothing and holds nothing: shapes can be had without drawing millions of weights. */
 const hollow: Backend = {
@@ -148,9 +149,21 @@ describe("summarize", () => {
     expect(summary.rows.at(-1)).toEqual({ path: "25", layer: "Linear", outputShape: [1, 10], parameters: 650 });
   });
 
+  test("feeds a model on another backend from there, and one without parameters from what it is told", () => {
+    const backend = openReference();
+    const elsewhere = vgg("vgg_tiny", { size: 8, channels: 1, dtype: "float64", backend });
+    const run = vi.spyOn(defaultBackend(), "run");
+    expect(summarize(elsewhere, [1, 8, 8, 1]).rows.at(-1)?.outputShape).toEqual([1, 10]);
+    expect(run).not.toHaveBeenCalled();
+    run.mockRestore();
+    const plain = new Sequential(new ReLU());
+    expect(summarize(plain, [2, 3]).rows).toHaveLength(1);
+    expect(() => summarize(plain, [2, 3], { dtype: "int32" })).toThrow(DTypeError);
+  });
+
   test("names modules inside of modules by path, and takes the dtype of the model", () => {
     const nested = new Sequential(new Sequential(new Linear(3, 2, { dtype: "float64" })), new ReLU());
-    expect(summarize(nested, [4, 3], { dtype: "float64" }).rows.map(({ path, outputShape }) => [path, outputShape])).toEqual([
+    expect(summarize(nested, [4, 3]).rows.map(({ path, outputShape }) => [path, outputShape])).toEqual([
       ["0.0", [4, 2]],
       ["1", [4, 2]],
     ]);

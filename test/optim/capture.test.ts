@@ -32,7 +32,7 @@ function captured(
   const records: LayerRecord[] = [];
   const observe = new Capture([weight], parameters, "mean").observer(records);
   const { value, gradients } = valueAndGrad(loss, parameters, { observe });
-  return { view: new RecordedView([{ training: records, fisher: [records] }]), records, gradients, value: value.dataSync()[0] as number };
+  return { view: new RecordedView([{ training: records, fisher: [records], share: 1 }]), records, gradients, value: value.dataSync()[0] as number };
 }
 
 /** Σ over rows of xᵀx, times scale. */
@@ -232,8 +232,8 @@ describe("the quantities of a view agree with each other", () => {
     };
     const whole = part(0, 6);
     const parts = [part(0, 2), part(2, 6)];
-    const one = new RecordedView([{ training: whole, fisher: [whole] }]);
-    const several = new RecordedView(parts.map((records) => ({ training: records, fisher: [records] })));
+    const one = new RecordedView([{ training: whole, fisher: [whole], share: 1 }]);
+    const several = new RecordedView(parts.map((records) => ({ training: records, fisher: [records], share: 1 / 2 })));
     expect(several.n).toBe(6);
     expect(several.inputCovariance().dataSync()).toBeAllclose(one.inputCovariance().dataSync(), { relative: 1e-13 });
     expect(several.outputCovariance().dataSync()).toBeAllclose(one.outputCovariance().dataSync(), { relative: 1e-13 });
@@ -255,7 +255,7 @@ describe("the quantities of a view agree with each other", () => {
         [weight],
         { observe },
       );
-      return new RecordedView([{ training: records, fisher: [records] }]).outputCovariance().dataSync() as Float64Array;
+      return new RecordedView([{ training: records, fisher: [records], share: 1 }]).outputCovariance().dataSync() as Float64Array;
     };
     expect(factors("sum")).toBeAllclose(factors("mean"), { relative: 1e-13 });
   });

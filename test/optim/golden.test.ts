@@ -162,7 +162,7 @@ describe("K-FAC of single layers", () => {
         const records: LayerRecord[] = [];
         const capture = new Capture([weight], parameters, "mean");
         valueAndGrad(layerLoss(layer, weight, bias, dtype), parameters, { observe: capture.observer(records) });
-        const view = new RecordedView([{ training: records, fisher: [records] }]);
+        const view = new RecordedView([{ training: records, fisher: [records], share: 1 }]);
         expect(view.inputCovariance().dataSync()).toBeAllclose(reordered(layer.A_kfc, order, true), { relative: tolerance });
         expect(view.outputCovariance().dataSync()).toBeAllclose(layer.G_kfc.data, { relative: tolerance });
         const square = view.positions ** 2;
@@ -290,7 +290,7 @@ describe("a small VGG with batch norm", () => {
 
       for (const [index, layer] of Object.entries(data.layers)) {
         const own = records.filter((r) => r.weight.name === `${index}.weight`);
-        const view = new RecordedView([{ training: own, fisher: [own] }]);
+        const view = new RecordedView([{ training: own, fisher: [own], share: 1 }]);
         const square = view.positions ** 2;
         const a = view
           .inputCovariance()

@@ -50,6 +50,7 @@ async function factors(
     parameters,
     "look",
     () => ({
+      method: "look",
       needs: () => ({ curvature: true, gradient: false }),
       observe: look,
       refresh: () => Promise.resolve(),

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   apply,
   averagePool2d,
@@ -348,6 +348,18 @@ describe("pooling refuses", () => {
       /\[1, 1\] and the index tensor's \[2, 1\] must have equal shapes/,
     ],
     [
+      "a pixel beyond the image",
+      () => apply("maxPool2dScatter", [zeros(2, 1, 1, 1), indices(15, 16).reshape([2, 1, 1, 1])], { inputSize: [4, 4] }),
+      DataError,
+      /maxPool2dScatter: index 16 at position 1 is outside of an image of 16 pixels/,
+    ],
+    [
+      "a negative pixel",
+      () => apply("maxPool2dGather", [zeros(1, 2, 2, 1), indices(-1).reshape([1, 1, 1, 1])], {}),
+      DataError,
+      /maxPool2dGather: index -1 at position 0 is outside of an image of 4 pixels/,
+    ],
+    [
       "a size that is none",
       () => apply("maxPool2dScatter", [zeros(1, 2, 2, 1), whole(1, 2, 2, 1)], { inputSize: [-4, 4] }),
       ShapeError,
@@ -507,6 +519,31 @@ describe("backends", () => {
 
   test("open once: a second time gives the same", async () => {
     expect(await openBackend("reference")).toBe(await openBackend("reference"));
+  });
+
+  describe("in a process that has none open yet", () => {
+    beforeEach(() => {
+      vi.resetModules();
+    });
+    const registry = (): Promise<typeof import("../../src/tensor/registry.ts")> => import("../../src/tensor/registry.ts");
+
+    test("open once, however many ask at the same time", async () => {
+      const { openBackend, defaultBackend } = await registry();
+      const [first, second] = await Promise.all([openBackend("reference"), openBackend("reference")]);
+      expect(second).toBe(first);
+      expect(defaultBackend()).toBe(first);
+    });
+
+    test("are the default's, if that opened in between", async () => {
+      const { openBackend, defaultBackend, setDefaultBackend } = await registry();
+      const opening = openBackend("reference");
+      const first = defaultBackend();
+      expect(await opening).toBe(first);
+      expect(await openBackend("reference")).toBe(first);
+      expect(() => {
+        setDefaultBackend(first);
+      }).not.toThrow();
+    });
   });
 
   test("that have no memory left say how much was asked for", () => {

@@ -61,8 +61,12 @@ describe("a handle", () => {
       expect(use).toThrow(UsageError);
       expect(use).toThrow(/a tensor \[1, 2\] of float32 was used after dispose\(\)/);
     }
+    expect(() => x.exp()).toThrow(/^exp: /);
+    expect(() => x.greater(1)).toThrow(/^greater: /);
     await expect(x.data()).rejects.toThrow(UsageError);
-    await expect(x.item()).rejects.toThrow();
+    const single = Tensor.from(1);
+    single.dispose();
+    await expect(single.item()).rejects.toThrow(UsageError);
     expect(x.shape).toEqual([1, 2]);
     expect(x.toString()).toBe("Tensor(float32 [1, 2], disposed)");
   });
@@ -164,7 +168,8 @@ describe("tidy", () => {
     const made = tidy(() => {
       const tensors = Array.from({ length: 5 }, (_, i) => Tensor.from([i]));
       const [a, b, c, d, e] = tensors as [Tensor, Tensor, Tensor, Tensor, Tensor];
-      return { a, list: [b, [c]], map: new Map([["d", { d }]]), set: new Set([e]), other: "text", nothing: null };
+      const bare = Object.assign(Object.create(null) as object, { d });
+      return { a, list: [b, [c]], map: new Map([["d", bare]]), set: new Set([e]), other: "text", nothing: null };
     });
     expect(buffers()).toBe(atStart + 5);
     const all = [made.a, made.list[0], (made.list[1] as Tensor[])[0], made.map.get("d")?.d, ...made.set] as Tensor[];
@@ -422,6 +427,28 @@ describe("the pool of a backend", () => {
     const backend = openReference();
     for (const buffer of Array.from({ length: 5 }, () => backend.alloc("float32", 2 ** 25))) backend.free(buffer);
     expect(backend.memory()).toMatchObject({ buffers: 0, bytes: 0, pooledBytes: 2 ** 29 });
+  });
+
+  test("when it is full, makes room for new sizes at the cost of the oldest", () => {
+    const backend = openReference(1000);
+    const pass = (dtype: DType, size: number): unknown => {
+      const buffer = backend.alloc(dtype, size);
+      backend.free(buffer);
+      return buffer;
+    };
+    const pair = [backend.alloc("float32", 100), backend.alloc("float32", 100)];
+    for (const buffer of pair) backend.free(buffer);
+    const middle = pass("int32", 40);
+    expect(backend.memory().pooledBytes).toBe(960);
+    const newest = pass("float64", 50);
+    expect(pass("float64", 50)).toBe(newest);
+    expect(pass("int32", 40)).toBe(middle);
+    expect(backend.memory()).toMatchObject({ buffers: 0, bytes: 0, pooledBytes: 960 });
+    pass("float32", 1000); // more than all of it
+    expect(backend.memory().pooledBytes).toBe(960);
+    pass("float32", 250);
+    expect(backend.memory().pooledBytes).toBe(1000);
+    expect([backend.alloc("int32", 40), backend.alloc("float32", 100)].some((buffer) => [...pair, middle].includes(buffer))).toBe(false);
   });
 
   test("starts its peak anew from what is in use", () => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { Generator, normalQuantile, philoxBlock, Tensor, tidy, UsageError, type FloatDType } from "../../src/tensor/index.ts";
+import { Generator, normalQuantile, philoxBlock, ShapeError, Tensor, tidy, UsageError, type FloatDType } from "../../src/tensor/index.ts";
 import { philoxWords } from "./philox.ts";
 
 const words = fc.integer({ min: 0, max: 2 ** 32 - 1 });
@@ -175,6 +175,21 @@ describe("a generator", () => {
     expect(() => new Generator(1).load(new Generator(2).state())).toThrow(UsageError);
   });
 
+  test.each([-1, 0.5, NaN, 2 ** 53])("refuses to stand at block %d", (offset) => {
+    const generator = new Generator(1);
+    expect(() => {
+      generator.load({ ...generator.state(), offset });
+    }).toThrow(UsageError);
+    expect(generator.state()).toEqual(new Generator(1).state());
+  });
+
+  test.each([[[-1]], [[2, 0.5]], [[NaN]]])("takes nothing from the stream for the shape %j, which is none", (shape) => {
+    const generator = new Generator(1);
+    expect(() => generator.uniform(shape)).toThrow(/uniform: extents/);
+    expect(() => generator.normal(shape)).toThrow(/normal: extents/);
+    expect(generator.state()).toEqual(new Generator(1).state());
+  });
+
   test.each([-1, 0.5, NaN, 2 ** 53])("refuses the seed %d", (seed) => {
     expect(() => new Generator(seed)).toThrow(UsageError);
   });
@@ -238,6 +253,13 @@ describe("a permutation", () => {
     const statistic = [...counts.values()].reduce((sum, count) => sum + (count - expected) ** 2 / expected, 0);
     expect(counts.size).toBe(24);
     expect(Math.abs(statistic - 23)).toBeLessThan(5 * Math.sqrt(2 * 23));
+  });
+
+  test.each([-1, 0.5, NaN])("of %d elements is refused, and takes nothing from the stream", (n) => {
+    const generator = new Generator(1);
+    expect(() => generator.permutation(n)).toThrow(ShapeError);
+    expect(() => generator.permutation(n)).toThrow(/permutation: extents/);
+    expect(generator.state()).toEqual(new Generator(1).state());
   });
 
   test("is another at the next call", () => {

@@ -7,6 +7,7 @@ import {
   conv2d,
   defaultBackend,
   DTypeError,
+  Generator,
   maxPool2d,
   ShapeError,
   sizeOf,
@@ -19,6 +20,7 @@ import {
   type DType,
   type Shape,
 } from "../../src/tensor/index.ts";
+import { openReference } from "../../src/tensor/backends/reference/index.ts";
 import { shapes } from "../arbitraries/shapes.ts";
 
 const values = (tensor: Tensor): number[] => [...tensor.dataSync()];
@@ -79,7 +81,50 @@ describe("Tensor.from", () => {
     expect(Tensor.from(Int32Array.of(1)).dtype).toBe("int32");
     expect(Tensor.from(Float32Array.of(1)).dtype).toBe("float32");
     expect(values(Tensor.from(Float64Array.of(0.1), { dtype: "float32" }))).toEqual([Math.fround(0.1)]);
-    expect(values(Tensor.from([1.9, -1.9], { dtype: "int32" }))).toEqual([1, -1]);
+    expect(values(Tensor.from([2, -1], { dtype: "int32" }))).toEqual([2, -1]);
+  });
+
+  holds("typed arrays of other types become float32 unless told otherwise", () => {
+    for (const data of [
+      Uint8Array.of(0, 255),
+      Uint8ClampedArray.of(0, 255),
+      Int8Array.of(-128, 127),
+      Uint16Array.of(0, 65535),
+      Int16Array.of(-32768, 32767),
+      Uint32Array.of(0, 2 ** 31),
+    ]) {
+      const x = Tensor.from(data);
+      expect([x.dtype, x.shape]).toEqual(["float32", [2]]);
+      expect(values(x)).toEqual([...data]);
+      expect(Tensor.from(data, { dtype: "float64", shape: [2, 1] }).shape).toEqual([2, 1]);
+    }
+    expect(values(Tensor.from(Uint8Array.of(7), { dtype: "int32" }))).toEqual([7]);
+  });
+
+  const beyond: [value: number, data: () => Tensor][] = [
+    [1.7, () => Tensor.from([1, 1.7], { dtype: "int32" })],
+    [NaN, () => Tensor.from([1, NaN], { dtype: "int32" })],
+    [2 ** 31, () => Tensor.from(Float64Array.of(1, 2 ** 31), { dtype: "int32" })],
+    [2 ** 32, () => Tensor.from([1, 2 ** 32], { dtype: "int32" })],
+    [4294967295, () => Tensor.from(Uint32Array.of(1, 4294967295), { dtype: "int32" })],
+  ];
+  test.each(beyond)("%d is no int32, and the error says where it is", (value, make) => {
+    expect(make).toThrow(DTypeError);
+    expect(make).toThrow(`Tensor.from: ${value} at position 1 is not an int32`);
+  });
+
+  holds("the ends of the range are int32", () => {
+    expect(values(Tensor.from([-(2 ** 31), 2 ** 31 - 1, -0], { dtype: "int32" }))).toEqual([-(2 ** 31), 2 ** 31 - 1, 0]);
+  });
+
+  test("a dtype that there is none of is a DTypeError, and no memory is counted for it", () => {
+    const dtype = "float16" as DType;
+    const before = defaultBackend().memory();
+    for (const make of [() => Tensor.from([1], { dtype }), () => Tensor.zeros([2], { dtype }), () => Tensor.eye(2, { dtype })]) {
+      expect(make).toThrow(DTypeError);
+      expect(make).toThrow(/no dtype "float16"; known: float32, float64, int32/);
+    }
+    expect(defaultBackend().memory()).toEqual(before);
   });
 
   holds("a shape may be given with the data", () => {
@@ -91,8 +136,13 @@ describe("Tensor.from", () => {
     tidy(() => {
       const shape = [2, 2];
       const x = Tensor.from([1, 2, 3, 4], { shape });
+      const [zeros, reshaped, normal] = [Tensor.zeros(shape), x.reshape(shape), new Generator(1).normal(shape)];
       shape[0] = 7;
-      expect(x.shape).toEqual([2, 2]);
+      for (const tensor of [x, zeros, reshaped, normal]) {
+        expect(tensor.shape).toEqual([2, 2]);
+        expect(tensor.size).toBe(4);
+        expect(() => ((tensor.shape as number[])[0] = 7)).toThrow(TypeError);
+      }
     });
   });
 });
@@ -186,6 +236,43 @@ describe("creation", () => {
     expect(Tensor.eye(2).shape).toEqual([2, 2]);
     expect(Tensor.arange(0).shape).toEqual([0]);
   });
+
+  test("takes place on the backend that is named", () => {
+    const backend = openReference();
+    const { buffers } = defaultBackend().memory();
+    tidy(() => {
+      const made = [
+        Tensor.eye(2, { backend }),
+        Tensor.arange(2, { backend }),
+        Tensor.full([2], 1, { backend }),
+        Tensor.from([1], { backend }),
+      ];
+      expect(made.every((tensor) => tensor.backend === backend)).toBe(true);
+      expect(values(made[0] as Tensor)).toEqual([1, 0, 0, 1]);
+      expect(Tensor.eye(2, { backend, dtype: "int32" }).dtype).toBe("int32");
+      expect(backend.memory().buffers).toBe(5);
+      expect(defaultBackend().memory().buffers).toBe(buffers);
+    });
+    expect(() => Tensor.eye(-1)).toThrow(/Tensor.eye: extents/);
+  });
+
+  test.each<[string, () => Tensor]>([
+    ["full of 0.5", () => Tensor.full([2], 0.5, { dtype: "int32" })],
+    ["full of NaN", () => Tensor.full([2], NaN, { dtype: "int32" })],
+    ["full of 2³¹", () => Tensor.full([2], 2 ** 31, { dtype: "int32" })],
+    ["arange by 0.5", () => Tensor.arange(3, { step: 0.5, dtype: "int32" })],
+    ["arange from 0.5", () => Tensor.arange(3, { start: 0.5, dtype: "int32" })],
+    ["arange that runs out of the range", () => Tensor.arange(3, { start: 2 ** 31 - 2, dtype: "int32" })],
+    ["arange that runs out below", () => Tensor.arange(2, { start: -(2 ** 31), step: -1, dtype: "int32" })],
+    ["a sum with 2³¹", () => tidy(() => Tensor.zeros([2], { dtype: "int32" }).add(2 ** 31))],
+  ])("%s is refused as int32", (_, make) => {
+    expect(make).toThrow(DTypeError);
+    expect(make).toThrow(/is not an int32, a whole number from -2³¹ to 2³¹ - 1/);
+  });
+
+  holds("arange reaches the last int32", () => {
+    expect(values(Tensor.arange(2, { start: 2 ** 31 - 2, dtype: "int32" }))).toEqual([2 ** 31 - 2, 2 ** 31 - 1]);
+  });
 });
 
 describe("methods", () => {
@@ -229,6 +316,63 @@ describe("methods", () => {
     ]);
     expect(y.add(0.1).dtype).toBe("float64");
     expect(() => x.add(0.5)).toThrow(DTypeError);
+  });
+
+  test("products, sums and differences of int32 are exact modulo 2³²", () => {
+    const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 });
+    fc.assert(
+      fc.property(int32, int32, (p, q) =>
+        tidy(() => {
+          const [a, b] = [Tensor.from([p, p], { dtype: "int32" }), Tensor.from([q, 1], { dtype: "int32" })];
+          const wrap = (exact: bigint): number => Number(BigInt.asIntN(32, exact));
+          const [x, y] = [BigInt(p), BigInt(q)];
+          expect(values(a.multiply(b))).toEqual([wrap(x * y), p]);
+          expect(values(a.multiply(q))).toEqual([wrap(x * y), wrap(x * y)]);
+          expect(values(a.add(b))[0]).toBe(wrap(x + y));
+          expect(values(a.subtract(b))[0]).toBe(wrap(x - y));
+        }),
+      ),
+    );
+  });
+
+  holds("the largest of elements with NaN among them is NaN, and its position is that of the first", () => {
+    const x = Tensor.from([
+      [1, NaN, 3, NaN],
+      [NaN, 5, NaN, 9],
+      [1, 4, 4, 2],
+    ]);
+    expect(values(x.max(1))).toEqual([NaN, NaN, 4]);
+    expect(values(x.argmax(1))).toEqual([1, 0, 1]);
+    expect(values(x.argmax(0))).toEqual([1, 0, 1, 0]);
+  });
+
+  holds("the mean is the sum divided by the number of elements, rounded once", () => {
+    const x = Tensor.full([49], 0.1, float64);
+    const sum = values(x.sum())[0] as number;
+    expect(values(x.mean())).toEqual([sum / 49]);
+    expect(values(Tensor.full([3, 49], 1, float64).mean(1))).toEqual([1, 1, 1]);
+    expect(() => Tensor.zeros([2], { dtype: "int32" }).mean()).toThrow(/mean: needs a floating tensor but got int32/);
+  });
+
+  holds("rows, scalars and columns stretch on either side, in every operation of two operands", () => {
+    const [m, n] = [3, 4];
+    const full = Tensor.from(Array.from({ length: m * n }, (_, i) => i + 1)).reshape([m, n]);
+    const others = [[n], [1, n], [m, 1], [1], [], [1, 1, 1], [1, m, n], [2, 1, n], [2, m, n]];
+    for (const [k, shape] of others.entries()) {
+      const other = Tensor.from(
+        Array.from({ length: sizeOf(shape) }, (_, i) => ((7 * i + k) % 5) + 1),
+        { shape },
+      );
+      const joint = sizeOf(shape) > m * n || shape.length === 3 ? [shape[0] as number, m, n] : [m, n];
+      const [a, b] = [full.broadcastTo(joint), other.broadcastTo(joint)];
+      for (const name of ["add", "subtract", "multiply", "divide", "maximum", "less"] as const) {
+        expect(values(full[name](other))).toEqual(values(a[name](b)));
+        expect(values(other[name](full))).toEqual(values(b[name](a)));
+      }
+      const condition = full.less(other);
+      expect(values(where(condition, full, other))).toEqual(values(a.minimum(b)));
+      expect(values(where(other.less(3), full, other))).toEqual(values(where(b.less(3), a, b)));
+    }
   });
 
   holds("comparisons give int32, and greater is less turned round", () => {

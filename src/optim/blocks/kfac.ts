@@ -22,7 +22,7 @@ export interface CurvatureOptimizerOptions extends CurvatureOptions, MomentumOpt
 export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
   /** λ. Default .1. */
   readonly damping?: Schedule | undefined;
-  /** Default `relative`. With `inverse: "cholesky"` only `absolute` and `pi`, and the default is `pi`. */
+  /** Default `relative`. With `inverse: "cholesky"` only `factored` and `pi`, and the default is `pi`. */
   readonly dampingKind?: DampingKind | undefined;
   /**
    * `eigh`: eigendecompositions, so that damping may change every step and be exact on the product. `cholesky`: inverses of the
@@ -43,16 +43,12 @@ export class Kfac extends Optimizer {
 
   constructor(parameters: readonly Parameter[], options: KfacOptions) {
     const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi", damping = 0.1, clip = { kl: 1e-3 } } = options;
-    if (inverse === "cholesky" && dampingKind === "relative") {
-      throw new UsageError(
-        'Kfac: inverse "cholesky" does not know the largest eigenvalues that dampingKind "relative" needs; use "pi", "absolute" or inverse "eigh"',
-      );
-    }
-    const makeInverse = (): KroneckerInverse => (inverse === "eigh" ? new EighInverse(dampingKind) : new CholeskyInverse(dampingKind));
+    const makeInverse = inverse === "eigh" ? () => new EighInverse(dampingKind) : () => new CholeskyInverse(factoredOnly(dampingKind));
+    makeInverse(); // an impossible damping is an error here, not in the first step
     const precondition = new Precondition(
       parameters,
       `kfac (${inverse})`,
-      (view) => new KroneckerBlock(view.weight.name, makeInverse(), { ...options, damping }),
+      (view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }),
       options,
     );
     const clips = clip === false ? [] : ["kl" in clip ? klClip(clip.kl) : rmsClip(clip.rms)];
@@ -70,6 +66,15 @@ export class Kfac extends Optimizer {
   }
 }
 
+type FactoredDamping = "factored" | "pi";
+
+function factoredOnly(kind: DampingKind): FactoredDamping {
+  if (kind === "factored" || kind === "pi") return kind;
+  throw new UsageError(
+    `Kfac: inverse "cholesky" inverts the factors one by one, so it cannot do dampingKind "${kind}"; use "pi", "factored" or inverse "eigh"`,
+  );
+}
+
 /** Eigenvectors as columns, eigenvalues as a vector, and the figures of them that damping needs. */
 interface Spectrum {
   readonly vectors: Tensor;
@@ -84,48 +89,52 @@ interface Spectrum {
  * product exactly.
  */
 class EighInverse implements KroneckerInverse {
+  readonly method = "kfac (eigh)";
   readonly #kind: DampingKind;
-  #input: Spectrum | null = null;
-  #output: Spectrum | null = null;
+  #factors: { readonly input: Spectrum; readonly output: Spectrum } | null = null;
 
   constructor(kind: DampingKind) {
     this.#kind = kind;
   }
 
   get ready(): boolean {
-    return this.#input !== null;
+    return this.#factors !== null && !isZero(this.#factors);
   }
 
-  async refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number): Promise<void> {
-    const a = await spectrumOf(input);
-    const g = await spectrumOf(output);
-    if (damping === 0 && Math.min(a.smallest, g.smallest) === 0) {
-      throw new NumericalError(
-        `a Kronecker factor is singular (smallest eigenvalues: input ${a.smallest}, output ${g.smallest}) and the damping is 0; use a positive damping`,
-      );
-    }
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<void> {
+    const input = await spectrumOf(inputFactor);
+    const output = await spectrumOf(outputFactor).catch((error: unknown) => {
+      release(input);
+      throw error;
+    });
     this.dispose();
-    [this.#input, this.#output] = [a, g];
+    this.#factors = { input, output };
   }
 
   apply(gradient: Tensor, damping: number): Tensor {
-    const [a, g] = [this.#input, this.#output];
-    if (!a || !g) throw new UsageError("a Kronecker inverse was applied before its first refresh");
-    const rotated = g.vectors.matmul(gradient, { transposeA: true }).matmul(a.vectors);
-    const scaled = rotated.divide(this.#denominators(a, g, damping));
-    return g.vectors.matmul(scaled).matmul(a.vectors, { transposeB: true });
+    if (!this.#factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
+    if (isZero(this.#factors)) return gradient.multiply(0);
+    const { input, output } = this.#factors;
+    const rotated = output.vectors.matmul(gradient, { transposeA: true }).matmul(input.vectors);
+    const scaled = rotated.divide(this.#denominators(input, output, damping));
+    return output.vectors.matmul(scaled).matmul(input.vectors, { transposeB: true });
   }
 
   #denominators(a: Spectrum, g: Spectrum, damping: number): Tensor {
+    if (damping === 0 && Math.min(a.smallest, g.smallest) === 0) {
+      throw new NumericalError(
+        `a factor is singular (smallest eigenvalues: input ${a.smallest}, output ${g.smallest}) and the damping is 0; use a positive damping`,
+      );
+    }
     const [row, column] = [a.values.reshape([1, -1]), g.values.reshape([-1, 1])];
     switch (this.#kind) {
       case "relative":
         return column.multiply(row).add(damping * a.largest * g.largest);
       case "absolute":
         return column.multiply(row).add(damping);
+      case "factored":
       case "pi": {
-        const width = ({ values, trace }: Spectrum): { trace: number; width: number } => ({ trace, width: values.size });
-        const shares = piShares(damping, width(a), width(g));
+        const shares = sharesOf(this.#kind, damping, { ...a, width: a.values.size }, { ...g, width: g.values.size });
         return column.add(shares.output).multiply(row.add(shares.input));
       }
       default:
@@ -136,16 +145,10 @@ class EighInverse implements KroneckerInverse {
   state(): BlockState {
     const tensors = new Map<string, Tensor>();
     const numbers: Record<string, number> = {};
-    for (const [name, spectrum] of [
-      ["input", this.#input],
-      ["output", this.#output],
-    ] as const) {
-      if (!spectrum) continue;
-      tensors.set(`${name}.vectors`, spectrum.vectors.keep());
-      tensors.set(`${name}.values`, spectrum.values.keep());
-      numbers[`${name}.largest`] = spectrum.largest;
-      numbers[`${name}.smallest`] = spectrum.smallest;
-      numbers[`${name}.trace`] = spectrum.trace;
+    for (const [name, { vectors, values, ...figures }] of Object.entries(this.#factors ?? {})) {
+      tensors.set(`${name}.vectors`, vectors.keep());
+      tensors.set(`${name}.values`, values.keep());
+      for (const [key, value] of Object.entries(figures)) numbers[`${name}.${key}`] = value;
     }
     return { tensors, numbers };
   }
@@ -154,26 +157,34 @@ class EighInverse implements KroneckerInverse {
     const spectrum = (name: string): Spectrum | null => {
       const [vectors, values] = [tensors.get(`${name}.vectors`), tensors.get(`${name}.values`)];
       if (!vectors || !values) return null;
-      const number = (key: "largest" | "smallest" | "trace"): number => numbers[`${name}.${key}`] ?? 0;
+      const figure = (key: string): number => numbers[`${name}.${key}`] ?? 0;
       return {
         vectors: vectors.hold(),
         values: values.hold(),
-        largest: number("largest"),
-        smallest: number("smallest"),
-        trace: number("trace"),
+        largest: figure("largest"),
+        smallest: figure("smallest"),
+        trace: figure("trace"),
       };
     };
     this.dispose();
-    [this.#input, this.#output] = [spectrum("input"), spectrum("output")];
+    const [input, output] = [spectrum("input"), spectrum("output")];
+    this.#factors = input && output && { input, output };
   }
 
   dispose(): void {
-    for (const spectrum of [this.#input, this.#output]) {
-      spectrum?.vectors.dispose();
-      spectrum?.values.dispose();
-    }
-    [this.#input, this.#output] = [null, null];
+    for (const spectrum of Object.values(this.#factors ?? {})) release(spectrum);
+    this.#factors = null;
   }
+}
+
+/** A layer that no gradient has reached yet, or whose input was always 0: there is no curvature to speak of. */
+function isZero({ input, output }: { readonly input: Spectrum; readonly output: Spectrum }): boolean {
+  return input.largest === 0 || output.largest === 0;
+}
+
+function release({ vectors, values }: Spectrum): void {
+  vectors.dispose();
+  values.dispose();
 }
 
 async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectrum> {
@@ -194,56 +205,64 @@ async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectru
   };
 }
 
+interface Extent {
+  readonly trace: number;
+  readonly width: number;
+}
+
+function sharesOf(kind: FactoredDamping, damping: number, input: Extent, output: Extent): { input: number; output: number } {
+  const root = Math.sqrt(damping);
+  return kind === "pi" ? piShares(damping, input, output) : { input: root, output: root };
+}
+
 /** (Γ + s_g I)⁻¹ J (Ω + s_a I)⁻¹ with the shares s of the damping of the last refresh. */
 class CholeskyInverse implements KroneckerInverse {
-  readonly #kind: DampingKind;
-  #input: Tensor | null = null;
-  #output: Tensor | null = null;
+  readonly method = "kfac (cholesky)";
+  readonly #kind: FactoredDamping;
+  #inverses: { readonly input: Tensor; readonly output: Tensor } | null = null;
 
-  constructor(kind: DampingKind) {
+  constructor(kind: FactoredDamping) {
     this.#kind = kind;
   }
 
   get ready(): boolean {
-    return this.#input !== null;
+    return this.#inverses !== null;
   }
 
-  async refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number): Promise<void> {
-    const [a, g] = [await measure(input), await measure(output)];
-    const root = Math.sqrt(damping);
-    const shares = this.#kind === "pi" ? piShares(damping, a, g) : { input: root, output: root };
-    const inputInverse = await dampedInverse(input, shares.input);
-    const outputInverse = await dampedInverse(output, shares.output);
+  /** @throws NumericalError with the pivot if a damped factor is not positive definite. */
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, damping: number): Promise<void> {
+    const shares = sharesOf(this.#kind, damping, await measure(inputFactor), await measure(outputFactor));
+    const input = await dampedInverse(inputFactor, shares.input);
+    const output = await dampedInverse(outputFactor, shares.output).catch((error: unknown) => {
+      input.dispose();
+      throw error;
+    });
     this.dispose();
-    [this.#input, this.#output] = [inputInverse, outputInverse];
+    this.#inverses = { input, output };
   }
 
   apply(gradient: Tensor): Tensor {
-    if (!this.#input || !this.#output) throw new UsageError("a Kronecker inverse was applied before its first refresh");
-    return this.#output.matmul(gradient).matmul(this.#input);
+    if (!this.#inverses) throw new UsageError("a Kronecker inverse was applied before its first refresh");
+    return this.#inverses.output.matmul(gradient).matmul(this.#inverses.input);
   }
 
   state(): BlockState {
-    const entries = [
-      ["input", this.#input],
-      ["output", this.#output],
-    ] as const;
-    return { tensors: new Map(entries.flatMap(([name, tensor]) => (tensor ? [[name, tensor.keep()] as const] : []))), numbers: {} };
+    return { tensors: new Map(Object.entries(this.#inverses ?? {}).map(([name, tensor]) => [name, tensor.keep()])), numbers: {} };
   }
 
   load({ tensors }: BlockState): void {
     this.dispose();
-    [this.#input, this.#output] = [tensors.get("input")?.hold() ?? null, tensors.get("output")?.hold() ?? null];
+    const [input, output] = [tensors.get("input"), tensors.get("output")];
+    this.#inverses = input && output ? { input: input.hold(), output: output.hold() } : null;
   }
 
   dispose(): void {
-    this.#input?.dispose();
-    this.#output?.dispose();
-    [this.#input, this.#output] = [null, null];
+    for (const tensor of Object.values(this.#inverses ?? {})) tensor.dispose();
+    this.#inverses = null;
   }
 }
 
-async function measure({ matrix, residual }: FactorSnapshot): Promise<{ trace: number; width: number }> {
+async function measure({ matrix, residual }: FactorSnapshot): Promise<Extent> {
   const width = matrix.shape[0] as number;
   const data = await matrix.data();
   let trace = width * residual;
@@ -251,12 +270,11 @@ async function measure({ matrix, residual }: FactorSnapshot): Promise<{ trace: n
   return { trace, width };
 }
 
-/** Dampings below this are lifted: a factor of rank n < d is singular without. */
-const SMALLEST_DAMPING = 1e-8;
-
 async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number): Promise<Tensor> {
-  const added = Math.max(SMALLEST_DAMPING, damping) + residual;
-  const damped = unscoped(() => tidy(() => matrix.add(Tensor.eye(matrix.shape[0] as number, matrix).multiply(added))));
+  const { dtype, backend } = matrix;
+  const damped = unscoped(() =>
+    tidy(() => matrix.add(Tensor.eye(matrix.shape[0] as number, { dtype, backend }).multiply(damping + residual))),
+  );
   try {
     return await inversePositiveDefinite(damped);
   } finally {

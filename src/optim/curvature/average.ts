@@ -96,7 +96,9 @@ export class MatrixAverage {
     return { value: this.#value?.value.keep() ?? null, count: this.#count, weight: this.#weight, residual: this.#residual };
   }
 
+  /** Replaces everything; a state without a value is that of a new average. */
   load(state: AverageState): void {
+    this.dispose();
     if (state.value) this.#install(state.value);
     [this.#count, this.#weight, this.#residual] = [state.count, state.weight, state.residual];
   }

@@ -21,6 +21,8 @@ export interface BlockState {
  * `refresh`, then `precondition`.
  */
 export interface CurvatureBlock {
+  /** The method, as the registration table shows it. */
+  readonly method: string;
   needs(step: number): CaptureNeeds;
   /** Takes in the step's records; what must outlive the step is kept. Runs inside a tidy. */
   observe(view: CurvatureView, step: number): void;
@@ -30,9 +32,10 @@ export interface CurvatureBlock {
   precondition(gradient: Tensor, context: { readonly step: number; readonly view: CurvatureView | null }): Tensor;
   /** The tensors' handles are the receiver's. */
   state(): BlockState;
+  /** @throws CheckpointError if the state does not fit the layer; the block is then as it was. */
   load(state: BlockState): void;
   dispose(): void;
 }
 
-/** Makes the block of a weight when it is first met. */
-export type BlockFactory = (view: CurvatureView) => CurvatureBlock;
+/** Makes the block of a weight when it is first met, or says why it has none. */
+export type BlockFactory = (view: CurvatureView) => CurvatureBlock | { readonly none: string };

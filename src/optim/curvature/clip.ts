@@ -1,7 +1,7 @@
 import type { Parameter } from "../../nn/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
-import { valueAt, type Schedule } from "../schedules.ts";
-import type { LayerParameters, StepContext, Transform, Updates } from "../transform.ts";
+import { hyperParameter, type Schedule } from "../schedules.ts";
+import { noState, type LayerParameters, type StepContext, type Transform, type Updates } from "../transform.ts";
 
 /** Clipping touches the preconditioned layers only: all other parameters take the plain gradient. */
 function scaleLayers(updates: Updates, factor: (layer: LayerParameters) => Tensor): Updates {
@@ -20,12 +20,6 @@ function members({ weight, bias }: LayerParameters): Parameter[] {
   return bias ? [weight, bias] : [weight];
 }
 
-const noState: Pick<Transform, "state" | "load" | "dispose"> = {
-  state: () => ({ tensors: new Map(), numbers: {} }),
-  load: () => undefined,
-  dispose: () => undefined,
-};
-
 /**
  * One factor for all layers, ν = min(1, √(κ / |lr² Σ ⟨P, J⟩|)), so that the step's squared length in the curvature's metric (twice
  * the KL divergence, to second order) is at most κ (Ba, Grosse and Martens 2017, section 5). Computed on the device.
@@ -43,7 +37,7 @@ export function klClip(kappa: Schedule): Transform {
       const nu = product
         .multiply(learningRate ** 2)
         .reciprocal()
-        .multiply(valueAt(kappa, step))
+        .multiply(hyperParameter("clip.kl", kappa, step, "positive"))
         .sqrt()
         .minimum(1);
       return scaleLayers(updates, () => nu);
@@ -64,7 +58,7 @@ export function rmsClip(limit: Schedule): Transform {
           .multiply(1 / size)
           .sqrt()
           .reciprocal()
-          .multiply(valueAt(limit, step))
+          .multiply(hyperParameter("clip.rms", limit, step, "positive"))
           .minimum(1);
       }),
     ...noState,

@@ -1,11 +1,13 @@
 /**
- * How λ becomes the number that is added to a Kronecker product Γ ⊗ Ω:
- * - `relative`: λ · max eig Γ · max eig Ω. Does not change with the scale of either factor or of the loss (the paper's code);
- * - `absolute`: λ itself;
- * - `pi`: each factor gets its share, (Γ + √λ/π I) ⊗ (Ω + π√λ I), with π balancing their mean eigenvalues (Martens and Grosse
- *   2015, section 6.3).
+ * How λ becomes a damping of the Kronecker product Γ ⊗ Ω:
+ * - `relative`: λ · max eig Γ · max eig Ω is added to the product. Does not change with the scale of either factor or of the loss
+ *   (the paper's code);
+ * - `absolute`: λ itself is added to the product;
+ * - `factored`: each factor gets the root, (Γ + √λ I) ⊗ (Ω + √λ I);
+ * - `pi`: each factor gets its share of the root, (Γ + √λ/π I) ⊗ (Ω + π√λ I), with π balancing their mean eigenvalues (Martens and
+ *   Grosse 2015, section 6.3).
  */
-export type DampingKind = "relative" | "absolute" | "pi";
+export type DampingKind = "relative" | "absolute" | "factored" | "pi";
 
 /** Shares of the root of λ for the two factors, from their traces and widths; π = 1 where a trace is 0 or not finite. */
 export function piShares(

@@ -37,42 +37,42 @@ export function releaseLoss(loss: LossCall): void {
   loss.weights.dispose();
 }
 
-/** How many type-2 passes the losses take: one an output of the widest. */
-export function type2Passes(losses: readonly LossCall[]): number {
-  if (losses.length === 0) {
-    throw new UsageError(
-      'fisher type-2: the loss contains no crossEntropy or meanSquaredError, whose second derivative it needs; use one, or fisher: "empirical"',
-    );
-  }
-  return Math.max(...losses.map(({ prediction }) => outputs(prediction.shape)));
-}
-
 /**
- * Seeds of type-2 pass `c`: the c-th column of a root V of the loss's second derivative, V Vᵀ = ∇²ℓ. With m the factor from the
- * batch's gradient to a sample's (`LossReduction`) and w the sample's weight in the loss, the view later multiplies by m, so the
- * seed is √(w/m) v_c: the outer products then add up to w m v_c v_cᵀ, the sample's own second derivative.
+ * The seeds of all type-2 passes: for each loss and each of its outputs c, the c-th column of a root V of the loss's second
+ * derivative, V Vᵀ = ∇²ℓ. With w a sample's weight in the whole loss and m the factor from the batch's gradient to a sample's
+ * (`LossReduction`), the view later multiplies by m, so the seed is √(w/m) v_c: the outer products then add up to w m v_c v_cᵀ, the
+ * sample's own second derivative. Losses have passes of their own, since their second derivatives add up, not their roots.
  *
  * - cross-entropy: ∇² = diag(p) − p pᵀ, v_c = √p_c (e_c − p), whatever the label smoothing;
  * - squared error: ∇² = 2 I, v_c = √2 e_c.
+ *
+ * @throws UsageError if there is no loss primitive.
  */
-export function type2Seeds(losses: readonly LossCall[], c: number, reduction: LossReduction): Seeds {
-  return losses.flatMap(({ prediction, probabilities, weights }) => {
-    const classes = outputs(prediction.shape);
-    if (c >= classes) return [];
-    const n = prediction.shape[0] as number;
-    const { dtype, backend } = weights;
-    const seed = tidy(() => {
-      const scale = weights
-        .multiply(1 / (reduction === "mean" ? n : 1))
-        .sqrt()
-        .reshape([n, 1]);
-      const unit = Tensor.arange(classes, { dtype, backend }).equal(c).cast(dtype).reshape([1, classes]);
-      if (!probabilities) return scale.multiply(unit).multiply(Math.SQRT2).reshape(prediction.shape);
-      const own = probabilities.slice([0, c], [n, 1]);
-      return unit.subtract(probabilities).multiply(own.sqrt().multiply(scale));
-    });
-    return [[prediction, seed] as const];
+export function type2Passes(losses: readonly LossCall[], reduction: LossReduction): (() => Seeds)[] {
+  if (losses.length === 0) {
+    throw new UsageError(
+      'fisher "type-2": the loss contains no crossEntropy or meanSquaredError, whose second derivative it needs; use one, or fisher: "empirical"',
+    );
+  }
+  return losses.flatMap((loss) => Array.from({ length: outputs(loss.prediction.shape) }, (_, c) => () => type2Seeds(loss, c, reduction)));
+}
+
+function type2Seeds({ prediction, probabilities, weights }: LossCall, c: number, reduction: LossReduction): Seeds {
+  const n = prediction.shape[0] as number;
+  const classes = outputs(prediction.shape);
+  const { dtype, backend } = weights;
+  const seed = tidy(() => {
+    const m = reduction === "mean" ? n : 1;
+    const scale = weights
+      .multiply(1 / m)
+      .sqrt()
+      .reshape([n, 1]);
+    const unit = Tensor.arange(classes, { dtype, backend }).equal(c).cast(dtype).reshape([1, classes]);
+    if (!probabilities) return scale.multiply(unit).multiply(Math.SQRT2).reshape(prediction.shape);
+    const own = probabilities.slice([0, c], [n, 1]);
+    return unit.subtract(probabilities).multiply(own.sqrt().multiply(scale));
   });
+  return [[prediction, seed]];
 }
 
 function outputs(shape: Shape): number {

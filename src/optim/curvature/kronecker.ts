@@ -1,5 +1,5 @@
-import { NumericalError, tidy, type Tensor } from "../../tensor/index.ts";
-import { valueAt, type Schedule } from "../schedules.ts";
+import { CheckpointError, formatShape, NumericalError, sameShape, tidy, type Tensor } from "../../tensor/index.ts";
+import { hyperParameter, type Schedule } from "../schedules.ts";
 import { MatrixAverage, type AverageForm } from "./average.ts";
 import { NO_NEEDS, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import type { CurvatureView } from "./view.ts";
@@ -30,13 +30,19 @@ export interface FactorSnapshot {
 
 /** How a method represents the two factors so that the damped product can be inverted. */
 export interface KroneckerInverse {
+  /** The method, as the registration table shows it. */
+  readonly method: string;
   /** Computes from the factors and installs the result at once; what was installed before stays until then. */
   refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number): Promise<void>;
-  /** Whether `refresh` has run, or a state was loaded. */
+  /** Whether what is installed can be applied: false before the first refresh, and while a factor is zero. */
   readonly ready: boolean;
-  /** (Γ ⊗ Ω damped)⁻¹ applied to the gradient J [dOut, dA]. */
+  /**
+   * (Γ ⊗ Ω damped)⁻¹ applied to the gradient J [dOut, dA]. Where a factor is zero, nothing is known and the result is 0.
+   * @throws NumericalError if the damped product is singular.
+   */
   apply(gradient: Tensor, damping: number): Tensor;
   state(): BlockState;
+  /** Replaces what is installed; an empty state leaves nothing. */
   load(state: BlockState): void;
   dispose(): void;
 }
@@ -44,13 +50,18 @@ export interface KroneckerInverse {
 /** The curvature block of the methods that approximate a layer's Fisher by Γ ⊗ Ω (Martens and Grosse 2015; KFC, 2016). */
 export class KroneckerBlock implements CurvatureBlock {
   readonly #name: string;
+  readonly #widths: readonly [input: number, output: number];
   readonly #options: KroneckerOptions;
   readonly #inverse: KroneckerInverse;
   readonly #input: MatrixAverage;
   readonly #output: MatrixAverage;
+  #observedAt = -1;
+  /** Whether the factors have changed since the last inversion. */
+  #changed = false;
 
-  constructor(name: string, inverse: KroneckerInverse, options: KroneckerOptions) {
-    this.#name = name;
+  constructor(view: CurvatureView, inverse: KroneckerInverse, options: KroneckerOptions) {
+    this.#name = view.weight.name;
+    this.#widths = [view.dA, view.dOut];
     this.#options = options;
     this.#inverse = inverse;
     const average = { form: options.averageForm, decay: options.statDecay };
@@ -58,32 +69,41 @@ export class KroneckerBlock implements CurvatureBlock {
     this.#output = new MatrixAverage(average);
   }
 
+  get method(): string {
+    return this.#inverse.method;
+  }
+
   needs(step: number): CaptureNeeds {
     return this.#updateDue(step) ? { curvature: true, gradient: false } : NO_NEEDS;
   }
 
   #updateDue(step: number): boolean {
-    return this.#input.count === 0 || step % valueAt(this.#options.factorUpdateEvery ?? 10, step) === 0;
+    const every = hyperParameter("factorUpdateEvery", this.#options.factorUpdateEvery ?? 10, step, "a whole number of at least 1");
+    return this.#input.count === 0 || step % every === 0;
   }
 
   observe(view: CurvatureView, step: number): void {
-    if (!this.#updateDue(step)) return;
+    // A step that failed later and is tried again has been observed already.
+    if (!this.#updateDue(step) || this.#observedAt === step) return;
     const scale = this.#options.factorScaling === "paper" ? view.positions ** 2 : 1;
     const scaled = (factor: Tensor, by: number): Tensor => (by === 1 ? factor : factor.multiply(by));
     this.#input.observe(scaled(view.inputCovariance(), 1 / scale));
     this.#output.observe(scaled(view.outputCovariance(), scale));
+    [this.#observedAt, this.#changed] = [step, true];
   }
 
   async refresh(step: number): Promise<void> {
     if (this.#input.count === 0) return;
-    if (this.#inverse.ready && step % valueAt(this.#options.inversionEvery ?? 50, step) !== 0) return;
+    const every = hyperParameter("inversionEvery", this.#options.inversionEvery ?? 50, step, "a whole number of at least 1");
+    const due = this.#inverse.ready ? step % every === 0 : this.#changed;
+    if (!due) return;
     const snapshot = ({ value, residual }: MatrixAverage): FactorSnapshot => ({ matrix: value.hold(), residual });
     const [input, output] = [snapshot(this.#input), snapshot(this.#output)];
     try {
-      await this.#inverse.refresh(input, output, valueAt(this.#options.damping, step));
+      await this.#inverse.refresh(input, output, this.#damping(step));
+      this.#changed = false;
     } catch (cause) {
-      if (!(cause instanceof NumericalError)) throw cause;
-      throw new NumericalError(`the curvature of "${this.#name}" could not be inverted at step ${step}: ${cause.message}`, { cause });
+      throw this.#explained(cause, "inverted", step);
     } finally {
       input.matrix.dispose();
       output.matrix.dispose();
@@ -91,38 +111,60 @@ export class KroneckerBlock implements CurvatureBlock {
   }
 
   precondition(gradient: Tensor, { step }: { readonly step: number }): Tensor {
-    return tidy(() => this.#inverse.apply(gradient, valueAt(this.#options.damping, step)));
+    try {
+      return tidy(() => this.#inverse.apply(gradient, this.#damping(step)));
+    } catch (cause) {
+      throw this.#explained(cause, "applied", step);
+    }
+  }
+
+  #damping(step: number): number {
+    return hyperParameter("damping", this.#options.damping, step, "at least 0");
+  }
+
+  #explained(cause: unknown, what: string, step: number): unknown {
+    if (!(cause instanceof NumericalError)) return cause;
+    return new NumericalError(`the curvature of "${this.#name}" could not be ${what} at step ${step}: ${cause.message}`, { cause });
+  }
+
+  #averages(): readonly (readonly [name: string, average: MatrixAverage, width: number])[] {
+    return [
+      ["input", this.#input, this.#widths[0]],
+      ["output", this.#output, this.#widths[1]],
+    ];
   }
 
   state(): BlockState {
     const tensors = new Map<string, Tensor>();
-    const numbers: Record<string, number> = {};
-    for (const [name, average] of [
-      ["input", this.#input],
-      ["output", this.#output],
-    ] as const) {
+    const numbers: Record<string, number> = { observedAt: this.#observedAt, changed: this.#changed ? 1 : 0 };
+    for (const [name, average] of this.#averages()) {
       const { value, ...counts } = average.state();
       if (value) tensors.set(name, value);
       for (const [key, count] of Object.entries(counts)) numbers[`${name}.${key}`] = count;
     }
     const inverse = this.#inverse.state();
-    for (const [key, tensor] of inverse.tensors) tensors.set(`inverse.${key}`, tensor);
-    for (const [key, value] of Object.entries(inverse.numbers)) numbers[`inverse.${key}`] = value;
+    for (const [key, tensor] of inverse.tensors) tensors.set(`${INVERSE}${key}`, tensor);
+    for (const [key, value] of Object.entries(inverse.numbers)) numbers[`${INVERSE}${key}`] = value;
     return { tensors, numbers };
   }
 
   load({ tensors, numbers }: BlockState): void {
-    for (const [name, average] of [
-      ["input", this.#input],
-      ["output", this.#output],
-    ] as const) {
-      const count = (key: string): number => numbers[`${name}.${key}`] ?? 0;
-      average.load({ value: tensors.get(name) ?? null, count: count("count"), weight: count("weight"), residual: count("residual") });
+    for (const [name, , width] of this.#averages()) {
+      const value = tensors.get(name);
+      if (value && !sameShape(value.shape, [width, width])) {
+        throw new CheckpointError(
+          `the saved ${name} factor of "${this.#name}" is ${formatShape(value.shape)} but the layer's is ${formatShape([width, width])}`,
+        );
+      }
     }
+    for (const [name, average] of this.#averages()) {
+      const count = (key: string, fresh = 0): number => numbers[`${name}.${key}`] ?? fresh;
+      average.load({ value: tensors.get(name) ?? null, count: count("count"), weight: count("weight"), residual: count("residual", 1) });
+    }
+    [this.#observedAt, this.#changed] = [numbers["observedAt"] ?? -1, numbers["changed"] === 1];
     const own = <T>(entries: Iterable<readonly [string, T]>): [string, T][] =>
-      [...entries].flatMap(([key, value]) => (key.startsWith("inverse.") ? [[key.slice("inverse.".length), value]] : []));
-    const inverse = { tensors: new Map(own(tensors)), numbers: Object.fromEntries(own(Object.entries(numbers))) };
-    if (inverse.tensors.size > 0) this.#inverse.load(inverse);
+      [...entries].flatMap(([key, value]) => (key.startsWith(INVERSE) ? [[key.slice(INVERSE.length), value]] : []));
+    this.#inverse.load({ tensors: new Map(own(tensors)), numbers: Object.fromEntries(own(Object.entries(numbers))) });
   }
 
   dispose(): void {
@@ -131,3 +173,6 @@ export class KroneckerBlock implements CurvatureBlock {
     this.#inverse.dispose();
   }
 }
+
+/** Begins the names of the inverse's entries in a state. */
+const INVERSE = "inverse.";

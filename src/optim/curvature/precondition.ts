@@ -1,10 +1,10 @@
 import type { Observer, Recording } from "../../autograd/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { CheckpointError, concat, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
-import type { LayerParameters, StepContext, Transform, TransformState, Updates } from "../transform.ts";
-import { NO_NEEDS, type BlockFactory, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
+import { parameterKeys, type LayerParameters, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
+import { NO_NEEDS, type BlockFactory, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import { Capture, releaseRecords, type LayerRecord, type LossReduction } from "./capture.ts";
-import { lossCall, releaseLoss, type2Passes, type2Seeds, type Fisher, type LossCall } from "./fisher.ts";
+import { lossCall, releaseLoss, type2Passes, type Fisher, type LossCall } from "./fisher.ts";
 import { RecordedView, whyNoBlock, type MicroBatch, type Pass } from "./view.ts";
 
 export interface CurvatureOptions {
@@ -27,10 +27,16 @@ export interface RegistrationRow {
 export interface StepCapture {
   /** Observer for the training pass over the next micro-batch. */
   begin(): Observer;
-  /** Whether the recording is needed again after the training pass. */
+  /** Whether the recording may be needed again after the training pass. */
   readonly extraPasses: boolean;
-  /** The further reverse passes of the Fisher, on the micro-batch begun last; the last one releases the recording. */
+  /** The further reverse passes of the Fisher, on the micro-batch begun last, if they are needed. Releases the recording. */
   runExtraPasses(recording: Recording<unknown>): void;
+}
+
+/** What one micro-batch left behind. */
+interface Captured {
+  readonly training: LayerRecord[];
+  readonly fisher: LayerRecord[][];
 }
 
 /**
@@ -38,121 +44,149 @@ export interface StepCapture {
  * replaces each layer's gradient by the block's direction. Names no method.
  */
 export class Precondition implements Transform {
+  readonly kind: string;
   readonly #parameters: readonly Parameter[];
-  readonly #candidates: readonly Parameter[];
-  readonly #method: string;
+  /** Weights that may have a block, with their keys in saved states. */
+  readonly #candidates: ReadonlyMap<Parameter, string>;
   readonly #create: BlockFactory;
   readonly #fisher: Fisher;
   readonly #reduction: LossReduction;
   readonly #blocks = new Map<Parameter, { block: CurvatureBlock; bias: Parameter | null }>();
+  /** Why a weight that was met has no block. */
   readonly #reasons = new Map<Parameter, string>();
+  /** Loaded states of blocks that are not made yet, by key. */
+  readonly #pending = new Map<string, BlockState>();
   #views = new Map<Parameter, RecordedView>();
-  #records: LayerRecord[] = [];
-  #pending: TransformState | null = null;
+  #captured: Captured[] = [];
+  #problems: ReadonlyMap<Parameter, string> = new Map();
 
-  constructor(parameters: readonly Parameter[], method: string, create: BlockFactory, options: CurvatureOptions = {}) {
+  /** @param kind names the method and the form of its state. */
+  constructor(parameters: readonly Parameter[], kind: string, create: BlockFactory, options: CurvatureOptions = {}) {
+    this.kind = kind;
     this.#parameters = parameters;
-    this.#candidates = parameters.filter((parameter) => parameter.shape.length >= 2);
-    this.#method = method;
+    const keys = parameterKeys(parameters);
+    this.#candidates = new Map([...keys].filter(([parameter]) => parameter.shape.length >= 2));
     this.#create = create;
     this.#fisher = options.fisher ?? "empirical";
     this.#reduction = options.reduction ?? "mean";
   }
 
-  /** Which parameter got which block, and why the others have none. Complete after the first step. */
+  /** Which parameter got which block, and why the others have none. Complete once every weight has been met. */
   registration(): RegistrationRow[] {
-    const biases = new Map([...this.#blocks.values()].flatMap(({ bias }) => (bias ? [[bias, true] as const] : [])));
+    const methods = new Map<Parameter, string>();
+    for (const [weight, { block, bias }] of this.#blocks) {
+      methods.set(weight, block.method);
+      if (bias) methods.set(bias, block.method);
+    }
     return this.#parameters.map((parameter) => {
-      if (this.#blocks.has(parameter) || biases.has(parameter)) return { parameter: parameter.name, block: this.#method, reason: "" };
-      const unmet = parameter.shape.length >= 2 ? "not met yet in a linear or conv2d call" : "no weight or bias of a linear or conv2d call";
-      return { parameter: parameter.name, block: null, reason: this.#reasons.get(parameter) ?? unmet };
+      const block = methods.get(parameter) ?? null;
+      const unmet = this.#candidates.has(parameter)
+        ? "not met yet in a linear or conv2d call"
+        : "no weight or bias of a linear or conv2d call";
+      return { parameter: parameter.name, block, reason: block === null ? (this.#reasons.get(parameter) ?? unmet) : "" };
     });
   }
 
-  /** The union of what the blocks need; everything at first, since no weight has been met. */
+  /** The union of what the blocks need. */
   needs(step: number): CaptureNeeds {
-    if (this.#blocks.size === 0) return { curvature: true, gradient: true };
     return [...this.#blocks.values()]
       .map(({ block }) => block.needs(step))
       .reduce((a, b) => ({ curvature: a.curvature || b.curvature, gradient: a.gradient || b.gradient }), NO_NEEDS);
   }
 
-  /** Prepares a step's capture, or null if nothing is needed. `collect` must follow when the passes are done. */
+  /**
+   * Prepares a step's capture, or null if there is nothing to record: no block needs anything, and every weight has been met. A
+   * weight that has not is watched for in every step, so that it never passes unpreconditioned.
+   */
   capture(step: number): StepCapture | null {
     const needs = this.needs(step);
-    if (!needs.curvature && !needs.gradient) return null;
-    const extraPasses = needs.curvature && this.#fisher !== "empirical";
-    const capture = new Capture(this.#candidates, this.#parameters, this.#reduction);
-    const batches: { training: LayerRecord[]; fisher: LayerRecord[][]; losses: LossCall[] }[] = [];
-    this.#collector = () => {
-      for (const [weight, problem] of capture.problems) this.#reasons.set(weight, problem);
-      return batches.map(({ training, fisher }) => ({
-        training: needs.gradient || !extraPasses ? training : [],
-        fisher: extraPasses ? fisher : [training],
-      }));
-    };
+    const due = needs.curvature || needs.gradient;
+    const possible = [...this.#candidates.keys()].filter((weight) => !this.#reasons.has(weight));
+    const unmet = possible.filter((weight) => !this.#blocks.has(weight));
+    if (!due && unmet.length === 0) return null;
+    const capture = new Capture(due ? possible : unmet, this.#parameters, this.#reduction);
+    this.#problems = capture.problems;
+    const extraPasses = this.#fisher !== "empirical" && (needs.curvature || unmet.length > 0);
+    let losses: LossCall[] = [];
     return {
       extraPasses,
       begin: () => {
-        const batch = { training: [], fisher: [], losses: [] as LossCall[] };
-        batches.push(batch);
+        const batch: Captured = { training: [], fisher: [] };
+        this.#captured.push(batch);
         const observe = capture.observer(batch.training);
-        if (!extraPasses) return observe;
         return (call, gradients) => {
-          const loss = lossCall(call, gradients);
-          if (loss) batch.losses.push(loss);
-          if (needs.gradient) observe(call, gradients);
+          const loss = extraPasses ? lossCall(call, gradients) : null;
+          if (loss) losses.push(loss);
+          observe(call, gradients);
         };
       },
       runExtraPasses: (recording) => {
-        const batch = batches.at(-1);
-        if (!batch) return;
+        const batch = this.#captured.at(-1) as Captured;
+        const met = batch.training.some(({ weight }) => !this.#blocks.has(weight));
         try {
-          const passes = type2Passes(batch.losses);
-          for (let c = 0; c < passes; c++) {
-            const records: LayerRecord[] = [];
-            batch.fisher.push(records);
-            tidy(() => {
-              recording.reverse(type2Seeds(batch.losses, c, this.#reduction), {
-                observe: capture.observer(records),
-                again: c < passes - 1,
-                observeOnly: true,
-              });
-            });
-          }
+          if (needs.curvature || met) this.#type2(recording, capture, batch, losses);
         } finally {
-          for (const loss of batch.losses) releaseLoss(loss);
+          for (const loss of losses) releaseLoss(loss);
+          losses = [];
+          recording.dispose();
         }
       },
     };
   }
 
-  #collector: (() => { training: LayerRecord[]; fisher: LayerRecord[][] }[]) | null = null;
+  #type2(recording: Recording<unknown>, capture: Capture, batch: Captured, losses: readonly LossCall[]): void {
+    const passes = type2Passes(losses, this.#reduction);
+    passes.forEach((seeds, i) => {
+      const records: LayerRecord[] = [];
+      batch.fisher.push(records);
+      tidy(() => {
+        recording.reverse(seeds(), { observe: capture.observer(records), again: i < passes.length - 1, observeOnly: true });
+      });
+    });
+    // The seeds hold one row a sample: rows that are positions of one sample would need passes of their own.
+    const rows = losses[0]?.prediction.shape[0] as number;
+    const stranger = batch.training.find(({ geometry }) => geometry.n !== rows);
+    if (stranger) {
+      throw new UsageError(
+        `fisher "type-2": the loss has ${rows} rows but "${stranger.weight.name}" sees ${stranger.geometry.n} samples; ` +
+          `it needs one row a sample, so do not fold positions into the batch, or use fisher: "empirical"`,
+      );
+    }
+  }
 
   /**
    * Turns what was recorded into views and lets the blocks observe them; weights met for the first time get their blocks.
    * @throws UsageError if no weight can have a block.
    */
   collect(step: number): void {
-    if (!this.#collector) return;
-    const batches = this.#collector();
-    this.#collector = null;
-    this.#records = batches.flatMap(({ training, fisher }) => [...training, ...fisher.flat()]);
-    for (const weight of this.#candidates) {
+    if (this.#captured.length === 0) return;
+    const share = 1 / this.#captured.length;
+    const batches = this.#captured.map(({ training, fisher }) => ({
+      training,
+      fisher: this.#fisher === "empirical" ? [training] : fisher,
+      share,
+    }));
+    const views: RecordedView[] = [];
+    for (const weight of this.#candidates.keys()) {
       const own = (pass: Pass): Pass => pass.filter((record) => record.weight === weight);
-      const micro: MicroBatch[] = batches.map(({ training, fisher }) => ({ training: own(training), fisher: fisher.map(own) }));
-      const records = micro.flatMap(({ training, fisher }) => [...training, ...fisher.flat()]);
-      if (records.length === 0) continue;
-      const problem = this.#reasons.get(weight) ?? whyNoBlock(records);
-      if (problem) {
-        this.#reasons.set(weight, problem);
-        this.#drop(weight);
-        continue;
-      }
+      const micro: MicroBatch[] = batches.map((batch) => ({ ...batch, training: own(batch.training), fisher: batch.fisher.map(own) }));
+      const records = micro.flatMap(({ training }) => training);
       // A micro-batch that never reached the weight has nothing to say about it.
-      const view = new RecordedView(micro.filter(({ training, fisher }) => training.length > 0 || fisher.some((pass) => pass.length > 0)));
-      this.#views.set(weight, view);
-      if (!this.#blocks.has(weight)) this.#install(weight, view);
+      if (records.length === 0) continue;
+      const problem = this.#problems.get(weight) ?? whyNoBlock(records);
+      if (problem) this.#refuse(weight, problem);
+      else views.push(new RecordedView(micro.filter(({ training }) => training.length > 0)));
+    }
+    for (const view of views) {
+      const { weight, bias } = view;
+      const others = views.filter((other) => other !== view && bias && other.bias === bias);
+      const known = this.#blocks.get(weight);
+      if (others.length > 0) this.#refuse(weight, `its bias is shared with "${others.map((other) => other.weight.name).join('", "')}"`);
+      else if (known && known.bias !== bias) this.#refuse(weight, "called with its bias in one step and without it in another");
+      else {
+        this.#views.set(weight, view);
+        if (!known && !this.#reasons.has(weight)) this.#install(weight, view);
+      }
     }
     if (this.#blocks.size === 0) {
       throw new UsageError(
@@ -163,26 +197,39 @@ export class Precondition implements Transform {
     }
     for (const [weight, view] of this.#views) {
       const block = this.#blocks.get(weight)?.block;
-      if (block)
+      if (block) {
         tidy(() => {
           block.observe(view, step);
         });
+      }
     }
   }
 
-  #install(weight: Parameter, view: RecordedView): void {
-    const block = this.#create(view);
-    this.#blocks.set(weight, { block, bias: view.bias });
-    if (this.#pending) loadBlock(block, weight, this.#pending);
-  }
-
-  #drop(weight: Parameter): void {
+  /** From now on the weight takes the plain gradient, and the registration says why. */
+  #refuse(weight: Parameter, reason: string): void {
+    this.#reasons.set(weight, reason);
     this.#blocks.get(weight)?.block.dispose();
     this.#blocks.delete(weight);
   }
 
+  #install(weight: Parameter, view: RecordedView): void {
+    const made = this.#create(view);
+    if ("none" in made) {
+      this.#reasons.set(weight, made.none);
+      return;
+    }
+    this.#blocks.set(weight, { block: made, bias: view.bias });
+    const key = this.#candidates.get(weight) as string;
+    const state = this.#pending.get(key);
+    if (!state) return;
+    made.load(state);
+    this.#release(key);
+  }
+
+  /** Lets every block refresh, then reports the first failure, if any. */
   async refresh(step: number): Promise<void> {
-    for (const { block } of this.#blocks.values()) await block.refresh(step);
+    const results = await Promise.allSettled([...this.#blocks.values()].map(({ block }) => block.refresh(step)));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
   update(updates: Updates, { step }: StepContext): Updates {
@@ -205,54 +252,77 @@ export class Precondition implements Transform {
 
   /** Releases the step's records and views. */
   endStep(): void {
-    // A step that failed between its passes and `collect` has records that nobody took over.
-    for (const { training, fisher } of this.#collector?.() ?? []) this.#records.push(...training, ...fisher.flat());
     for (const view of this.#views.values()) view.dispose();
     this.#views = new Map();
-    releaseRecords(this.#records);
-    this.#records = [];
-    this.#collector = null;
+    releaseRecords(this.#captured.flatMap(({ training, fisher }) => [...training, ...fisher.flat()]));
+    this.#captured = [];
   }
 
   state(): TransformState {
     const tensors = new Map<string, Tensor>();
     const numbers: Record<string, number> = {};
-    for (const [weight, { block }] of this.#blocks) {
-      const state = block.state();
-      for (const [key, tensor] of state.tensors) tensors.set(`${weight.name}:${key}`, tensor);
-      for (const [key, value] of Object.entries(state.numbers)) numbers[`${weight.name}:${key}`] = value;
+    const add = (key: string, state: BlockState): void => {
+      for (const [name, tensor] of state.tensors) tensors.set(`${key}${SEPARATOR}${name}`, tensor);
+      for (const [name, value] of Object.entries(state.numbers)) numbers[`${key}${SEPARATOR}${name}`] = value;
+    };
+    for (const [weight, { block }] of this.#blocks) add(this.#candidates.get(weight) as string, block.state());
+    for (const [key, state] of this.#pending) {
+      add(key, { ...state, tensors: new Map([...state.tensors].map(([name, tensor]) => [name, tensor.keep()])) });
     }
-    return { tensors, numbers };
+    return { kind: this.kind, tensors, numbers };
   }
 
-  /** Blocks are made when their weight is met: a state loaded before the first step waits for them. */
+  check(state: TransformState): void {
+    const known = new Set(this.#candidates.values());
+    for (const key of blockStates(state).keys()) {
+      if (!known.has(key)) throw new CheckpointError(`curvature state of "${key}" belongs to no weight of this optimizer`);
+    }
+  }
+
+  /** Blocks are made when their weight is met: until then a loaded state waits. */
   load(state: TransformState): void {
-    const names = new Set(this.#candidates.map((weight) => weight.name));
-    for (const key of [...state.tensors.keys(), ...Object.keys(state.numbers)]) {
-      const name = key.slice(0, key.indexOf(":"));
-      if (!names.has(name)) throw new CheckpointError(`curvature state "${key}" belongs to no weight of this optimizer`);
+    for (const { block } of this.#blocks.values()) block.dispose();
+    this.#blocks.clear();
+    this.#reasons.clear();
+    for (const key of [...this.#pending.keys()]) this.#release(key);
+    for (const [key, { tensors, numbers }] of blockStates(state)) {
+      this.#pending.set(key, { numbers, tensors: new Map([...tensors].map(([name, tensor]) => [name, tensor.hold()])) });
     }
-    this.#releasePending();
-    this.#pending = { tensors: new Map([...state.tensors].map(([key, tensor]) => [key, tensor.hold()])), numbers: { ...state.numbers } };
-    for (const [weight, { block }] of this.#blocks) loadBlock(block, weight, this.#pending);
   }
 
-  #releasePending(): void {
-    for (const tensor of this.#pending?.tensors.values() ?? []) tensor.dispose();
-    this.#pending = null;
+  #release(key: string): void {
+    for (const tensor of this.#pending.get(key)?.tensors.values() ?? []) tensor.dispose();
+    this.#pending.delete(key);
   }
 
   dispose(): void {
     this.endStep();
-    this.#releasePending();
+    for (const key of [...this.#pending.keys()]) this.#release(key);
     for (const { block } of this.#blocks.values()) block.dispose();
     this.#blocks.clear();
   }
 }
 
-function loadBlock(block: CurvatureBlock, weight: Parameter, state: TransformState): void {
-  const prefix = `${weight.name}:`;
-  const own = <T>(entries: Iterable<readonly [string, T]>): [string, T][] =>
-    [...entries].filter(([key]) => key.startsWith(prefix)).map(([key, value]) => [key.slice(prefix.length), value]);
-  block.load({ tensors: new Map(own(state.tensors)), numbers: Object.fromEntries(own(Object.entries(state.numbers))) });
+/** Between a weight's key and the name of an entry of its block. */
+const SEPARATOR = "::";
+
+/** A state's entries by weight. */
+function blockStates(state: TransformState): Map<string, { tensors: Map<string, Tensor>; numbers: Record<string, number> }> {
+  const found = new Map<string, { tensors: Map<string, Tensor>; numbers: Record<string, number> }>();
+  const entry = (key: string): [block: { tensors: Map<string, Tensor>; numbers: Record<string, number> }, name: string] => {
+    const at = key.lastIndexOf(SEPARATOR);
+    const weight = key.slice(0, Math.max(0, at));
+    const block = found.get(weight) ?? { tensors: new Map<string, Tensor>(), numbers: {} };
+    found.set(weight, block);
+    return [block, key.slice(at + SEPARATOR.length)];
+  };
+  for (const [key, tensor] of state.tensors) {
+    const [block, name] = entry(key);
+    block.tensors.set(name, tensor);
+  }
+  for (const [key, value] of Object.entries(state.numbers)) {
+    const [block, name] = entry(key);
+    block.numbers[name] = value;
+  }
+  return found;
 }

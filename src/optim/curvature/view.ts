@@ -1,5 +1,5 @@
 import type { Parameter } from "../../nn/index.ts";
-import { concat, im2col, patchCovariance, ShapeError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
+import { concat, im2col, patchCovariance, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { LayerRecord } from "./capture.ts";
 
 /** The records of one weight in one pass over one batch: one a call. */
@@ -14,6 +14,8 @@ export interface MicroBatch {
    * the outer products of the vectors add up.
    */
   readonly fisher: readonly Pass[];
+  /** The micro-batch's part in the mean of the closures' losses: 1 / their number. */
+  readonly share: number;
 }
 
 /**
@@ -59,6 +61,7 @@ export function whyNoBlock(records: Pass): string | null {
   if (records.some((record) => record.geometry.groups > 1)) return "a convolution with groups > 1";
   if (records.some((record) => record.kind !== first.kind)) return "shared between a dense layer and a convolution";
   if (biases.size > 1) return "called with two different biases";
+  if (records.some((record) => record.geometry.n !== first.geometry.n)) return "called with batches of two sizes";
   return null;
 }
 
@@ -77,7 +80,8 @@ export class RecordedView implements CurvatureView {
     const calls = batches.map(anyPass);
     const first = calls[0]?.[0];
     if (!first) throw new UsageError("a curvature view needs at least one record");
-    this.#batches = batches;
+    // A pass that did not go by this weight, as that of another head's loss, adds nothing.
+    this.#batches = batches.map(({ fisher, ...batch }) => ({ ...batch, fisher: fisher.filter((pass) => pass.length > 0) }));
     this.weight = first.weight;
     this.bias = calls.flat().find((record) => record.bias)?.bias ?? null;
     this.kind = first.kind;
@@ -85,14 +89,6 @@ export class RecordedView implements CurvatureView {
     this.positions = sum((calls[0] as Pass).map((record) => record.geometry.positions));
     this.dA = first.geometry.dIn + (this.bias ? 1 : 0);
     this.dOut = first.geometry.dOut;
-    for (const record of calls.flat()) {
-      const { n } = calls.find((pass) => pass.includes(record))?.[0]?.geometry ?? record.geometry;
-      if (record.geometry.n !== n) {
-        throw new ShapeError(
-          `curvature: weight "${this.weight.name}" was called with batches of ${n} and ${record.geometry.n} samples in one step; call it with one batch size`,
-        );
-      }
-    }
   }
 
   inputCovariance(): Tensor {
@@ -112,7 +108,7 @@ export class RecordedView implements CurvatureView {
   thinInput(): Tensor {
     return this.#cached("thinInput", () => {
       this.#requireThin();
-      const rows = this.#batches.map(({ fisher, training }) => inputRows((fisher[0] ?? training)[0] as LayerRecord, this.bias !== null));
+      const rows = this.#batches.map((batch) => inputRows(anyPass(batch)[0] as LayerRecord, this.bias !== null));
       return joined(rows)
         .transpose()
         .multiply(1 / Math.sqrt(this.n));
@@ -122,27 +118,39 @@ export class RecordedView implements CurvatureView {
   thinOutputGradient(of: "fisher" | "training" = "fisher"): Tensor {
     return this.#cached(`thinOutputGradient ${of}`, () => {
       this.#requireThin();
-      const passes = this.#batches.flatMap((batch) => (of === "fisher" ? this.#fisher(batch) : [this.#training(batch)]));
-      const rows = passes.map(([record]) => gradientRows(record as LayerRecord).multiply(sampleScale(record as LayerRecord)));
-      return joined(rows)
-        .transpose()
-        .multiply(1 / Math.sqrt(this.n));
+      if (of === "fisher") {
+        const records = this.#batches.flatMap((batch) => this.#fisher(batch).flat());
+        const rows = records.map((record) => gradientRows(record).multiply(sampleScale(record)));
+        return joined(rows)
+          .transpose()
+          .multiply(1 / Math.sqrt(this.n));
+      }
+      // The gradient is the batches' own, weighted by their share; the other factor has 1/√n.
+      const rows = this.#batches.map((batch) => gradientRows(this.#training(batch)[0] as LayerRecord).multiply(batch.share));
+      return joined(rows).transpose().multiply(Math.sqrt(this.n));
     });
   }
 
   perSample(from: number, to: number): { a: Tensor; g: Tensor } {
     return tidy(() => {
-      const parts = this.#batches.map((batch) => {
+      let start = 0;
+      const parts = this.#batches.flatMap((batch) => {
         const records = this.#training(batch);
-        const n = (records[0] as LayerRecord).geometry.n;
-        const a = records.map((record) => inputRows(record, this.bias !== null).reshape([n, record.geometry.positions, this.dA]));
-        const g = records.map((record) =>
-          gradientRows(record).multiply(sampleScale(record)).reshape([n, record.geometry.positions, this.dOut]),
+        const { n } = (records[0] as LayerRecord).geometry;
+        const [first, last] = [Math.max(from - start, 0), Math.min(to - start, n)];
+        start += n;
+        if (first >= last) return [];
+        // Samples are picked before patches are made: those of a whole batch would be large.
+        const picked = records.map((record) => samples(record, first, last));
+        const a = picked.map((record) => inputRows(record, this.bias !== null).reshape([last - first, -1, this.dA]));
+        const g = picked.map((record, i) =>
+          gradientRows(record)
+            .multiply(sampleScale(records[i] as LayerRecord))
+            .reshape([last - first, -1, this.dOut]),
         );
-        return { a: joined(a, 1), g: joined(g, 1) };
+        return [{ a: joined(a, 1), g: joined(g, 1) }];
       });
-      const range = (x: Tensor): Tensor => x.slice([from, 0, 0], [to - from, ...x.shape.slice(1)]);
-      return { a: range(joined(parts.map(({ a }) => a))), g: range(joined(parts.map(({ g }) => g))) };
+      return { a: joined(parts.map(({ a }) => a)), g: joined(parts.map(({ g }) => g)) };
     });
   }
 
@@ -154,8 +162,18 @@ export class RecordedView implements CurvatureView {
         const [p, q] = [a.reshape([this.n, this.dA]), g.reshape([this.n, this.dOut])];
         return p.matmul(p, { transposeB: true }).multiply(q.matmul(q, { transposeB: true }));
       }
-      const gradients = g.matmul(a, { transposeA: true }).reshape([this.n, this.dOut * this.dA]);
-      return gradients.matmul(gradients, { transposeB: true });
+      // Some rows of every sample's gradient at a time, so that never more than GRAM_CHUNK numbers of them exist.
+      const rows = Math.max(1, Math.floor(GRAM_CHUNK / (this.n * this.dA)));
+      let sum: Tensor | null = null;
+      for (let from = 0; from < this.dOut; from += rows) {
+        const count = Math.min(rows, this.dOut - from);
+        sum = tidy(() => {
+          const part = g.slice([0, 0, from], [this.n, this.positions, count]).matmul(a, { transposeA: true }).reshape([this.n, -1]);
+          const product = part.matmul(part, { transposeB: true });
+          return sum ? sum.add(product) : product;
+        });
+      }
+      return sum as unknown as Tensor;
     });
   }
 
@@ -189,6 +207,15 @@ export class RecordedView implements CurvatureView {
     if (this.positions !== 1)
       throw new UsageError(`thin factors of "${this.weight.name}" exist only with one position a sample, but there are ${this.positions}`);
   }
+}
+
+const GRAM_CHUNK = 2 ** 22;
+
+/** The record of samples first … last − 1 alone; its tensors belong to the scope. */
+function samples(record: LayerRecord, first: number, last: number): LayerRecord {
+  const pick = (x: Tensor): Tensor => x.slice([first, ...x.shape.slice(1).map(() => 0)], [last - first, ...x.shape.slice(1)]);
+  const geometry = { ...record.geometry, n: last - first };
+  return { ...record, geometry, input: pick(record.input), outputGradient: pick(record.outputGradient) };
 }
 
 /** Inputs are the same in every pass over a batch. */

@@ -1,5 +1,5 @@
 import type { TypedArray } from "../../dtype.ts";
-import { broadcastStrides, sameShape } from "../../shape.ts";
+import { broadcastStrides, sameShape, type Shape } from "../../shape.ts";
 import { offsets, type Operand, type Kernels } from "./kernel.ts";
 
 /** y_i = f(x_i). */
@@ -10,17 +10,29 @@ const map =
     for (let i = 0; i < to.length; i++) to[i] = f(from[i] as number);
   };
 
-/** y_i = f(a_i, b_i) with broadcasting: equal shapes and scalars directly, anything else through index arrays. */
+/**
+ * Whether an operand that stretches to `to` is read over and over from its start: its shape, but for leading extents of 1, is
+ * the end of `to`. So are equal shapes, rows and scalars, and a running index then takes the place of an array of them.
+ */
+function repeats(from: Shape, to: Shape): boolean {
+  const first = from.findIndex((extent) => extent !== 1);
+  const row = first < 0 ? [] : from.slice(first);
+  return sameShape(row, to.slice(to.length - row.length));
+}
+
+const bothRepeat = (a: Operand, b: Operand, y: Operand): boolean => repeats(a.shape, y.shape) && repeats(b.shape, y.shape);
+
+/** y_i = f(a_i, b_i) with broadcasting. */
 const zip =
   (f: (a: number, b: number) => number) =>
   ([a, b]: [a: Operand, b: Operand], _: unknown, [y]: [Operand]): void => {
     const [p, q, to] = [a.data, b.data, y.data];
-    const [sameA, sameB] = [sameShape(a.shape, y.shape), sameShape(b.shape, y.shape)];
-    if (sameA && sameB) {
-      for (let i = 0; i < to.length; i++) to[i] = f(p[i] as number, q[i] as number);
-    } else if (sameA && q.length === 1) {
-      const scalar = q[0] as number;
-      for (let i = 0; i < to.length; i++) to[i] = f(p[i] as number, scalar);
+    if (bothRepeat(a, b, y)) {
+      for (let i = 0, atA = 0, atB = 0; i < to.length; i++) {
+        to[i] = f(p[atA] as number, q[atB] as number);
+        if (++atA === p.length) atA = 0;
+        if (++atB === q.length) atB = 0;
+      }
     } else {
       const atA = offsets(y.shape, broadcastStrides(a.shape, y.shape));
       const atB = offsets(y.shape, broadcastStrides(b.shape, y.shape));
@@ -29,15 +41,33 @@ const zip =
   };
 
 /** Hot loops of training are written out: a call through a function value costs more than the addition. */
-function addInto(p: TypedArray, q: TypedArray, to: TypedArray): void {
-  for (let i = 0; i < to.length; i++) to[i] = (p[i] as number) + (q[i] as number);
+function addRepeating(p: TypedArray, q: TypedArray, to: TypedArray): void {
+  if (p.length === q.length) {
+    for (let i = 0; i < to.length; i++) to[i] = (p[i] as number) + (q[i] as number);
+    return;
+  }
+  for (let i = 0, atP = 0, atQ = 0; i < to.length; i++) {
+    to[i] = (p[atP] as number) + (q[atQ] as number);
+    if (++atP === p.length) atP = 0;
+    if (++atQ === q.length) atQ = 0;
+  }
 }
-function multiplyInto(p: TypedArray, q: TypedArray, to: TypedArray): void {
-  for (let i = 0; i < to.length; i++) to[i] = (p[i] as number) * (q[i] as number);
+function multiplyRepeating(p: TypedArray, q: TypedArray, to: TypedArray): void {
+  if (p.length === q.length) {
+    for (let i = 0; i < to.length; i++) to[i] = (p[i] as number) * (q[i] as number);
+    return;
+  }
+  for (let i = 0, atP = 0, atQ = 0; i < to.length; i++) {
+    to[i] = (p[atP] as number) * (q[atQ] as number);
+    if (++atP === p.length) atP = 0;
+    if (++atQ === q.length) atQ = 0;
+  }
 }
 
 const addAny = zip((a, b) => a + b);
 const multiplyAny = zip((a, b) => a * b);
+/** Modulo 2³², as sums are: a product in float64 would lose the low digits beyond 2⁵³. */
+const multiplyIntegers = zip(Math.imul);
 
 export const elementwise: Kernels<
   | "negative"
@@ -93,14 +123,15 @@ export const elementwise: Kernels<
     for (let i = 0; i < to.length; i++) to[i] = (out[i] as number) > 0 ? (from[i] as number) : 0;
   },
   add: (inputs, params, outputs) => {
-    const [a, b] = inputs;
-    if (sameShape(a.shape, b.shape)) addInto(a.data, b.data, outputs[0].data);
+    const [[a, b], [y]] = [inputs, outputs];
+    if (bothRepeat(a, b, y)) addRepeating(a.data, b.data, y.data);
     else addAny(inputs, params, outputs);
   },
   subtract: zip((a, b) => a - b),
   multiply: (inputs, params, outputs) => {
-    const [a, b] = inputs;
-    if (sameShape(a.shape, b.shape)) multiplyInto(a.data, b.data, outputs[0].data);
+    const [[a, b], [y]] = [inputs, outputs];
+    if (a.data instanceof Int32Array) multiplyIntegers(inputs, params, outputs);
+    else if (bothRepeat(a, b, y)) multiplyRepeating(a.data, b.data, y.data);
     else multiplyAny(inputs, params, outputs);
   },
   divide: zip((a, b) => a / b),
@@ -111,14 +142,22 @@ export const elementwise: Kernels<
   less: zip((a, b) => (a < b ? 1 : 0)),
   lessEqual: zip((a, b) => (a <= b ? 1 : 0)),
   where: ([condition, a, b], _, [y]) => {
+    const [c, p, q, to] = [condition.data, a.data, b.data, y.data];
+    if ([condition, a, b].every((x) => repeats(x.shape, y.shape))) {
+      for (let i = 0, atC = 0, atA = 0, atB = 0; i < to.length; i++) {
+        to[i] = (c[atC] !== 0 ? p[atA] : q[atB]) as number;
+        if (++atC === c.length) atC = 0;
+        if (++atA === p.length) atA = 0;
+        if (++atB === q.length) atB = 0;
+      }
+      return;
+    }
     const [atC, atA, atB] = [condition, a, b].map((x) => offsets(y.shape, broadcastStrides(x.shape, y.shape))) as [
       Int32Array,
       Int32Array,
       Int32Array,
     ];
-    for (let i = 0; i < y.data.length; i++) {
-      y.data[i] = (condition.data[atC[i] as number] !== 0 ? a.data[atA[i] as number] : b.data[atB[i] as number]) as number;
-    }
+    for (let i = 0; i < to.length; i++) to[i] = (c[atC[i] as number] !== 0 ? p[atA[i] as number] : q[atB[i] as number]) as number;
   },
   cast: ([x], _, [y]) => {
     y.data.set(x.data); // typed arrays convert as the primitive is defined: to int32 by truncation

@@ -31,20 +31,33 @@ const kernels: Kernels<KernelName> = {
   ...loss,
 };
 
-/** Freed arrays are kept for reuse up to this many bytes: fresh pages are dearer than most kernels. */
-const POOL_LIMIT = 2 ** 29;
-
-export function openReference(): Backend<TypedArray> {
+/**
+ * A backend with buffers of its own.
+ *
+ * @param poolLimit freed arrays are kept for reuse up to this many bytes: fresh pages are dearer than most kernels. Beyond it
+ *   those of the size that has lain there for longest make room, so that a program that changes its sizes still finds its own.
+ */
+export function openReference(poolLimit: number = 2 ** 29): Backend<TypedArray> {
+  /** By type and size, the one that has been there for longest first; none is empty. */
   const pool = new Map<string, TypedArray[]>();
   let [buffers, bytes, peakBuffers, peakBytes, pooledBytes] = [0, 0, 0, 0, 0];
-  const poolOf = (buffer: TypedArray): string => `${dtypeOf(buffer)} ${buffer.length}`;
+  const makeRoomFor = (size: number): void => {
+    for (const [oldest, arrays] of pool) {
+      while (pooledBytes + size > poolLimit && arrays.length > 0) pooledBytes -= arrays.pop()?.byteLength ?? 0;
+      if (arrays.length > 0) return;
+      pool.delete(oldest);
+    }
+  };
   const operand = ({ buffer, shape }: View<TypedArray>): Operand => ndarray(buffer, [...shape]);
 
   return {
     name: "reference",
     alloc(dtype, size) {
-      const pooled = pool.get(`${dtype} ${size}`)?.pop();
+      const key = `${dtype} ${size}`;
+      const list = pool.get(key);
+      const pooled = list?.pop();
       if (pooled) pooledBytes -= pooled.byteLength;
+      if (list?.length === 0) pool.delete(key);
       const buffer = pooled ?? allocate(dtype, size, bytes);
       bytes += buffer.byteLength;
       peakBuffers = Math.max(peakBuffers, ++buffers);
@@ -54,12 +67,13 @@ export function openReference(): Backend<TypedArray> {
     free(buffer) {
       buffers--;
       bytes -= buffer.byteLength;
-      const key = poolOf(buffer);
-      const list = pool.get(key) ?? [];
-      if (pooledBytes + buffer.byteLength > POOL_LIMIT) return;
+      if (buffer.byteLength > poolLimit) return;
+      makeRoomFor(buffer.byteLength);
       pooledBytes += buffer.byteLength;
-      pool.set(key, list);
-      list.push(buffer);
+      const key = `${dtypeOf(buffer)} ${buffer.length}`;
+      const list = pool.get(key);
+      if (list) list.push(buffer);
+      else pool.set(key, [buffer]);
     },
     upload(buffer, data) {
       buffer.set(data);

@@ -1,5 +1,6 @@
+import { DataError } from "../../errors.ts";
 import type { AveragePoolParams } from "../../primitives.ts";
-import type { WindowGeometry } from "../../shape.ts";
+import { sizeOf, type WindowGeometry } from "../../shape.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 
 type ImageShape = readonly [n: number, height: number, width: number, channels: number];
@@ -42,6 +43,15 @@ function average(
   });
 }
 
+/** The pixel that element `i` of an index tensor names. @throws DataError if there is none. */
+function pixelOf(operation: string, indices: Operand, i: number, pixels: number): number {
+  const pixel = indices.data[i]!;
+  if (pixel < 0 || pixel >= pixels) {
+    throw new DataError(`${operation}: index ${pixel} at position ${i} is outside of an image of ${pixels} pixels`);
+  }
+  return pixel;
+}
+
 export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGather" | "averagePool2d" | "averagePool2dGradient"> = {
   maxPool2d: ([x], geometry, [y, indices]) => {
     const [from, to] = [shape4(x), shape4(y)];
@@ -63,21 +73,21 @@ export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGathe
     });
   },
   maxPool2dScatter: ([y, indices], _, [x]) => {
-    const [n, outHeight, outWidth, channels] = shape4(y);
-    const outSize = outHeight * outWidth * channels;
-    const inSize = x.data.length / Math.max(1, n);
+    const [, height, width, channels] = shape4(x);
+    const [inSize, outSize] = [height * width * channels, sizeOf(y.shape.slice(1))];
     x.data.fill(0);
     for (let i = 0; i < y.data.length; i++) {
-      const at = Math.floor(i / outSize) * inSize + indices.data[i]! * channels + (i % channels);
+      const pixel = pixelOf("maxPool2dScatter", indices, i, height * width);
+      const at = Math.floor(i / outSize) * inSize + pixel * channels + (i % channels);
       x.data[at] = x.data[at]! + y.data[i]!;
     }
   },
   maxPool2dGather: ([x, indices], _, [y]) => {
-    const [n, outHeight, outWidth, channels] = shape4(y);
-    const outSize = outHeight * outWidth * channels;
-    const inSize = x.data.length / Math.max(1, n);
+    const [, height, width, channels] = shape4(x);
+    const [inSize, outSize] = [height * width * channels, sizeOf(y.shape.slice(1))];
     for (let i = 0; i < y.data.length; i++) {
-      y.data[i] = x.data[Math.floor(i / outSize) * inSize + indices.data[i]! * channels + (i % channels)]!;
+      const pixel = pixelOf("maxPool2dGather", indices, i, height * width);
+      y.data[i] = x.data[Math.floor(i / outSize) * inSize + pixel * channels + (i % channels)]!;
     }
   },
   averagePool2d: ([x], params, [y]) => {

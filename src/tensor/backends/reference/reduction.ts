@@ -47,7 +47,8 @@ export const reduction: Kernels<"sum" | "max" | "argmax"> = {
       const start = Math.floor(i / inner) * extent * inner + (i % inner);
       let best = 0;
       for (let k = 1; k < extent; k++) {
-        if ((x.data[start + k * inner] as number) > (x.data[start + best * inner] as number)) best = k;
+        const [candidate, value] = [x.data[start + k * inner] as number, x.data[start + best * inner] as number];
+        if (candidate > value || (Number.isNaN(candidate) && !Number.isNaN(value))) best = k;
       }
       y.data[i] = best;
     }
