@@ -14,7 +14,7 @@ import {
   ReLU,
   Sequential,
 } from "../../src/nn/index.ts";
-import { Capture, Kfac, RecordedView, releaseRecords, type LayerRecord } from "../../src/optim/index.ts";
+import { Capture, Kfac, Optimizer, Precondition, RecordedView, releaseRecords, type LayerRecord } from "../../src/optim/index.ts";
 import { conv2d, defaultBackend, Generator, linear, tidy, Tensor, type Shape } from "../../src/tensor/index.ts";
 
 const options = { dtype: "float64" } as const;
@@ -32,7 +32,12 @@ function captured(
   const records: LayerRecord[] = [];
   const observe = new Capture([weight], parameters, "mean").observer(records);
   const { value, gradients } = valueAndGrad(loss, parameters, { observe });
-  return { view: new RecordedView([{ training: records, fisher: [records], share: 1 }]), records, gradients, value: value.dataSync()[0] as number };
+  return {
+    view: new RecordedView([{ training: records, fisher: [records], share: 1 }]),
+    records,
+    gradients,
+    value: value.dataSync()[0] as number,
+  };
 }
 
 /** Σ over rows of xᵀx, times scale. */
@@ -307,21 +312,33 @@ describe("observing", () => {
     expect(run(true)).toEqual(run(false));
   });
 
-  it("is left out, with no buffer allocated, in steps in which no block needs anything", async () => {
-    const { model } = network(2);
-    const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, factorUpdateEvery: 3, inversionEvery: 3 });
-    const peak = async (): Promise<number> => {
+  it("is left out in steps in which no block needs anything: there is no observer, and the step holds less", async () => {
+    const peakOf = async (optimizer: Optimizer, model: Sequential): Promise<number> => {
       const before = defaultBackend().memory().buffers;
       defaultBackend().resetPeak();
       await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
       return defaultBackend().memory().peakBuffers - before;
     };
-    const peaks: number[] = [];
-    for (let i = 0; i < 7; i++) peaks.push(await peak());
-    const [, quiet, , , alsoQuiet] = peaks as [number, number, number, number, number];
-    expect(quiet).toBe(alsoQuiet);
-    expect(peaks[3]).toBeGreaterThan(quiet); // step 3 captures
-    expect(optimizer.phases.factorUpdate).toBeGreaterThan(0);
+    const { model } = network(2);
+    // A block that looks at step 0 and is the identity: what remains of curvature in later steps is capture alone.
+    const looks = (step: number): boolean => step === 0;
+    const precondition = new Precondition(model.parameters(), "look", () => ({
+      method: "look",
+      needs: (step) => ({ curvature: looks(step), gradient: looks(step) }),
+      observe: () => undefined,
+      refresh: () => Promise.resolve(),
+      precondition: (gradient) => gradient,
+      state: () => ({ tensors: new Map(), numbers: {} }),
+      load: () => undefined,
+      dispose: () => undefined,
+    }));
+    expect(precondition.capture(0)).not.toBeNull();
+    precondition.endStep();
+    const optimizer = new Optimizer(model.parameters(), { learningRate: 0.01, transforms: [precondition], precondition });
+    const seeing = await peakOf(optimizer, model);
+    expect(precondition.capture(1)).toBeNull();
+    const quiet = await peakOf(optimizer, model);
+    expect(seeing).toBeGreaterThan(quiet);
   });
 
   it("is not disturbed by a tidy inside the loss closure, nor by a nested tape", async () => {
@@ -362,6 +379,124 @@ describe("observing", () => {
     expect(defaultBackend().memory().buffers).toBe(before - 1);
     await optimizer.minimize(good);
     expect(defaultBackend().memory().buffers).toBe(before);
+  });
+});
+
+describe("thin factors of the training pass", () => {
+  const weight = new Parameter("w", normal([3, 4], 1));
+  const bias = new Parameter("b", normal([3], 2));
+  const x = normal([6, 4], 3);
+  /** Looks at the view of a step and at its gradient. */
+  const product = async (
+    closures: (() => Tensor)[],
+    reduction: "mean" | "sum",
+  ): Promise<{ thin: Float64Array; gradient: Float64Array }> => {
+    let thin = new Float64Array();
+    let gradient = new Float64Array();
+    const precondition = new Precondition(
+      [weight, bias],
+      "thin",
+      () => ({
+        method: "thin",
+        needs: () => ({ curvature: false, gradient: true }),
+        observe: (view) => {
+          thin = view.thinOutputGradient("training").matmul(view.thinInput(), { transposeB: true }).dataSync() as Float64Array<ArrayBuffer>;
+        },
+        refresh: () => Promise.resolve(),
+        precondition: (j) => {
+          gradient = j.dataSync() as Float64Array<ArrayBuffer>;
+          return j;
+        },
+        state: () => ({ tensors: new Map(), numbers: {} }),
+        load: () => undefined,
+        dispose: () => undefined,
+      }),
+      { reduction },
+    );
+    await new Optimizer([weight, bias], { learningRate: 0, transforms: [precondition], precondition }).minimize(closures);
+    return { thin, gradient };
+  };
+  const rowsOf = (from: number, to: number): Tensor =>
+    linear(x.slice([from, 0], [to - from, 4]), weight.value, bias.value)
+      .square()
+      .sum(1);
+
+  it.each([
+    ["of a mean", [() => rowsOf(0, 6).mean()], "mean"],
+    ["of a sum", [() => rowsOf(0, 6).sum()], "sum"],
+    ["of uneven micro-batches", [() => rowsOf(0, 2).mean(), () => rowsOf(2, 6).mean()], "mean"],
+    ["of uneven micro-batches that sum", [() => rowsOf(0, 2).sum(), () => rowsOf(2, 6).sum()], "sum"],
+  ] as const)("%s multiply to the gradient", async (_, closures, reduction) => {
+    const { thin, gradient } = await product([...closures], reduction);
+    expect(thin).toBeAllclose(gradient, { relative: 1e-13 });
+  });
+});
+
+describe("a weight that is first met in a quiet step", () => {
+  it.each(["empirical", "type-2"] as const)("is observed, inverted and preconditioned at once (%s)", async (fisher) => {
+    const make = (): { first: Linear; second: Linear; parameters: Parameter[] } => {
+      const [first, second] = [4, 5].map((seed) => new Linear(4, 4, { ...options, generator: new Generator(seed) })) as [Linear, Linear];
+      const parameters = [...first.parameters(), ...second.parameters()];
+      parameters.forEach((p, i) => (p.name = `p${i}`));
+      return { first, second, parameters };
+    };
+    const x = normal([6, 4], 1);
+    const four = Tensor.from(Int32Array.from([0, 1, 2, 3, 0, 1]));
+    const settings = { learningRate: 0, fisher, factorUpdateEvery: 10, inversionEvery: 10 };
+    const late = make();
+    const optimizer = new Kfac(late.parameters, { ...settings, learningRate: (step) => (step === 3 ? 1 : 0), clip: false });
+    const through = (net: ReturnType<typeof make>, deep: boolean): Tensor => {
+      const hidden = net.first.forward(x);
+      return crossEntropy(deep ? net.second.forward(hidden.tanh()) : hidden, four);
+    };
+    for (let i = 0; i < 3; i++) await optimizer.minimize(() => through(late, false));
+    expect(optimizer.registration().map(({ block }) => block)).toEqual(["kfac (eigh)", "kfac (eigh)", null, null]);
+    await optimizer.minimize(() => through(late, true));
+    expect(optimizer.registration().every(({ block }) => block === "kfac (eigh)")).toBe(true);
+    // Nothing had moved before step 3, so a fresh optimizer's first step is the same for the second layer.
+    const fresh = make();
+    await new Kfac(fresh.parameters, { ...settings, learningRate: 1, clip: false }).minimize(() => through(fresh, true));
+    expect(late.second.weight.value.dataSync()).toBeAllclose(fresh.second.weight.value.dataSync(), { relative: 1e-13 });
+  });
+});
+
+describe("a weight whose calls do not make one layer", () => {
+  const four = Tensor.from(Int32Array.from([0, 1, 2, 3, 0, 1]));
+  const x = normal([6, 4], 1);
+  const layer = (seed: number): Linear => new Linear(4, 4, { ...options, generator: new Generator(seed) });
+  const reasons = (optimizer: Kfac): string[] => optimizer.registration().map(({ reason }) => reason);
+
+  it("gets no block when its bias is another layer's too", async () => {
+    const [first, second, third] = [layer(1), layer(2), layer(3)];
+    const bias = first.bias as Parameter;
+    const parameters = [first.weight, second.weight, bias, ...third.parameters()];
+    parameters.forEach((p, i) => (p.name = `p${i}`));
+    const optimizer = new Kfac(parameters, { learningRate: 0.1 });
+    await optimizer.minimize(() => {
+      const hidden = linear(linear(x, first.weight.value, bias.value).tanh(), second.weight.value, bias.value);
+      return crossEntropy(third.forward(hidden), four);
+    });
+    expect(reasons(optimizer).slice(0, 2)).toEqual(['its bias is shared with "p1"', 'its bias is shared with "p0"']);
+    expect(optimizer.registration()[3]?.block).toBe("kfac (eigh)");
+  });
+
+  it("gets no block when it sees batches of two sizes, or its bias comes and goes", async () => {
+    const [first, second, third] = [layer(1), layer(2), layer(3)];
+    const parameters = [...first.parameters(), ...second.parameters(), ...third.parameters()];
+    parameters.forEach((p, i) => (p.name = `p${i}`));
+    const optimizer = new Kfac(parameters, { learningRate: 0.1, factorUpdateEvery: 1 });
+    let withBias = true;
+    const loss = (): Tensor => {
+      const small = first.forward(first.forward(x).slice([0, 0], [3, 4]));
+      const hidden = linear(x, second.weight.value, withBias ? (second.bias as Parameter).value : null);
+      return crossEntropy(third.forward(hidden), four).add(small.square().mean());
+    };
+    await optimizer.minimize(loss);
+    withBias = false;
+    await optimizer.minimize(loss);
+    expect(reasons(optimizer)[0]).toBe("called with batches of two sizes");
+    expect(reasons(optimizer)[2]).toBe("called with its bias in one step and without it in another");
+    expect(optimizer.registration()[4]?.block).toBe("kfac (eigh)");
   });
 });
 

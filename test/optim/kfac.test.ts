@@ -2,18 +2,19 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { valueAndGrad, vjp } from "../../src/autograd/index.ts";
 import { kronHost } from "../../src/linalg/index.ts";
-import { crossEntropy, Linear, meanSquaredError, Parameter, Sequential, Tanh } from "../../src/nn/index.ts";
+import { constantInit, crossEntropy, Linear, meanSquaredError, Parameter, ReLU, Sequential, Tanh } from "../../src/nn/index.ts";
 import {
   Kfac,
   MatrixAverage,
   martensDecay,
+  Optimizer,
   piShares,
   type AverageForm,
   type CurvatureView,
   type KfacOptions,
 } from "../../src/optim/index.ts";
 import { Precondition } from "../../src/optim/curvature/precondition.ts";
-import { Generator, linear, Tensor, type Shape } from "../../src/tensor/index.ts";
+import { defaultBackend, Generator, linear, Tensor, type Shape } from "../../src/tensor/index.ts";
 
 const options = { dtype: "float64" } as const;
 const normal = (shape: Shape, seed: number): Tensor => new Generator(seed).normal(shape, options);
@@ -36,6 +37,7 @@ async function factors(
   parameters: Parameter[],
   loss: () => Tensor,
   fisher: "empirical" | "type-2",
+  reduction: "mean" | "sum" = "mean",
 ): Promise<Map<string, { a: Float64Array; g: Float64Array; dA: number; dOut: number }>> {
   const found = new Map<string, { a: Float64Array; g: Float64Array; dA: number; dOut: number }>();
   const look = (view: CurvatureView): void => {
@@ -59,9 +61,8 @@ async function factors(
       load: () => undefined,
       dispose: () => undefined,
     }),
-    { fisher },
+    { fisher, reduction },
   );
-  const { Optimizer } = await import("../../src/optim/index.ts");
   await new Optimizer(parameters, { learningRate: 0, transforms: [precondition], precondition }).minimize(loss);
   return found;
 }
@@ -84,10 +85,9 @@ describe("K-FAC with the type-2 Fisher on a deep linear network with squared err
         const parameters = model.parameters();
         const [x, classes] = [normal([n, widths[0] as number], seed + 1), widths.at(-1) as number];
         const target = normal([n, classes], seed + 2);
-        // The mean here is over samples: the sum of squares of a sample is its own loss.
-        const loss = (): Tensor =>
-          meanSquaredError(model.forward(x), target, { reduction }).multiply(reduction === "mean" ? classes : 1 / n);
-        const found = await factors(parameters, loss, "type-2");
+        // A sample's own loss is its sum of squares; the mean here is over samples, not over elements.
+        const loss = (): Tensor => meanSquaredError(model.forward(x), target, { reduction }).multiply(reduction === "mean" ? classes : 1);
+        const found = await factors(parameters, loss, "type-2", reduction);
 
         for (const layer of layers) {
           const own = [layer.weight, ...(layer.bias ? [layer.bias] : [])];
@@ -183,6 +183,86 @@ describe("a batch of one datum", () => {
   });
 });
 
+describe("the type-2 Fisher of several losses", () => {
+  const x = normal([5, 3], 1);
+  const labels = (...values: number[]): Tensor => Tensor.from(Int32Array.from(values));
+  const [one, other] = [labels(0, 1, 2, 0, 1), labels(2, 2, 1, 0, 0)];
+  const trunk = (): Linear => new Linear(3, 3, { ...options, generator: new Generator(2) });
+
+  it("on one prediction is that of their weighted mean: mixup's equals that of one label", async () => {
+    const model = new Sequential(trunk());
+    const single = await factors(model.parameters(), () => crossEntropy(model.forward(x), one), "type-2");
+    const mixed = await factors(
+      model.parameters(),
+      () => {
+        const logits = model.forward(x);
+        return crossEntropy(logits, one).multiply(0.3).add(crossEntropy(logits, other).multiply(0.7));
+      },
+      "type-2",
+    );
+    expect(mixed.get("0.weight")?.g ?? []).toBeAllclose(single.get("0.weight")?.g ?? [], { relative: 1e-12 });
+  });
+
+  it("of two heads is, in the trunk, the sum of both", async () => {
+    const shared = trunk();
+    const heads = [3, 4].map((seed) => new Linear(3, seed - 1, { ...options, generator: new Generator(seed) }));
+    const parameters = [shared, ...heads].flatMap((layer, i) => {
+      const own = layer.parameters();
+      for (const p of own) p.name = `${i}.${p.name}`;
+      return own;
+    });
+    const targets = heads.map((_, i) => normal([5, i + 2], 10 + i));
+    const lossOf = (i: number) => (): Tensor => meanSquaredError((heads[i] as Linear).forward(shared.forward(x)), targets[i] as Tensor);
+    const both = await factors(parameters, () => lossOf(0)().add(lossOf(1)()), "type-2");
+    const [first, second] = [await factors(parameters, lossOf(0), "type-2"), await factors(parameters, lossOf(1), "type-2")];
+    const sum = first.get("0.weight")?.g.map((v, i) => v + (second.get("0.weight")?.g[i] as number)) ?? [];
+    expect(both.get("0.weight")?.g ?? []).toBeAllclose(sum, { relative: 1e-12 });
+    expect(both.get("1.weight")?.g ?? []).toBeAllclose(first.get("1.weight")?.g ?? [], { relative: 1e-12 });
+  });
+
+  it("is refused where positions were folded into the batch", async () => {
+    const layer = trunk();
+    const sequence = normal([2, 2, 3], 5);
+    const optimizer = new Kfac(layer.parameters(), { learningRate: 0.1, fisher: "type-2" });
+    await expect(optimizer.minimize(() => crossEntropy(layer.forward(sequence).reshape([4, 3]), labels(0, 1, 2, 0)))).rejects.toThrow(
+      /4 rows but "weight" sees 2 samples/,
+    );
+  });
+});
+
+describe("a factor that is zero", () => {
+  const x = normal([6, 3], 1);
+  const labels = Tensor.from(Int32Array.from([0, 1, 2, 0, 1, 2]));
+  const allFinite = (model: Sequential): boolean => model.parameters().every((p) => p.value.dataSync().every(Number.isFinite));
+
+  it("because the next layer starts at zero leaves its layer still, and is inverted at the next factor update", async () => {
+    const [first, last] = [
+      new Linear(3, 4, { ...options, generator: new Generator(2) }),
+      new Linear(4, 3, { ...options, init: constantInit(0) }),
+    ];
+    const model = new Sequential(first, new Tanh(), last);
+    const before = first.weight.value.dataSync();
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, factorUpdateEvery: 2, inversionEvery: 100 });
+    const step = (): Promise<Tensor> => optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+    await step();
+    expect(first.weight.value.dataSync()).toEqual(before);
+    await step();
+    await step();
+    expect(first.weight.value.dataSync()).not.toEqual(before);
+    expect(allFinite(model)).toBe(true);
+  });
+
+  it("because every unit is dead changes nothing in its layer and harms no other", async () => {
+    const dead = new Linear(3, 4, { ...options, generator: new Generator(2), biasInit: constantInit(-100) });
+    const model = new Sequential(dead, new ReLU(), new Linear(4, 3, { ...options, generator: new Generator(3) }));
+    const before = dead.weight.value.dataSync();
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, factorUpdateEvery: 1, inversionEvery: 2 });
+    for (let i = 0; i < 4; i++) await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+    expect(dead.weight.value.dataSync()).toEqual(before);
+    expect(allFinite(model)).toBe(true);
+  });
+});
+
 describe("K-FAC's limits and symmetries", () => {
   const make = (): Sequential =>
     new Sequential(
@@ -224,10 +304,10 @@ describe("K-FAC's limits and symmetries", () => {
     });
   });
 
-  it("Cholesky and eigh agree on absolute damping shared between the factors", async () => {
+  it.each(["pi", "factored"] as const)("Cholesky and eigh agree on %s damping", async (dampingKind) => {
     const model = make();
-    const pi = await firstStep(model, lossOf(model), { damping: 0.05, dampingKind: "pi" });
-    const cholesky = await firstStep(model, lossOf(model), { damping: 0.05, dampingKind: "pi", inverse: "cholesky" });
+    const pi = await firstStep(model, lossOf(model), { damping: 0.05, dampingKind });
+    const cholesky = await firstStep(model, lossOf(model), { damping: 0.05, dampingKind, inverse: "cholesky" });
     pi.forEach((step, i) => {
       expect(cholesky[i] as Float64Array).toBeAllclose(step, { relative: 1e-10 });
     });
@@ -273,12 +353,41 @@ describe("K-FAC's limits and symmetries", () => {
     const optimizer = new Kfac(model.parameters(), { learningRate: 1, damping: 0 });
     const one = x.slice([0, 0], [1, 3]);
     await expect(optimizer.minimize(() => crossEntropy(model.forward(one), Tensor.from(Int32Array.of(0))))).rejects.toThrow(
-      /"0.weight" could not be inverted at step 0.*singular/,
+      /"0.weight" could not be applied at step 0.*singular/,
     );
     expect(model.parameters().map((p) => p.value.dataSync())).toEqual(before);
   });
 
+  it("a damping that falls to 0 over singular factors is an error in that step, and nothing changes", async () => {
+    const model = make();
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, damping: (step) => (step < 2 ? 0.1 : 0) });
+    const one = x.slice([0, 0], [1, 3]);
+    const step = (): Promise<Tensor> => optimizer.minimize(() => crossEntropy(model.forward(one), Tensor.from(Int32Array.of(0))));
+    await step();
+    await step();
+    const before = model.parameters().map((p) => p.value.dataSync());
+    const buffers = defaultBackend().memory().buffers;
+    await expect(step()).rejects.toThrow(/at step 2.*damping is 0/);
+    expect(model.parameters().map((p) => p.value.dataSync())).toEqual(before);
+    expect(defaultBackend().memory().buffers).toBeLessThanOrEqual(buffers);
+  });
+
+  it.each([
+    [{ learningRate: Number.NaN }, /learningRate must be at least 0 but is NaN at step 0/],
+    [{ damping: -0.5 }, /damping must be at least 0/],
+    [{ factorUpdateEvery: 0 }, /factorUpdateEvery must be a whole number of at least 1 but is 0/],
+    [{ inversionEvery: 2.5 }, /inversionEvery must be a whole number/],
+    [{ clip: { kl: 0 } }, /clip\.kl must be positive/],
+    [{ momentum: -1 }, /momentum must be at least 0/],
+    [{ statDecay: 1 }, /statDecay must be in \[0, 1\)/],
+  ] as const)("hyper-parameters out of range are refused: %o", async (wrong, message) => {
+    const model = make();
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, ...wrong });
+    await expect(optimizer.minimize(lossOf(model))).rejects.toThrow(message);
+  });
+
   it("Cholesky refuses relative damping, with the remedy", () => {
+    expect(() => new Kfac(make().parameters(), { learningRate: 1, inverse: "cholesky", dampingKind: "absolute" })).toThrow(/"factored"/);
     expect(() => new Kfac(make().parameters(), { learningRate: 1, inverse: "cholesky", dampingKind: "relative" })).toThrow(/use "pi"/);
   });
 
@@ -314,6 +423,21 @@ describe("exponential averages of factors", () => {
         expect(zero.residual).toBeCloseTo(decay ** xs.length, 12);
         const sum = [...zero.value.dataSync()].map((v, j) => v + (j % 3 === 0 ? zero.residual : 0));
         expect(sum).toBeAllclose(identity.value.dataSync(), { relative: 1e-12 });
+      }),
+    );
+  });
+  it("normalised ones are the weighted mean Σ ρ^(k−i) X_i / Σ ρ^(k−i)", () => {
+    fc.assert(
+      fc.property(values, fc.double({ min: 0.1, max: 0.99, noNaN: true }), (xs, decay) => {
+        const weights = xs.map((_, i) => decay ** (xs.length - 1 - i));
+        const total = weights.reduce((a, b) => a + b);
+        const expected = [0, 1, 2, 3].map((j) =>
+          xs.reduce((sum, data, i) => sum + ((weights[i] as number) / total) * (data[j] as number), 0),
+        );
+        const scale = Math.max(...xs.flat().map(Math.abs));
+        average("normalized", decay, xs)
+          .value.dataSync()
+          .forEach((v, j) => expect(Math.abs(v - (expected[j] as number))).toBeLessThanOrEqual(1e-13 * scale));
       }),
     );
   });

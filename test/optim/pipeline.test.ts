@@ -14,6 +14,7 @@ import {
   stepwise,
   valueAt,
   warmup,
+  type OptimizerState,
   type StepContext,
 } from "../../src/optim/index.ts";
 import { stateless } from "../../src/optim/transform.ts";
@@ -78,17 +79,104 @@ describe("an optimizer's state", () => {
     for (const at of [1, 4]) expect(await run(at)).toEqual(whole);
   });
 
-  it("of another kind of optimizer, or of other parameters, is refused", async () => {
+  it("of another kind of optimizer, of other parameters or of other shapes is refused, and nothing changes", async () => {
     const model = network();
-    const sgd = new Sgd(model.parameters(), { learningRate: 0.1, momentum: 0.9 });
     const x = batch(0);
-    await sgd.minimize(() => crossEntropy(model.forward(x), labels));
-    const kfac = new Kfac(model.parameters(), { learningRate: 0.1 });
-    expect(() => kfac.load(sgd.state())).toThrow(CheckpointError);
-    const stranger = new Parameter("stranger", normal([2], 1));
-    expect(() => new Sgd([stranger], { learningRate: 0.1, momentum: 0.9 }).load(sgd.state())).toThrow(/belongs to no parameter/);
-    await kfac.minimize(() => crossEntropy(model.forward(x), labels));
-    expect(() => new Kfac([stranger], { learningRate: 0.1 }).load(kfac.state())).toThrow(/belongs to no weight/);
+    const after = async (optimizer: Optimizer): Promise<OptimizerState> => {
+      await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+      return optimizer.state();
+    };
+    const parameters = model.parameters();
+    const sgd = new Sgd(parameters, { learningRate: 0.1, momentum: 0.9 });
+    const states = {
+      sgd: await after(sgd),
+      adam: await after(new Adam(parameters, { learningRate: 0.1 })),
+      eigh: await after(new Kfac(parameters, { learningRate: 0.1 })),
+      cholesky: await after(new Kfac(parameters, { learningRate: 0.1, inverse: "cholesky" })),
+    };
+    for (const [name, state] of Object.entries(states)) {
+      for (const [other, make] of Object.entries({
+        sgd: () => new Sgd(parameters, { learningRate: 0.1, momentum: 0.9 }),
+        adam: () => new Adam(parameters, { learningRate: 0.1 }),
+        eigh: () => new Kfac(parameters, { learningRate: 0.1 }),
+        cholesky: () => new Kfac(parameters, { learningRate: 0.1, inverse: "cholesky" }),
+      })) {
+        const load = (): void => make().load(state);
+        if (other === name) expect(load).not.toThrow();
+        else expect(load).toThrow(CheckpointError);
+      }
+    }
+    const stranger = new Parameter("stranger", normal([2, 2], 1));
+    expect(() => new Sgd([stranger], { learningRate: 0.1, momentum: 0.9 }).load(states.sgd)).toThrow(/belongs to no parameter/);
+    expect(() => new Kfac([stranger], { learningRate: 0.1 }).load(states.eigh)).toThrow(/belongs to no weight/);
+    const misshapen = new Parameter("0.weight", normal([1, 4], 1));
+    expect(() => new Sgd([misshapen], { learningRate: 0.1, momentum: 0.9 }).load(states.sgd)).toThrow(
+      /\[6, 4\] but the parameter \[1, 4\]/,
+    );
+    const before = sgd.state();
+    expect(() => sgd.load(states.adam)).toThrow(CheckpointError);
+    expect(sgd.state().transforms.map(({ tensors }) => [...tensors].map(([key, tensor]) => [key, tensor.id]))).toEqual(
+      before.transforms.map(({ tensors }) => [...tensors].map(([key, tensor]) => [key, tensor.id])),
+    );
+  });
+
+  it.each(optimizers)("of %s, taken at the start and loaded again, is a new start", async (_, make) => {
+    const model = network();
+    const weights = model.stateDict();
+    const optimizer = make(model.parameters());
+    const start = optimizer.state();
+    const run = async (): Promise<number[]> => {
+      model.loadStateDict(weights);
+      for (let i = 0; i < 3; i++) {
+        const x = batch(i);
+        await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+      }
+      return model.parameters().flatMap((p) => [...p.value.dataSync()]);
+    };
+    const first = await run();
+    optimizer.load(start);
+    expect(await run()).toEqual(first);
+  });
+
+  it("of K-FAC survives being loaded and saved again before a step, and is held once", async () => {
+    const x = batch(0);
+    const make = (): { optimizer: Kfac; step: () => Promise<Tensor> } => {
+      const model = network();
+      const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, momentum: 0.9 });
+      return { optimizer, step: () => optimizer.minimize(() => crossEntropy(model.forward(x), labels)) };
+    };
+    const disposeStates = (...states: OptimizerState[]): void => {
+      for (const { tensors } of states.flatMap(({ transforms }) => transforms)) for (const tensor of tensors.values()) tensor.dispose();
+    };
+    /** Buffers that only this optimizer holds. */
+    const held = (optimizer: Optimizer): number => {
+      const before = defaultBackend().memory().buffers;
+      optimizer.dispose();
+      return before - defaultBackend().memory().buffers;
+    };
+    const whole = make();
+    await whole.step();
+    await whole.step();
+
+    const [original, resumed] = [make(), make()];
+    await original.step();
+    const state = original.optimizer.state();
+    resumed.optimizer.load(state);
+    const again = resumed.optimizer.state();
+    const keys = ({ transforms }: OptimizerState): string[] => transforms.flatMap(({ tensors }) => [...tensors.keys()]).sort();
+    expect(keys(again)).toEqual(keys(state));
+    original.optimizer.dispose();
+    disposeStates(state, again);
+    await resumed.step();
+    expect(held(resumed.optimizer)).toBe(held(whole.optimizer));
+  });
+
+  it("keeps parameters of one name apart", async () => {
+    const [a, b] = [network(), network()];
+    const optimizer = new Sgd([...a.parameters(), ...b.parameters()], { learningRate: 0.1, momentum: 0.9 });
+    const x = batch(0);
+    await optimizer.minimize(() => crossEntropy(a.forward(x), labels).add(crossEntropy(b.forward(x), labels)));
+    expect(optimizer.state().transforms[1]?.tensors.size).toBe(12);
   });
 });
 
@@ -144,6 +232,52 @@ describe("minimize", () => {
     await optimizer.minimize(() => p.value.square().sum());
     expect(q.value.dataSync()).toEqual(before);
     await expect(optimizer.minimize(() => p.value.detach().sum())).rejects.toThrow(/depends on none of the optimizer's parameters/);
+  });
+
+  it("disposes none of the caller's tensors that a closure returns", async () => {
+    const p = new Parameter("p", Tensor.from(1, options));
+    const optimizer = new Sgd([p], { learningRate: 0.1 });
+    const mine = normal([2], 1);
+    await optimizer.step(() => ({ loss: p.value.square(), mine, value: p.value }));
+    await optimizer.minimize(() => p.value);
+    await optimizer.minimize(() => p.value);
+    expect(mine.isDisposed).toBe(false);
+    expect(p.value.isDisposed).toBe(false);
+  });
+
+  it("lets nobody save, load or dispose while a step runs", async () => {
+    const p = new Parameter("p", Tensor.from(1, options));
+    const optimizer = new Sgd([p], { learningRate: 0.1 });
+    const state = optimizer.state();
+    const running = optimizer.minimize(() => p.value.square());
+    for (const act of [() => optimizer.state(), () => optimizer.load(state), () => optimizer.dispose()])
+      expect(act).toThrow(/step is running/);
+    await running;
+  });
+
+  it("leaves no tensor behind when the loss is not one number", async () => {
+    const p = new Parameter("p", normal([2], 1));
+    const optimizer = new Sgd([p], { learningRate: 0.1 });
+    await optimizer.minimize(() => p.value.sum());
+    await expect(optimizer.minimize(() => p.value.square())).rejects.toThrow();
+    const before = defaultBackend().memory().buffers;
+    await expect(optimizer.minimize(() => p.value.square())).rejects.toThrow();
+    expect(defaultBackend().memory().buffers).toBe(before);
+  });
+
+  it("by Adam moves a parameter that joins late by the learning rate, as from the start", async () => {
+    const [p, q] = [new Parameter("p", Tensor.from(0, options)), new Parameter("q", Tensor.from(0, options))];
+    const optimizer = new Adam([p, q], { learningRate: 0.1 });
+    for (let i = 0; i < 5; i++) await optimizer.minimize(() => p.value.multiply(3));
+    await optimizer.minimize(() => p.value.add(q.value.multiply(-7)));
+    expect(q.value.dataSync()[0]).toBeCloseTo(0.1, 8);
+  });
+
+  it("with momentum that is switched off and on again starts its buffer anew", async () => {
+    const p = new Parameter("p", Tensor.from(0, options));
+    const optimizer = new Sgd([p], { learningRate: 1, momentum: (step) => (step === 1 ? 0 : 0.9) });
+    for (let i = 0; i < 3; i++) await optimizer.minimize(() => p.value.multiply(1));
+    expect(p.value.dataSync()[0]).toBeCloseTo(-3, 12);
   });
 
   it("refuses to be made without parameters, or with one twice", () => {

@@ -61,6 +61,7 @@ export class MatrixAverage {
 
   observe(x: Tensor): void {
     const rho = this.#decay(this.#count);
+    if (!(rho >= 0 && rho < 1)) throw new UsageError(`statDecay must be in [0, 1) but is ${rho} at value ${this.#count}`);
     const before = this.#value?.value;
     const blend = (a: number, m: Tensor, b: number): Tensor => (a === 0 ? x.multiply(b) : m.multiply(a).add(x.multiply(b)));
     const next = tidy(() => {

@@ -170,12 +170,12 @@ export class Precondition implements Transform {
     for (const weight of this.#candidates.keys()) {
       const own = (pass: Pass): Pass => pass.filter((record) => record.weight === weight);
       const micro: MicroBatch[] = batches.map((batch) => ({ ...batch, training: own(batch.training), fisher: batch.fisher.map(own) }));
-      const records = micro.flatMap(({ training }) => training);
       // A micro-batch that never reached the weight has nothing to say about it.
-      if (records.length === 0) continue;
-      const problem = this.#problems.get(weight) ?? whyNoBlock(records);
+      const reached = micro.filter(({ training }) => training.length > 0);
+      if (reached.length === 0) continue;
+      const problem = this.#problems.get(weight) ?? whyNoBlock(reached.map(({ training }) => training));
       if (problem) this.#refuse(weight, problem);
-      else views.push(new RecordedView(micro.filter(({ training }) => training.length > 0)));
+      else views.push(new RecordedView(reached));
     }
     for (const view of views) {
       const { weight, bias } = view;

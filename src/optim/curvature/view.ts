@@ -53,16 +53,17 @@ export interface CurvatureView {
   gram(): Tensor;
 }
 
-/** Why the calls of a weight do not make up one layer, or null if they do. */
-export function whyNoBlock(records: Pass): string | null {
+/** Why the calls of a weight, one pass a micro-batch, do not make up one layer; or null if they do. */
+export function whyNoBlock(passes: readonly Pass[]): string | null {
+  const records = passes.flat();
   const [first] = records;
   if (!first) return "never reached by a gradient";
   const biases = new Set(records.map((record) => record.bias).filter((bias) => bias !== null));
   if (records.some((record) => record.geometry.groups > 1)) return "a convolution with groups > 1";
   if (records.some((record) => record.kind !== first.kind)) return "shared between a dense layer and a convolution";
   if (biases.size > 1) return "called with two different biases";
-  if (records.some((record) => record.geometry.n !== first.geometry.n)) return "called with batches of two sizes";
-  return null;
+  const sizes = passes.map((pass) => new Set(pass.map((record) => record.geometry.n)).size);
+  return Math.max(...sizes) > 1 ? "called with batches of two sizes" : null;
 }
 
 export class RecordedView implements CurvatureView {
@@ -77,11 +78,11 @@ export class RecordedView implements CurvatureView {
   readonly #cache = new Map<string, Tensor>();
 
   constructor(batches: readonly MicroBatch[]) {
-    const calls = batches.map(anyPass);
-    const first = calls[0]?.[0];
-    if (!first) throw new UsageError("a curvature view needs at least one record");
     // A pass that did not go by this weight, as that of another head's loss, adds nothing.
     this.#batches = batches.map(({ fisher, ...batch }) => ({ ...batch, fisher: fisher.filter((pass) => pass.length > 0) }));
+    const calls = this.#batches.map(anyPass);
+    const first = calls[0]?.[0];
+    if (!first) throw new UsageError("a curvature view needs at least one record");
     this.weight = first.weight;
     this.bias = calls.flat().find((record) => record.bias)?.bias ?? null;
     this.kind = first.kind;
