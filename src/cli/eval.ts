@@ -4,11 +4,12 @@ import { evaluate, prepareRun, RunFolder } from "../train/index.ts";
 export async function evalCommand(directory: string, json: boolean): Promise<void> {
   const { folder, config } = await RunFolder.open(directory);
   const { model, test } = await prepareRun(config);
-  const epochs = await folder.loadCheckpoint(model);
+  const { epochs, steps } = await folder.loadCheckpoint(model);
   const { loss, accuracy } = await evaluate(model, test);
-  if (json) console.log(JSON.stringify({ model: config.model, data: config.data, epochs, samples: test.dataset.length, loss, accuracy }));
+  if (json)
+    console.log(JSON.stringify({ model: config.model, data: config.data, epochs, steps, samples: test.dataset.length, loss, accuracy }));
   else
     console.log(
-      `${config.model} after ${epochs} epochs on ${test.dataset.length} images of ${config.data}: accuracy ${(100 * accuracy).toFixed(2)} %, loss ${loss.toFixed(4)}`,
+      `${config.model} after ${epochs} epochs (${steps} steps) on ${test.dataset.length} images of ${config.data}: accuracy ${(100 * accuracy).toFixed(2)} %, loss ${loss.toFixed(4)}`,
     );
 }

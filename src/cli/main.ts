@@ -19,7 +19,7 @@ const program = new Command("kfacet")
 
 const train = program
   .command("train")
-  .description("Train a network; every option is also a key of the configuration file.")
+  .description("Train a network; every option but --json is also a key of the configuration file.")
   .argument("[config]", "JSON file of options; flags win over it")
   .option("--json", "print the summary as JSON, and no progress bar")
   .action(async (config: string | undefined, flags: Record<string, unknown>) => {
@@ -60,6 +60,12 @@ function toNumber(text: string): number {
   if (text.trim() === "" || Number.isNaN(value)) throw new InvalidArgumentError("It must be a number.");
   return value;
 }
+
+// `kfacet … | head` closes the pipe early: that is the reader's choice and no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(process.exitCode ?? 0);
+});
 
 try {
   await program.parseAsync();

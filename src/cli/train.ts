@@ -71,7 +71,7 @@ async function follow(
         progress.epoch(event);
         secondsPerEpoch.push(event.seconds);
         testAccuracy.push(event.testAccuracy);
-        await folder.saveCheckpoint(model, event.epoch + 1, config);
+        await folder.saveCheckpoint(model, { epochs: event.epoch + 1, steps: run.optimizer.steps }, config);
       } else if (event.type === "curvature" && talk) {
         const plain = event.registration.filter(({ block }) => block === null);
         console.error(
@@ -82,7 +82,7 @@ async function follow(
     }
     if (interruption.aborted) {
       progress.stop();
-      await folder.saveCheckpoint(model, secondsPerEpoch.length, config);
+      await folder.saveInterrupted(model, { epochs: secondsPerEpoch.length, steps: run.optimizer.steps }, config);
       console.error("interrupted: the model as it is was saved");
     }
   } finally {

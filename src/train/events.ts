@@ -27,7 +27,7 @@ export interface EpochEvent {
   readonly seconds: number;
 }
 
-/** What became of each parameter, once it is known: after the first step. */
+/** What became of each parameter: after the first step, and again whenever it changes. */
 export interface CurvatureEvent {
   readonly type: "curvature";
   readonly step: number;

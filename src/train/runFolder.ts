@@ -22,6 +22,12 @@ export interface RunSummary {
   readonly version: string;
 }
 
+/** How far a model has come: whole epochs, and steps in all. */
+export interface Progress {
+  readonly epochs: number;
+  readonly steps: number;
+}
+
 /**
  * The folder of one run: `config.json`, `metrics.jsonl` (one event a line, written as it happens), the newest
  * `checkpoint-*.safetensors`, and at the end `summary.json`.
@@ -59,20 +65,30 @@ export class RunFolder {
     appendFileSync(join(this.path, "metrics.jsonl"), `${JSON.stringify(event)}\n`);
   }
 
-  /** Saves the model after `epochs` epochs, then removes the checkpoint before it. */
-  async saveCheckpoint(model: Module, epochs: number, config: TrainConfig): Promise<void> {
-    const name = `checkpoint-${String(epochs).padStart(4, "0")}.safetensors`;
-    const older = (await this.#checkpoints()).filter((other) => other !== name);
-    await saveCheckpoint(join(this.path, name), model, { epochs: String(epochs), config: JSON.stringify(config) });
-    for (const other of older) await rm(join(this.path, other));
+  /** Saves the model at the end of an epoch, then removes the checkpoints before it. */
+  async saveCheckpoint(model: Module, progress: Progress, config: TrainConfig): Promise<void> {
+    const older = await this.#checkpoints();
+    const name = await this.#save(model, progress, config);
+    for (const other of older) if (other !== name) await rm(join(this.path, other));
   }
 
-  /** Loads the newest checkpoint into the model; returns the number of epochs it had seen. */
-  async loadCheckpoint(model: Module): Promise<number> {
+  /** Saves the model in the middle of an epoch; the checkpoint of the last whole epoch stays. */
+  async saveInterrupted(model: Module, progress: Progress, config: TrainConfig): Promise<void> {
+    await this.#save(model, progress, config);
+  }
+
+  async #save(model: Module, { epochs, steps }: Progress, config: TrainConfig): Promise<string> {
+    const name = `checkpoint-${String(steps).padStart(8, "0")}.safetensors`;
+    await saveCheckpoint(join(this.path, name), model, { epochs: String(epochs), steps: String(steps), config: JSON.stringify(config) });
+    return name;
+  }
+
+  /** Loads the newest checkpoint into the model; returns how far it had come. */
+  async loadCheckpoint(model: Module): Promise<Progress> {
     const newest = (await this.#checkpoints()).at(-1);
     if (!newest) throw new CheckpointError(`${this.path} has no checkpoint: the run ended before its first epoch did`);
     const metadata = await loadCheckpoint(join(this.path, newest), model);
-    return Number(metadata["epochs"]);
+    return { epochs: Number(metadata["epochs"]), steps: Number(metadata["steps"]) };
   }
 
   async #checkpoints(): Promise<string[]> {

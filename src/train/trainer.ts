@@ -27,6 +27,7 @@ export interface TrainOptions {
 export async function* train({ model, optimizer, train, test, epochs }: TrainOptions): AsyncGenerator<TrainEvent, void, undefined> {
   const start = performance.now();
   let total = NO_TIME;
+  let known = "";
   model.train();
   const buffers = [...model.namedBuffers().values()];
   for (let epoch = 0; epoch < epochs; epoch++) {
@@ -60,7 +61,11 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
       count += size;
       const phases = { ...optimizer.phases, data };
       total = addPhases(total, phases);
-      if (step === 0 && optimizer.registration) yield { type: "curvature", step, registration: optimizer.registration() };
+      const registration = optimizer.registration?.();
+      if (registration && JSON.stringify(registration) !== known) {
+        known = JSON.stringify(registration);
+        yield { type: "curvature", step, registration };
+      }
       yield { type: "step", step, epoch, loss, phases };
       waiting = performance.now();
     }

@@ -97,7 +97,7 @@ describe("a training on synthetic data", () => {
   });
 
   test("leaves configuration, metrics, one checkpoint and a summary", () => {
-    expect(readdirSync(run).sort()).toEqual(["checkpoint-0001.safetensors", "config.json", "metrics.jsonl", "summary.json"]);
+    expect(readdirSync(run).sort()).toEqual(["checkpoint-00000010.safetensors", "config.json", "metrics.jsonl", "summary.json"]);
     expect(json(join(run, "config.json"))).toEqual({
       model: "vgg_tiny_bn",
       optimizer: "kfac",
@@ -140,6 +140,7 @@ describe("a training on synthetic data", () => {
       model: "vgg_tiny_bn",
       data: "synthetic",
       epochs: 1,
+      steps: 10,
       samples: 200,
       loss: epoch?.["testLoss"],
       accuracy: epoch?.["testAccuracy"],
@@ -285,13 +286,13 @@ describe("SIGINT ends a training with exit code 130 and a checkpoint that eval r
   ])("%s", async (_, ready) => {
     const run = await interrupted(ready);
     const summary = summarySchema.parse(json(join(run, "summary.json")));
-    expect(readdirSync(run).filter((name) => name.startsWith("checkpoint"))).toEqual([
-      `checkpoint-${String(summary.epochs).padStart(4, "0")}.safetensors`,
-    ]);
+    const steps = eventsOf(run).filter(({ type }) => type === "step").length;
+    const names = [4 * summary.epochs, steps].filter((n) => n > 0).map((n) => `checkpoint-${String(n).padStart(8, "0")}.safetensors`);
+    expect(readdirSync(run).filter((name) => name.startsWith("checkpoint"))).toEqual([...new Set(names)]);
     expect(summary.testAccuracy).toHaveLength(summary.epochs);
     const { code, stdout } = await kfacet.run("eval", run, "--json");
     expect(code).toBe(0);
-    expect(JSON.parse(stdout)).toMatchObject({ epochs: summary.epochs, samples: 8 });
+    expect(JSON.parse(stdout)).toMatchObject({ epochs: summary.epochs, steps, samples: 8 });
   });
 });
 

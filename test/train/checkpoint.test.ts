@@ -169,16 +169,17 @@ describe("a run folder", () => {
     await expect(none).rejects.toThrow("has no checkpoint");
     const checkpoints = (): string[] => readdirSync(path).filter((name) => name.endsWith(".safetensors"));
     for (const epochs of [1, 2, 9, 10]) {
-      await run.saveCheckpoint(used(epochs), epochs, config);
-      expect(checkpoints()).toEqual([`checkpoint-${String(epochs).padStart(4, "0")}.safetensors`]);
+      await run.saveCheckpoint(used(epochs), { epochs, steps: 7 * epochs }, config);
+      expect(checkpoints()).toEqual([`checkpoint-${String(7 * epochs).padStart(8, "0")}.safetensors`]);
     }
     const model = used(0);
-    expect(await (await RunFolder.open(path)).folder.loadCheckpoint(model)).toBe(10);
+    expect(await (await RunFolder.open(path)).folder.loadCheckpoint(model)).toEqual({ epochs: 10, steps: 70 });
     expect(bits(model)).toEqual(bits(used(10)));
-    await run.saveCheckpoint(used(11), 10, config);
-    await run.loadCheckpoint(model);
+    await run.saveInterrupted(used(11), { epochs: 10, steps: 72 }, config);
+    expect(await run.loadCheckpoint(model)).toEqual({ epochs: 10, steps: 72 });
     expect(bits(model)).toEqual(bits(used(11)));
-    expect(checkpoints()).toHaveLength(1);
+    // The last whole epoch, whose accuracy the metrics tell, is still there.
+    expect(checkpoints()).toEqual(["checkpoint-00000070.safetensors", "checkpoint-00000072.safetensors"]);
   });
 
   test("ends with a summary", async () => {
