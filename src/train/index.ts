@@ -12,6 +12,6 @@ export { addPhases, NO_TIME } from "./events.ts";
 export type { CurvatureEvent, EndEvent, EpochEvent, Phases, StepEvent, TrainEvent } from "./events.ts";
 export { makeOptimizer, optimizerNames } from "./optimizers.ts";
 export { prepareRun, type Run } from "./run.ts";
-export { parseJson, RunFolder, type RunSummary } from "./runFolder.ts";
+export { parseJson, RunFolder, type RunProgress, type RunSummary } from "./runFolder.ts";
 export { decodeSafetensors, encodeSafetensors, type HostTensor, type SafetensorsContent } from "./safetensors.ts";
 export { train, type RegisteringOptimizer, type TrainOptions } from "./trainer.ts";

@@ -23,7 +23,7 @@ export interface RunSummary {
 }
 
 /** How far a model has come: whole epochs, and steps in all. */
-export interface Progress {
+export interface RunProgress {
   readonly epochs: number;
   readonly steps: number;
 }
@@ -66,25 +66,25 @@ export class RunFolder {
   }
 
   /** Saves the model at the end of an epoch, then removes the checkpoints before it. */
-  async saveCheckpoint(model: Module, progress: Progress, config: TrainConfig): Promise<void> {
+  async saveCheckpoint(model: Module, progress: RunProgress, config: TrainConfig): Promise<void> {
     const older = await this.#checkpoints();
     const name = await this.#save(model, progress, config);
     for (const other of older) if (other !== name) await rm(join(this.path, other));
   }
 
   /** Saves the model in the middle of an epoch; the checkpoint of the last whole epoch stays. */
-  async saveInterrupted(model: Module, progress: Progress, config: TrainConfig): Promise<void> {
+  async saveInterrupted(model: Module, progress: RunProgress, config: TrainConfig): Promise<void> {
     await this.#save(model, progress, config);
   }
 
-  async #save(model: Module, { epochs, steps }: Progress, config: TrainConfig): Promise<string> {
+  async #save(model: Module, { epochs, steps }: RunProgress, config: TrainConfig): Promise<string> {
     const name = `checkpoint-${String(steps).padStart(8, "0")}.safetensors`;
     await saveCheckpoint(join(this.path, name), model, { epochs: String(epochs), steps: String(steps), config: JSON.stringify(config) });
     return name;
   }
 
   /** Loads the newest checkpoint into the model; returns how far it had come. */
-  async loadCheckpoint(model: Module): Promise<Progress> {
+  async loadCheckpoint(model: Module): Promise<RunProgress> {
     const newest = (await this.#checkpoints()).at(-1);
     if (!newest) throw new CheckpointError(`${this.path} has no checkpoint: the run ended before its first epoch did`);
     const metadata = await loadCheckpoint(join(this.path, newest), model);
