@@ -460,6 +460,21 @@ describe("a weight that is first met in a quiet step", () => {
   });
 });
 
+describe("a bias that a quiet step leaves out", () => {
+  it("stays where it is, and its column counts as 0 in the layer's matrix", async () => {
+    const layer = new Linear(4, 3, { ...options, generator: new Generator(1) });
+    const optimizer = new Kfac(layer.parameters(), { learningRate: 0.1, factorUpdateEvery: 5 });
+    const x = normal([6, 4], 1);
+    const bias = layer.bias as Parameter;
+    await optimizer.minimize(() => crossEntropy(layer.forward(x), labels));
+    const [w, b] = [layer.weight.value.dataSync(), bias.value.dataSync()];
+    await optimizer.minimize(() => crossEntropy(linear(x, layer.weight.value), labels));
+    expect(bias.value.dataSync()).toEqual(b);
+    expect(layer.weight.value.dataSync()).not.toEqual(w);
+    expect(layer.weight.value.dataSync().every(Number.isFinite)).toBe(true);
+  });
+});
+
 describe("a weight whose calls do not make one layer", () => {
   const four = Tensor.from(Int32Array.from([0, 1, 2, 3, 0, 1]));
   const x = normal([6, 4], 1);

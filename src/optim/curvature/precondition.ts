@@ -58,6 +58,8 @@ export class Precondition implements Transform {
   readonly #pending = new Map<string, BlockState>();
   #views = new Map<Parameter, RecordedView>();
   #captured: Captured[] = [];
+  /** Loss primitives of the micro-batch under way. */
+  #losses: LossCall[] = [];
   #problems: ReadonlyMap<Parameter, string> = new Map();
 
   /** @param kind names the method and the form of its state. */
@@ -107,7 +109,6 @@ export class Precondition implements Transform {
     const capture = new Capture(due ? possible : unmet, this.#parameters, this.#reduction);
     this.#problems = capture.problems;
     const extraPasses = this.#fisher !== "empirical" && (needs.curvature || unmet.length > 0);
-    let losses: LossCall[] = [];
     return {
       extraPasses,
       begin: () => {
@@ -116,7 +117,7 @@ export class Precondition implements Transform {
         const observe = capture.observer(batch.training);
         return (call, gradients) => {
           const loss = extraPasses ? lossCall(call, gradients) : null;
-          if (loss) losses.push(loss);
+          if (loss) this.#losses.push(loss);
           observe(call, gradients);
         };
       },
@@ -124,18 +125,22 @@ export class Precondition implements Transform {
         const batch = this.#captured.at(-1) as Captured;
         const met = batch.training.some(({ weight }) => !this.#blocks.has(weight));
         try {
-          if (needs.curvature || met) this.#type2(recording, capture, batch, losses);
+          if (needs.curvature || met) this.#type2(recording, capture, batch);
         } finally {
-          for (const loss of losses) releaseLoss(loss);
-          losses = [];
+          this.#releaseLosses();
           recording.dispose();
         }
       },
     };
   }
 
-  #type2(recording: Recording<unknown>, capture: Capture, batch: Captured, losses: readonly LossCall[]): void {
-    const passes = type2Passes(losses, this.#reduction);
+  #releaseLosses(): void {
+    for (const loss of this.#losses) releaseLoss(loss);
+    this.#losses = [];
+  }
+
+  #type2(recording: Recording<unknown>, capture: Capture, batch: Captured): void {
+    const passes = type2Passes(this.#losses, this.#reduction);
     passes.forEach((seeds, i) => {
       const records: LayerRecord[] = [];
       batch.fisher.push(records);
@@ -144,7 +149,7 @@ export class Precondition implements Transform {
       });
     });
     // The seeds hold one row a sample: rows that are positions of one sample would need passes of their own.
-    const rows = losses[0]?.prediction.shape[0] as number;
+    const rows = this.#losses[0]?.prediction.shape[0] as number;
     const stranger = batch.training.find(({ geometry }) => geometry.n !== rows);
     if (stranger) {
       throw new UsageError(
@@ -240,10 +245,12 @@ export class Precondition implements Transform {
       const b = bias && updates.values.get(bias);
       if (!w) continue;
       const dOut = weight.shape[0] as number;
-      const gradient = b ? concat([w.reshape([dOut, -1]), b.reshape([dOut, 1])], 1) : w.reshape([dOut, -1]);
+      const rows = w.reshape([dOut, -1]);
+      const dIn = rows.shape[1] as number;
+      // A bias that this step did not reach has the gradient 0 in the layer's matrix, and stays where it is.
+      const gradient = bias ? (b ? concat([rows, b.reshape([dOut, 1])], 1) : rows.pad([0, 0], [0, 1])) : rows;
       const direction = tidy(() => block.precondition(gradient, { step, view: this.#views.get(weight) ?? null }));
-      const dIn = (gradient.shape[1] as number) - (b ? 1 : 0);
-      values.set(weight, (b ? direction.slice([0, 0], [dOut, dIn]) : direction).reshape(weight.shape));
+      values.set(weight, (bias ? direction.slice([0, 0], [dOut, dIn]) : direction).reshape(weight.shape));
       if (bias && b) values.set(bias, direction.slice([0, dIn], [dOut, 1]).reshape([dOut]));
       layers.push({ weight, bias });
     }
@@ -254,6 +261,7 @@ export class Precondition implements Transform {
   endStep(): void {
     for (const view of this.#views.values()) view.dispose();
     this.#views = new Map();
+    this.#releaseLosses();
     releaseRecords(this.#captured.flatMap(({ training, fisher }) => [...training, ...fisher.flat()]));
     this.#captured = [];
   }
