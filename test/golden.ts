@@ -80,3 +80,29 @@ export function reordered({ shape, data }: GoldenArray, order: readonly number[]
   const rowOrder = both ? order : Array.from({ length: rows }, (_, i) => i);
   return rowOrder.flatMap((row) => order.map((column) => data[row * columns + column] as number));
 }
+
+/** `linear_ce.json`: one dense layer, and cross-entropies in both smoothing conventions. */
+export const linearCrossEntropy = z.object({
+  linear: z.object({
+    x: goldenArray,
+    weight: goldenArray,
+    bias: goldenArray,
+    y: goldenArray,
+    grad_y: goldenArray,
+    grad_x: goldenArray,
+    grad_weight: goldenArray,
+    grad_bias: goldenArray,
+  }),
+  cross_entropy: z.array(
+    z.object({
+      name: z.string(),
+      smoothing: z.number(),
+      convention: z.enum(["torch", "offtarget"]),
+      logits: goldenArray,
+      target: goldenArray,
+      loss: z.number(),
+      log_softmax: goldenArray,
+      grad_logits: goldenArray,
+    }),
+  ),
+});
