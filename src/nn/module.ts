@@ -11,7 +11,7 @@ import {
   Variable,
   type Backend,
   type FloatDType,
-  type Generator,
+  Generator,
   type Tensor,
 } from "../tensor/index.ts";
 
@@ -96,6 +96,11 @@ export abstract class Module {
     return this.#named((value): value is Variable => value instanceof Variable && !(value instanceof Parameter));
   }
 
+  /** Every random stream that a layer draws from: dropout's. With the buffers, all that a forward pass in training changes. */
+  namedGenerators(): Map<string, Generator> {
+    return this.#named((value): value is Generator => value instanceof Generator);
+  }
+
   /** Every trainable parameter; each now bears its path as its name, for messages and tables. */
   parameters(): Parameter[] {
     const named = this.namedParameters();
@@ -103,9 +108,9 @@ export abstract class Module {
     return [...named.values()];
   }
 
-  #named<V extends Variable>(wanted: (value: unknown) => value is V): Map<string, V> {
-    const found = new Map<string, V>();
-    const seen = new Set<V>();
+  #named<Value>(wanted: (value: unknown) => value is Value): Map<string, Value> {
+    const found = new Map<string, Value>();
+    const seen = new Set<Value>();
     for (const [path, module] of this.namedModules()) {
       for (const [name, value] of module.#properties()) {
         if (!wanted(value) || seen.has(value)) continue;

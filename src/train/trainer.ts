@@ -1,7 +1,7 @@
 import type { DataLoader } from "../data/index.ts";
 import { crossEntropy, type Module } from "../nn/index.ts";
 import type { Optimizer, RegistrationRow } from "../optim/index.ts";
-import { tidy, type Tensor } from "../tensor/index.ts";
+import { tidy, type GeneratorState, type Tensor } from "../tensor/index.ts";
 import { explainNonFiniteLoss } from "./diagnose.ts";
 import { evaluate } from "./evaluate.ts";
 import { addPhases, NO_TIME, type TrainEvent } from "./events.ts";
@@ -21,8 +21,8 @@ export interface TrainOptions {
  * Trains a classifier with cross-entropy and tells what happens as a stream of events: each step, each epoch with its test
  * accuracy, and the end. Leaving the loop stops the training after the step that has been told of.
  *
- * @throws NumericalError when the loss is not finite, naming the step and the first layer that is not; parameters and running
- * statistics are then those of the last good step.
+ * @throws NumericalError when the loss is not finite, naming the step and the first layer that is not; parameters, running
+ * statistics and random streams are then those of the last good step.
  */
 export async function* train({ model, optimizer, train, test, epochs }: TrainOptions): AsyncGenerator<TrainEvent, void, undefined> {
   const start = performance.now();
@@ -30,6 +30,7 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
   let known = "";
   model.train();
   const buffers = [...model.namedBuffers().values()];
+  const streams = [...model.namedGenerators().values()];
   for (let epoch = 0; epoch < epochs; epoch++) {
     const epochStart = performance.now();
     let [count, lossSum, correct] = [0, 0, 0];
@@ -38,8 +39,9 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
       const data = (performance.now() - waiting) / 1000;
       const step = optimizer.steps;
       let loss = NaN;
-      // The forward pass moves running statistics before anybody knows whether its loss is finite.
+      // The forward pass moves running statistics and random streams before anybody knows whether its loss is finite.
       const statistics = buffers.map(({ value }) => value.keep());
+      const draws = streams.map((stream) => stream.state());
       const { logits } = await optimizer
         .step(
           () => {
@@ -50,6 +52,7 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
             loss = await values.loss.item();
             if (Number.isFinite(loss)) return;
             buffers.forEach((buffer, i) => buffer.assign(statistics[i] as Tensor));
+            streams.forEach((stream, i) => stream.load(draws[i] as GeneratorState));
             throw await explainNonFiniteLoss(model, images, step, loss);
           },
         )

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { Dropout, Linear, Module, ReLU, Sequential, type Parameter } from "../../src/nn/index.ts";
 import { Kfac, Sgd, type Optimizer } from "../../src/optim/index.ts";
-import { defaultBackend, NumericalError, Tensor, tidy } from "../../src/tensor/index.ts";
+import { defaultBackend, Generator, NumericalError, Tensor, tidy } from "../../src/tensor/index.ts";
 import { evaluate, train, type EpochEvent, type TrainEvent } from "../../src/train/index.ts";
 import { loaders, smallData, smallModel } from "./small.ts";
 
@@ -171,6 +171,28 @@ describe("a loss that is not finite", () => {
     expect(String(error)).toContain('is "0" (Conv2d)');
     expect(changed).toEqual([]);
     expect([...model.namedBuffers().values()].flatMap(({ value }) => [...value.dataSync()]).every(Number.isFinite)).toBe(true);
+  });
+
+  test("the pass that is repeated to find the layer drops what the failed one dropped, and the stream stays where it was", async () => {
+    // Only the elements that this mask keeps are spoilt: with another mask the layer's output might be finite.
+    const generator = new Generator(3);
+    const dropout = new Dropout(0.5, { generator });
+    class Spoilt extends Module {
+      readonly dropout = dropout;
+      readonly outputs: number[][] = [];
+      protected compute(input: Tensor): Tensor {
+        const output = this.dropout.forward(input);
+        this.outputs.push([...output.dataSync()]);
+        return output.multiply(1e30).square();
+      }
+    }
+    const spoilt = new Spoilt();
+    const before = generator.state();
+    const { error } = await failure(new Sequential(smallModel(), spoilt), { atStep: 0, spoil: () => undefined });
+    expect(String(error)).toContain('is "1" (Spoilt)');
+    expect(spoilt.outputs).toHaveLength(2);
+    expect(spoilt.outputs[1]).toEqual(spoilt.outputs[0]);
+    expect(generator.state()).toEqual(before);
   });
 
   test("an overflow is traced to the layer that overflows, not to the one with the large weights before it", async () => {
