@@ -18,12 +18,11 @@ interface AllcloseOptions {
 }
 
 declare module "vitest" {
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any, @typescript-eslint/no-unused-vars -- must repeat vitest's declaration
-  interface Matchers<T = any> {
+  interface Matchers<T> {
     /** The synchronous function leaves as many buffers of the default backend in use as it found. */
-    toHaveNoLeaks(): void;
+    toHaveNoLeaks(this: Matchers<T>): void;
     /** Equal lengths, no NaN, and an error of at most `relative`, measured over the whole array. */
-    toBeAllclose(expected: ArrayLike<number>, options?: AllcloseOptions): void;
+    toBeAllclose(this: Matchers<T>, expected: ArrayLike<number>, options?: AllcloseOptions): void;
   }
 }
 

@@ -6,7 +6,7 @@
  * Reading order: schedules → transform → transforms → optimizer → firstOrder → curvature → blocks.
  */
 export * from "./curvature/index.ts";
-export { Kfac, type CurvatureOptimizerOptions, type KfacOptions } from "./blocks/kfac.ts";
+export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
 export { Adam, AdamW, RmsProp, Sgd, type AdamOptions, type RmsPropOptions, type SgdOptions } from "./firstOrder.ts";
 export { Optimizer, type Auxiliary, type LossClosure, type OptimizerState, type Pipeline, type StepPhases } from "./optimizer.ts";
 export { cosine, exponential, polynomial, stepwise, valueAt, warmup, type Schedule } from "./schedules.ts";

@@ -147,8 +147,10 @@ export class Optimizer {
         clock.lap("forward");
         this.#reverse(recording, loss, capture, gradients, share);
         clock.lap("backward");
-        if (capture?.extraPasses) capture.runExtraPasses(recording);
-        clock.lap("factorUpdate");
+        if (capture?.extraPasses) {
+          capture.runExtraPasses(recording);
+          clock.lap("factorUpdate");
+        }
         if (!first) first = recording.value;
         else first = { ...first, loss: this.#own(tidy(() => (first as { loss: Tensor }).loss.add(loss))) };
       } finally {

@@ -212,12 +212,37 @@ describe("the type-2 Fisher of several losses", () => {
       return own;
     });
     const targets = heads.map((_, i) => normal([5, i + 2], 10 + i));
-    const lossOf = (i: number) => (): Tensor => meanSquaredError((heads[i] as Linear).forward(shared.forward(x)), targets[i] as Tensor);
-    const both = await factors(parameters, () => lossOf(0)().add(lossOf(1)()), "type-2");
+    // The trunk is called once, whatever the heads.
+    const lossOf =
+      (...which: number[]) =>
+      (): Tensor => {
+        const hidden = shared.forward(x);
+        return which.map((i) => meanSquaredError((heads[i] as Linear).forward(hidden), targets[i] as Tensor)).reduce((a, b) => a.add(b));
+      };
+    const both = await factors(parameters, lossOf(0, 1), "type-2");
     const [first, second] = [await factors(parameters, lossOf(0), "type-2"), await factors(parameters, lossOf(1), "type-2")];
     const sum = first.get("0.weight")?.g.map((v, i) => v + (second.get("0.weight")?.g[i] as number)) ?? [];
     expect(both.get("0.weight")?.g ?? []).toBeAllclose(sum, { relative: 1e-12 });
     expect(both.get("1.weight")?.g ?? []).toBeAllclose(first.get("1.weight")?.g ?? [], { relative: 1e-12 });
+  });
+
+  it("of a layer that each loss reaches by a call of its own takes in both calls", async () => {
+    const layer = trunk();
+    const y = normal([5, 3], 6);
+    const found = await factors(
+      layer.parameters(),
+      () => crossEntropy(layer.forward(x), one).add(crossEntropy(layer.forward(y), other)),
+      "type-2",
+    );
+    const [first, second] = [
+      await factors(layer.parameters(), () => crossEntropy(layer.forward(x), one), "type-2"),
+      await factors(layer.parameters(), () => crossEntropy(layer.forward(y), other), "type-2"),
+    ];
+    // Two calls are two positions: Ω adds up, Γ is the mean over positions.
+    const of = (which: "a" | "g", scale: number): number[] =>
+      [...(first.get("weight")?.[which] ?? [])].map((v, i) => scale * (v + (second.get("weight")?.[which][i] as number)));
+    expect(found.get("weight")?.a ?? []).toBeAllclose(of("a", 1), { relative: 1e-12 });
+    expect(found.get("weight")?.g ?? []).toBeAllclose(of("g", 1 / 2), { relative: 1e-12 });
   });
 
   it("is refused where positions were folded into the batch", async () => {

@@ -2,22 +2,10 @@ import { eigh, inversePositiveDefinite } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { isFloat, machineEpsilon, NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockState } from "../curvature/block.ts";
-import { klClip, rmsClip } from "../curvature/clip.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
 import { KroneckerBlock, type FactorSnapshot, type KroneckerInverse, type KroneckerOptions } from "../curvature/kronecker.ts";
-import { Precondition, type CurvatureOptions, type RegistrationRow } from "../curvature/precondition.ts";
-import { Optimizer } from "../optimizer.ts";
+import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { Schedule } from "../schedules.ts";
-import { momentum, weightDecay, type MomentumOptions } from "../transforms.ts";
-
-/** What the curvature optimizers take besides their own. */
-export interface CurvatureOptimizerOptions extends CurvatureOptions, MomentumOptions {
-  readonly learningRate: Schedule;
-  /** `{ kl: κ }` (all layers together), `{ rms: limit }` (each layer), or false. Default `{ kl: 1e-3 }`. */
-  readonly clip?: { readonly kl: Schedule } | { readonly rms: Schedule } | false | undefined;
-  /** Decoupled from the preconditioner. Default 0. */
-  readonly weightDecay?: Schedule | undefined;
-}
 
 export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
   /** λ. Default .1. */
@@ -38,31 +26,12 @@ export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOp
  *
  * @throws UsageError for a damping kind that the inverse cannot do.
  */
-export class Kfac extends Optimizer {
-  readonly #precondition: Precondition;
-
+export class Kfac extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: KfacOptions) {
-    const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi", damping = 0.1, clip = { kl: 1e-3 } } = options;
+    const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi", damping = 0.1 } = options;
     const makeInverse = inverse === "eigh" ? () => new EighInverse(dampingKind) : () => new CholeskyInverse(factoredOnly(dampingKind));
     makeInverse(); // an impossible damping is an error here, not in the first step
-    const precondition = new Precondition(
-      parameters,
-      `kfac (${inverse})`,
-      (view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }),
-      options,
-    );
-    const clips = clip === false ? [] : ["kl" in clip ? klClip(clip.kl) : rmsClip(clip.rms)];
-    super(parameters, {
-      learningRate: options.learningRate,
-      transforms: [precondition, ...clips, weightDecay(options.weightDecay ?? 0), momentum(parameters, options)],
-      precondition,
-    });
-    this.#precondition = precondition;
-  }
-
-  /** Which parameter got a block and why the others have none. Complete after the first step. */
-  registration(): RegistrationRow[] {
-    return this.#precondition.registration();
+    super(parameters, `kfac (${inverse})`, (view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }), options);
   }
 }
 

@@ -3,7 +3,7 @@
  * records, the records of one weight become a view, and a block turns views into a preconditioner. No method is named here;
  * methods are in `blocks`. May import tensor, linalg, autograd and nn.
  *
- * Reading order: capture → view → block → fisher → precondition → clip; average, damping and kronecker are what blocks share.
+ * Reading order: capture → view → block → fisher → precondition → clip → optimizer; average, damping and kronecker are what blocks share.
  */
 export { martensDecay, MatrixAverage, type AverageForm, type AverageOptions, type AverageState } from "./average.ts";
 export { NO_NEEDS, type BlockFactory, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
@@ -12,5 +12,6 @@ export { klClip, rmsClip } from "./clip.ts";
 export { piShares, type DampingKind } from "./damping.ts";
 export type { Fisher } from "./fisher.ts";
 export { KroneckerBlock, type FactorSnapshot, type KroneckerInverse, type KroneckerOptions } from "./kronecker.ts";
+export { CurvatureOptimizer, type CurvatureOptimizerOptions } from "./optimizer.ts";
 export { Precondition, type CurvatureOptions, type RegistrationRow, type StepCapture } from "./precondition.ts";
 export { RecordedView, whyNoBlock, type CurvatureView, type MicroBatch, type Pass } from "./view.ts";

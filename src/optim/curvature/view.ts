@@ -7,7 +7,7 @@ export type Pass = readonly LayerRecord[];
 
 /** What was recorded of one weight in one micro-batch. */
 export interface MicroBatch {
-  /** The pass that gave the training gradient; empty if nobody asked for it. */
+  /** The pass that gave the training gradient. */
   readonly training: Pass;
   /**
    * The passes that make up the Fisher. The empirical Fisher's is the training pass itself; others have one pass a vector, and
@@ -80,7 +80,7 @@ export class RecordedView implements CurvatureView {
   constructor(batches: readonly MicroBatch[]) {
     // A pass that did not go by this weight, as that of another head's loss, adds nothing.
     this.#batches = batches.map(({ fisher, ...batch }) => ({ ...batch, fisher: fisher.filter((pass) => pass.length > 0) }));
-    const calls = this.#batches.map(anyPass);
+    const calls = this.#batches.map(({ training }) => training);
     const first = calls[0]?.[0];
     if (!first) throw new UsageError("a curvature view needs at least one record");
     this.weight = first.weight;
@@ -94,13 +94,13 @@ export class RecordedView implements CurvatureView {
 
   inputCovariance(): Tensor {
     return this.#cached("inputCovariance", () =>
-      total(this.#batches.flatMap(anyPass).map((record) => inputProduct(record, this.bias !== null, 1 / this.n))),
+      total(this.#calls().map((record) => inputProduct(record, this.bias !== null, 1 / this.n))),
     );
   }
 
   outputCovariance(): Tensor {
     return this.#cached("outputCovariance", () => {
-      const rows = sum(this.#batches.flatMap(anyPass).map(({ geometry }) => geometry.n * geometry.positions));
+      const rows = sum(this.#calls().map(({ geometry }) => geometry.n * geometry.positions));
       const records = this.#batches.flatMap((batch) => this.#fisher(batch).flat());
       return total(records.map((record) => gradientRows(record).gram(sampleScale(record) ** 2 / rows)));
     });
@@ -109,7 +109,7 @@ export class RecordedView implements CurvatureView {
   thinInput(): Tensor {
     return this.#cached("thinInput", () => {
       this.#requireThin();
-      const rows = this.#batches.map((batch) => inputRows(anyPass(batch)[0] as LayerRecord, this.bias !== null));
+      const rows = this.#calls().map((record) => inputRows(record, this.bias !== null));
       return joined(rows)
         .transpose()
         .multiply(1 / Math.sqrt(this.n));
@@ -127,7 +127,7 @@ export class RecordedView implements CurvatureView {
           .multiply(1 / Math.sqrt(this.n));
       }
       // The gradient is the batches' own, weighted by their share; the other factor has 1/√n.
-      const rows = this.#batches.map((batch) => gradientRows(this.#training(batch)[0] as LayerRecord).multiply(batch.share));
+      const rows = this.#batches.flatMap(({ training, share }) => training.map((record) => gradientRows(record).multiply(share)));
       return joined(rows).transpose().multiply(Math.sqrt(this.n));
     });
   }
@@ -135,8 +135,7 @@ export class RecordedView implements CurvatureView {
   perSample(from: number, to: number): { a: Tensor; g: Tensor } {
     return tidy(() => {
       let start = 0;
-      const parts = this.#batches.flatMap((batch) => {
-        const records = this.#training(batch);
+      const parts = this.#batches.flatMap(({ training: records }) => {
         const { n } = (records[0] as LayerRecord).geometry;
         const [first, last] = [Math.max(from - start, 0), Math.min(to - start, n)];
         start += n;
@@ -192,16 +191,15 @@ export class RecordedView implements CurvatureView {
     return value;
   }
 
+  /** Every call of the weight. Its input is the same in all passes, but only the training pass goes by every call. */
+  #calls(): readonly LayerRecord[] {
+    return this.#batches.flatMap(({ training }) => training);
+  }
+
   #fisher({ fisher }: MicroBatch): readonly Pass[] {
     if (fisher.length === 0)
       throw new UsageError(`curvature of "${this.weight.name}" was read in a step whose needs() did not ask for curvature`);
     return fisher;
-  }
-
-  #training({ training }: MicroBatch): Pass {
-    if (training.length === 0)
-      throw new UsageError(`the gradient factors of "${this.weight.name}" were read in a step whose needs() did not ask for gradient`);
-    return training;
   }
 
   #requireThin(): void {
@@ -217,11 +215,6 @@ function samples(record: LayerRecord, first: number, last: number): LayerRecord 
   const pick = (x: Tensor): Tensor => x.slice([first, ...x.shape.slice(1).map(() => 0)], [last - first, ...x.shape.slice(1)]);
   const geometry = { ...record.geometry, n: last - first };
   return { ...record, geometry, input: pick(record.input), outputGradient: pick(record.outputGradient) };
-}
-
-/** Inputs are the same in every pass over a batch. */
-function anyPass({ fisher, training }: MicroBatch): Pass {
-  return fisher[0] ?? training;
 }
 
 /** Autograd differentiates the batch's loss; one sample's own loss has a gradient n times as large if the batch's is a mean. */
