@@ -8,7 +8,8 @@ import type { Shape } from "./shape.ts";
  */
 export interface Backend<Buffer = unknown> {
   readonly name: string;
-  alloc(dtype: DType, size: number): Buffer;
+  /** @param origin the operation that needs the buffer, for reports on who holds memory. */
+  alloc(dtype: DType, size: number, origin?: string): Buffer;
   free(buffer: Buffer): void;
   upload(buffer: Buffer, data: TypedArray): void;
   /** A copy of the buffer's contents on the host. */

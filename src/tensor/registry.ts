@@ -1,9 +1,11 @@
 import type { Backend } from "./backend.ts";
 import { openReference } from "./backends/reference/index.ts";
+import { openWasm } from "./backends/wasm/index.ts";
 import { BackendError, UsageError } from "./errors.ts";
 
 const openers: Readonly<Record<string, () => Promise<Backend>>> = {
   reference: () => Promise.resolve(openReference()),
+  wasm: () => Promise.resolve(openWasm()),
 };
 
 const open = new Map<string, Backend>();

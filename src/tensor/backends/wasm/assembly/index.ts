@@ -1,0 +1,18 @@
+export { scratch } from "./scratch";
+export * from "./convolution";
+export * from "./covariance";
+export * from "./creation";
+export * from "./elementwise";
+export * from "./gemm";
+export * from "./loss";
+export * from "./movement";
+export * from "./normalization";
+export * from "./pack";
+export * from "./pooling";
+export * from "./reduction";
+export * from "./winograd";
+
+/** First byte behind the module's own data. */
+export function heapBase(): usize {
+  return __heap_base;
+}

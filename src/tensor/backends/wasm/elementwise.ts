@@ -1,0 +1,3 @@
+import type { Kernels } from "./kernel.ts";
+
+export const elementwise = {} as Kernels<never>;

@@ -1,0 +1,96 @@
+/**
+ * The WebAssembly engine: every primitive as SIMD kernels (assembly/, in AssemblyScript) over one memory, on all cores. A file
+ * here prepares the calls of the kernels in the file of the same name there. The reference backend says what each computes.
+ */
+import type { Backend, KernelName, View } from "../../backend.ts";
+import { bytesPerElement, type DType } from "../../dtype.ts";
+import type { Inputs, Outputs, Params } from "../../primitives.ts";
+import { Engine, type Block, type WasmOptions } from "./engine.ts";
+import { convolution } from "./convolution.ts";
+import { covariance } from "./covariance.ts";
+import { creation } from "./creation.ts";
+import { elementwise } from "./elementwise.ts";
+import type { Kernels, Operand } from "./kernel.ts";
+import { loss } from "./loss.ts";
+import { movement } from "./movement.ts";
+import { normalization } from "./normalization.ts";
+import { pooling } from "./pooling.ts";
+import { product } from "./product.ts";
+import { reduction } from "./reduction.ts";
+
+export type { WasmOptions } from "./engine.ts";
+
+const kernels: Kernels<KernelName> = {
+  ...creation,
+  ...movement,
+  ...elementwise,
+  ...reduction,
+  ...product,
+  ...convolution,
+  ...covariance,
+  ...pooling,
+  ...normalization,
+  ...loss,
+};
+
+interface WasmBuffer {
+  readonly block: Block;
+  readonly dtype: DType;
+  readonly size: number;
+}
+
+const operand = ({ buffer, shape, dtype }: View<WasmBuffer>): Operand => ({
+  pointer: buffer.block.start,
+  shape,
+  dtype,
+  size: buffer.size,
+});
+
+/** What the engine found and uses, for people. */
+export interface WasmBackend extends Backend<WasmBuffer> {
+  readonly engine: Engine;
+}
+
+/** @throws BackendError if the engine cannot run here: the message says what is missing. */
+export function openWasm(options: WasmOptions = {}): WasmBackend {
+  const engine = new Engine(options);
+  const { arena } = engine;
+  const ownBlocks = arena.blocks;
+  const ownBytes = arena.bytes;
+  return {
+    name: "wasm",
+    engine,
+    alloc(dtype, size, origin) {
+      return { block: arena.alloc(size * bytesPerElement[dtype], origin ?? "tensors"), dtype, size };
+    },
+    free({ block }) {
+      arena.free(block);
+    },
+    upload({ block, dtype, size }, data) {
+      engine.view(dtype, block.start, size).set(data);
+    },
+    download({ block, dtype, size }) {
+      return Promise.resolve(engine.view(dtype, block.start, size).slice());
+    },
+    downloadSync({ block, dtype, size }) {
+      return engine.view(dtype, block.start, size).slice();
+    },
+    run<K extends KernelName>(name: K, inputs: Inputs<K, View<WasmBuffer>>, params: Params<K>, outputs: Outputs<K, View<WasmBuffer>>) {
+      // The tuple types depend on K and are opaque here; mapping keeps length and order.
+      const toOperands = (views: readonly View<WasmBuffer>[]): unknown => views.map(operand);
+      kernels[name](engine, toOperands(inputs) as Inputs<K, Operand>, params, toOperands(outputs) as Outputs<K, Operand>);
+    },
+    memory() {
+      return {
+        buffers: arena.blocks - ownBlocks,
+        bytes: arena.bytes - ownBytes,
+        peakBuffers: arena.peakBlocks - ownBlocks,
+        peakBytes: arena.peakBytes - ownBytes,
+        pooledBytes: arena.reach - arena.bytes,
+      };
+    },
+    resetPeak() {
+      arena.resetPeak();
+    },
+  };
+}

@@ -1,0 +1,3 @@
+import type { Kernels } from "./kernel.ts";
+
+export const reduction = {} as Kernels<"sum" | "max" | "argmax">;
