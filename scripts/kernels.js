@@ -46,7 +46,12 @@ async function compile(features) {
 async function translateWorker() {
   const { default: ts } = await import("typescript");
   const fileName = join(folder, "worker.ts");
-  const compilerOptions = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true, removeComments: true };
+  const compilerOptions = {
+    target: ts.ScriptTarget.ES2022,
+    module: ts.ModuleKind.ESNext,
+    verbatimModuleSyntax: true,
+    removeComments: true,
+  };
   return ts.transpileModule(await readFile(fileName, "utf8"), { fileName, compilerOptions }).outputText.replace("export {};\n", "");
 }
 

@@ -47,7 +47,8 @@ export class Engine {
     if (!(memoryLimit > 0 && memoryLimit <= MOST_BYTES)) {
       throw new UsageError(`openBackend: memoryLimit must be at most 2³² bytes but is ${memoryLimit}`);
     }
-    if (typeof WebAssembly === "undefined") throw new BackendError(`wasm: this JavaScript engine has no WebAssembly; use the "reference" backend`);
+    if (typeof WebAssembly === "undefined")
+      throw new BackendError(`wasm: this JavaScript engine has no WebAssembly; use the "reference" backend`);
     this.features = features();
     if (!this.features.simd) {
       throw new BackendError(`wasm: this JavaScript engine has no 128-bit SIMD for WebAssembly; update it, or use the "reference" backend`);
@@ -62,7 +63,9 @@ export class Engine {
     try {
       this.#memory = new WebAssembly.Memory({ initial: Math.min(pages, 64), maximum: 65536, shared });
     } catch (cause) {
-      throw new BackendError("wasm: the JavaScript engine has no address space for the engine's memory; use the \"reference\" backend", { cause });
+      throw new BackendError('wasm: the JavaScript engine has no address space for the engine\'s memory; use the "reference" backend', {
+        cause,
+      });
     }
     const { exports } = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
     this.#exports = exports as unknown as Readonly<Record<ExportName, TaskFunction>>;

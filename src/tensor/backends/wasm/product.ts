@@ -1,3 +1,148 @@
-import type { Kernels } from "./kernel.ts";
+import { bytesPerElement } from "../../dtype.ts";
+import { broadcastStrides, sizeOf, type Shape } from "../../shape.ts";
+import type { Engine } from "./engine.ts";
+import type { Kernels, Operand } from "./kernel.ts";
 
-export const product = {} as Kernels<"matmul" | "gram" | "linear">;
+/** A matrix in the engine's memory; one of the strides (in bytes) is an element's size. */
+export interface Matrix {
+  readonly pointer: number;
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
+export interface GemmOptions {
+  /** Pointer to a vector [n] that is added to every row. */
+  readonly bias?: number;
+  /** Only tiles that touch the lower triangle: the rest of C is left as it was. */
+  readonly lower?: boolean;
+  /** For a batch of products: byte offsets of their A, B and C. Default: one product at offset 0. */
+  readonly offsets?: readonly (readonly [a: number, b: number, c: number])[];
+}
+
+const GEMM = { float32: "gemm_f32", float64: "gemm_f64" } as const;
+const PACK = { float32: "packColumns_f32", float64: "packColumns_f64" } as const;
+
+/** Rows of a block of C: enough to reuse a panel of B, and few enough for the thread's scratch memory. */
+const FEWEST_ROWS = 16;
+const MOST_ROWS = 64;
+/** Blocks to have for the threads to share, where the matrix is large enough. */
+const BLOCKS = 32;
+/** Multiply-adds of a register tile in a nanosecond. */
+const RATE = { float32: 20, float64: 10 } as const;
+
+/** C = A B for A [m, k], B [k, n] and a row-major C, on all threads. */
+export function gemm(
+  engine: Engine,
+  dtype: "float32" | "float64",
+  [m, n, k]: readonly [number, number, number],
+  a: Matrix,
+  b: Matrix,
+  c: number,
+  { bias = 0, lower = false, offsets }: GemmOptions = {},
+): void {
+  if (m === 0 || n === 0) return;
+  const width = dtype === "float32" ? 8 : 4;
+  const panels = Math.ceil(n / width);
+  const panelBytes = 32 * k * panels;
+  // The distinct B of a batch are packed one after another; a broadcast one is packed once.
+  const rights = offsets ? [...new Set(offsets.map(([, right]) => right))] : [0];
+  const products = offsets?.length ?? 1;
+  const tableBytes = 12 * products;
+  engine.temporary(panelBytes * rights.length + tableBytes, "matmul", (packed) => {
+    const table = packed + panelBytes * rights.length;
+    const words = new Uint32Array(engine.view("int32", table, 3 * products).buffer, table, 3 * products);
+    if (offsets) {
+      const place = new Map(rights.map((right, i) => [right, i * panelBytes]));
+      offsets.forEach(([left, right, result], i) => {
+        words[3 * i] = left;
+        words[3 * i + 1] = place.get(right) as number;
+        words[3 * i + 2] = result;
+      });
+    } else words.fill(0);
+    rights.forEach((right, i) => {
+      const to = packed + i * panelBytes;
+      engine.run(PACK[dtype], panels, k * 4, b.pointer + right, b.rowStride, b.columnStride, k, n, to);
+    });
+    // Rows of A that are read transposed are packed once for each block, so columns are split only where rows are few.
+    const rowBlock = Math.min(MOST_ROWS, Math.max(FEWEST_ROWS, 4 * Math.ceil(m / 4 / BLOCKS)));
+    const down = Math.ceil(m / rowBlock);
+    const panelBlock = Math.max(4, Math.ceil((panels * Math.min(down * products, BLOCKS / 2)) / (BLOCKS / 2)));
+    const blocks = products * down * Math.ceil(panels / panelBlock);
+    const cost = (Math.min(m, rowBlock) * Math.min(panels, panelBlock) * width * k) / RATE[dtype];
+    // prettier-ignore
+    engine.run(
+      GEMM[dtype], blocks, cost,
+      a.pointer, a.rowStride, a.columnStride, packed, c, m, n, k, rowBlock, panelBlock, bias, lower ? 1 : 0, table,
+    );
+  });
+}
+
+type FloatType = "float32" | "float64";
+
+/** The row-major matrix [·, columns] at `pointer`. */
+export function rowMajor(pointer: number, columns: number, dtype: FloatType): Matrix {
+  const size = bytesPerElement[dtype];
+  return { pointer, rowStride: columns * size, columnStride: size };
+}
+
+export function transposed({ pointer, rowStride, columnStride }: Matrix): Matrix {
+  return { pointer, rowStride: columnStride, columnStride: rowStride };
+}
+
+/** C = scale · Aᵀ A for a row-major A [rows, d]: the lower triangle, then its mirror image. */
+export function syrk(engine: Engine, dtype: FloatType, rows: number, d: number, a: number, c: number, scale: number): void {
+  const matrix = rowMajor(a, d, dtype);
+  gemm(engine, dtype, [d, d, rows], transposed(matrix), matrix, c, { lower: true });
+  mirror(engine, dtype, d, c, scale);
+}
+
+/** Scales the lower triangle of a square matrix and copies it over the upper one. */
+export function mirror(engine: Engine, dtype: FloatType, d: number, c: number, scale: number): void {
+  engine.run(dtype === "float32" ? "mirrorLower_f32" : "mirrorLower_f64", d, d, c, d, scale);
+}
+
+/** Byte offsets of the matrices of a batch with leading axes `from`, one for each product of the broadcast batch `to`. */
+function batchOffsets(from: Shape, to: Shape, matrixBytes: number): number[] {
+  const strides = broadcastStrides(from, to);
+  let places = [0];
+  to.forEach((extent, axis) => {
+    const step = (strides[axis] as number) * matrixBytes;
+    places = places.flatMap((place) => Array.from({ length: extent }, (_, i) => place + i * step));
+  });
+  return places;
+}
+
+const floatType = ({ dtype }: Operand): FloatType => dtype as FloatType;
+
+export const product: Kernels<"matmul" | "gram" | "linear"> = {
+  matmul: (engine, [a, b], { transposeA, transposeB }, [y]) => {
+    const dtype = floatType(y);
+    const [m, n] = [y.shape.at(-2)!, y.shape.at(-1)!];
+    const k = a.shape.at(transposeA ? -2 : -1)!;
+    const left = rowMajor(a.pointer, transposeA ? m : k, dtype);
+    const right = rowMajor(b.pointer, transposeB ? k : n, dtype);
+    const [p, q] = [transposeA ? transposed(left) : left, transposeB ? transposed(right) : right];
+    if (y.shape.length === 2) {
+      gemm(engine, dtype, [m, n, k], p, q, y.pointer);
+      return;
+    }
+    if (y.size === 0) return;
+    const size = bytesPerElement[dtype];
+    const batch = y.shape.slice(0, -2);
+    const inA = batchOffsets(a.shape.slice(0, -2), batch, m * k * size);
+    const inB = batchOffsets(b.shape.slice(0, -2), batch, k * n * size);
+    const offsets = inA.map((place, i) => [place, inB[i]!, i * m * n * size] as const);
+    gemm(engine, dtype, [m, n, k], p, q, y.pointer, { offsets });
+  },
+  gram: (engine, [x], { scale }, [y]) => {
+    const [rows, d] = x.shape as [number, number];
+    syrk(engine, floatType(x), rows, d, x.pointer, y.pointer, scale);
+  },
+  linear: (engine, [x, weight, bias], _, [y]) => {
+    const dtype = floatType(x);
+    const [out, width] = weight.shape as [number, number];
+    const rows = sizeOf(x.shape.slice(0, -1));
+    const matrix = transposed(rowMajor(weight.pointer, width, dtype));
+    gemm(engine, dtype, [rows, out, width], rowMajor(x.pointer, width, dtype), matrix, y.pointer, { bias: bias?.pointer ?? 0 });
+  },
+};

@@ -41,14 +41,19 @@ export class Threads {
   #death: BackendError | null = null;
   #closed = false;
 
-  private constructor(memory: WebAssembly.Memory, functions: readonly string[], start: (onDeath: (why: string) => void) => { terminate(): unknown }[]) {
+  private constructor(
+    memory: WebAssembly.Memory,
+    functions: readonly string[],
+    start: (onDeath: (why: string) => void) => { terminate(): unknown }[],
+  ) {
     this.#control = new Int32Array(memory.buffer, 0, 256);
     this.#numbers = new Float64Array(memory.buffer, NUMBERS_AT, mostArguments);
     this.#text = new Uint8Array(memory.buffer, TEXT_AT, 1024);
     this.#numberOf = new Map(functions.map((name, i) => [name, i]));
     this.#mayWait = canWait();
     this.#workers = start((why) => {
-      if (!this.#closed) this.#death ??= new BackendError(`wasm: a worker thread died (${why}); start anew, or open the engine with { threads: 1 }`);
+      if (!this.#closed)
+        this.#death ??= new BackendError(`wasm: a worker thread died (${why}); start anew, or open the engine with { threads: 1 }`);
     });
   }
 

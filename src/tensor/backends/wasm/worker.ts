@@ -16,7 +16,6 @@ interface WorkerStart {
 
 type TaskFunction = (start: number, end: number, ...rest: number[]) => void;
 
-
 function begin({ module, memory, functions, scratch, spins }: WorkerStart): void {
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   (exports["scratch"] as WebAssembly.Global).value = scratch;

@@ -1,1 +1,145 @@
-// To come.
+import { scratch } from "./scratch";
+import { columns, copyTile, packedTile, ROWS, tile } from "./tile";
+import { packRows } from "./pack";
+import { lanes } from "./vector";
+
+/** Depth of a block: a panel of B of this depth stays in the first-level cache while the rows of A pass by. */
+const DEPTH: i32 = 256;
+
+/** C[i][j] = or += the valid part of a tile that was computed aside. */
+function addEdge<T>(from: usize, c: usize, pitch: usize, rows: i32, width: i32, accumulate: bool): void {
+  if (!accumulate) {
+    copyTile<T>(from, c, pitch, rows, width);
+    return;
+  }
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < width; j++) {
+      const at = c + <usize>i * pitch + <usize>j * sizeof<T>();
+      store<T>(at, load<T>(at) + load<T>(from + <usize>i * 32 + <usize>j * sizeof<T>()));
+    }
+  }
+}
+
+/**
+ * Blocks `[start, end)` of C = A B (+ bias), for each of a batch of products. A block is `rowBlock` rows × `panelBlock` panels.
+ *
+ * @param a element (i, k) of A is at `a + i · aRow + k · aColumn` bytes; either of them is an element's size
+ * @param b B as panels by `packColumns`
+ * @param bias a vector [n] added to every row, or 0
+ * @param lower compute only tiles that touch the lower triangle
+ * @param table for each product the byte offsets of A, B and C, as u32
+ */
+function gemm<T>(
+  start: i32,
+  end: i32,
+  a: usize,
+  aRow: usize,
+  aColumn: usize,
+  b: usize,
+  c: usize,
+  m: i32,
+  n: i32,
+  k: i32,
+  rowBlock: i32,
+  panelBlock: i32,
+  bias: usize,
+  lower: bool,
+  table: usize,
+): void {
+  const width = columns<T>();
+  const panels = (n + width - 1) / width;
+  const blocksDown = (m + rowBlock - 1) / rowBlock;
+  const blocksAcross = (panels + panelBlock - 1) / panelBlock;
+  const pitch = <usize>n * sizeof<T>();
+  const packed = aColumn != sizeof<T>();
+  const edge = scratch;
+  const ownRows = scratch + 256;
+  for (let item = start; item < end; item++) {
+    const product = item / (blocksDown * blocksAcross);
+    const block = item % (blocksDown * blocksAcross);
+    const i0 = (block / blocksAcross) * rowBlock;
+    const i1 = min(m, i0 + rowBlock);
+    const p0 = (block % blocksAcross) * panelBlock;
+    const p1 = min(panels, p0 + panelBlock);
+    if (lower && p0 * width >= i1) continue;
+    const entry = table + <usize>product * 12;
+    const left = a + load<u32>(entry);
+    const right = b + load<u32>(entry, 4);
+    const result = c + load<u32>(entry, 8);
+    if (bias != 0 || k == 0) {
+      const from = bias + <usize>(p0 * width) * sizeof<T>();
+      const bytes = <usize>(min(n, p1 * width) - p0 * width) * sizeof<T>();
+      for (let i = i0; i < i1; i++) {
+        const to = result + <usize>i * pitch + <usize>(p0 * width) * sizeof<T>();
+        if (bias != 0) memory.copy(to, from, bytes);
+        else memory.fill(to, 0, bytes);
+      }
+    }
+    for (let k0 = 0; k0 < k; k0 += DEPTH) {
+      const depth = min(DEPTH, k - k0);
+      const accumulate = k0 > 0 || bias != 0;
+      if (packed) {
+        const source = left + <usize>i0 * aRow + <usize>k0 * aColumn;
+        packRows<T>(0, (i1 - i0 + ROWS - 1) / ROWS, source, aRow, aColumn, depth, i1 - i0, ownRows);
+      }
+      for (let p = p0; p < p1; p++) {
+        const panel = right + (<usize>p * <usize>k + <usize>k0) * 32;
+        const j = p * width;
+        for (let i = i0; i < i1; i += ROWS) {
+          if (lower && j > i + ROWS - 1) continue;
+          const to = result + <usize>i * pitch + <usize>j * sizeof<T>();
+          const whole = i + ROWS <= i1 && j + width <= n;
+          const target = whole ? to : edge;
+          const step: usize = whole ? pitch : 32;
+          if (packed) {
+            packedTile<T>(ownRows + <usize>(i - i0) * <usize>depth * sizeof<T>(), panel, depth, target, step, whole && accumulate);
+          } else {
+            const row = left + <usize>i * aRow + <usize>k0 * sizeof<T>();
+            const last = i1 - 1 - i; // a missing row repeats the last one
+            const a1 = row + <usize>min(1, last) * aRow;
+            const a2 = row + <usize>min(2, last) * aRow;
+            const a3 = row + <usize>min(3, last) * aRow;
+            tile<T>(row, a1, a2, a3, panel, depth, target, step, whole && accumulate);
+          }
+          if (!whole) addEdge<T>(edge, to, pitch, min(ROWS, i1 - i), min(width, n - j), accumulate);
+        }
+      }
+    }
+  }
+}
+
+/** Scales rows `[start, end)` of the lower triangle of a square matrix and copies them over the upper one. */
+function mirrorLower<T>(start: i32, end: i32, c: usize, d: i32, scale: T): void {
+  const size = sizeof<T>();
+  const pitch = <usize>d * size;
+  // An item owns row i of the lower triangle and column i of the upper one.
+  for (let i = start; i < end; i++) {
+    const row = c + <usize>i * pitch;
+    const column = c + <usize>i * size;
+    let j = 0;
+    if (scale != <T>1) {
+      const factor = v128.splat<T>(scale);
+      for (; j + lanes<T>() <= i; j += lanes<T>()) {
+        const at = row + <usize>j * size;
+        v128.store(at, v128.mul<T>(v128.load(at), factor));
+      }
+      for (; j <= i; j++) store<T>(row + <usize>j * size, load<T>(row + <usize>j * size) * scale);
+    }
+    for (j = 0; j < i; j++) store<T>(column + <usize>j * pitch, load<T>(row + <usize>j * size));
+  }
+}
+
+// prettier-ignore
+export function gemm_f32(start: i32, end: i32, a: usize, aRow: usize, aColumn: usize, b: usize, c: usize, m: i32, n: i32, k: i32, rowBlock: i32, panelBlock: i32, bias: usize, lower: bool, table: usize): void {
+  gemm<f32>(start, end, a, aRow, aColumn, b, c, m, n, k, rowBlock, panelBlock, bias, lower, table);
+}
+// prettier-ignore
+export function gemm_f64(start: i32, end: i32, a: usize, aRow: usize, aColumn: usize, b: usize, c: usize, m: i32, n: i32, k: i32, rowBlock: i32, panelBlock: i32, bias: usize, lower: bool, table: usize): void {
+  gemm<f64>(start, end, a, aRow, aColumn, b, c, m, n, k, rowBlock, panelBlock, bias, lower, table);
+}
+export function mirrorLower_f32(start: i32, end: i32, c: usize, d: i32, scale: f32): void {
+  mirrorLower<f32>(start, end, c, d, scale);
+}
+export function mirrorLower_f64(start: i32, end: i32, c: usize, d: i32, scale: f64): void {
+  mirrorLower<f64>(start, end, c, d, scale);
+}

@@ -4,16 +4,7 @@ import { columns } from "./tile";
  * Packs columns `[start, end)` — counted in panels of two vectors — of a matrix B [depth, n] for `tile`:
  * panel[panel][k][2 vectors], missing columns as zeros. Element (k, j) of B is at `b + k · rowStride + j · columnStride` bytes.
  */
-export function packColumns<T>(
-  start: i32,
-  end: i32,
-  b: usize,
-  rowStride: usize,
-  columnStride: usize,
-  depth: i32,
-  n: i32,
-  to: usize,
-): void {
+export function packColumns<T>(start: i32, end: i32, b: usize, rowStride: usize, columnStride: usize, depth: i32, n: i32, to: usize): void {
   const width = columns<T>();
   for (let p = start; p < end; p++) {
     let at = to + <usize>p * <usize>depth * 32;
@@ -46,16 +37,7 @@ export function packColumns<T>(
 }
 
 /** Packs rows of A for `packedTile`: panel[tile][k][4], missing rows as zeros. Element (i, k) is at `a + i · rowStride + k · columnStride`. */
-export function packRows<T>(
-  start: i32,
-  end: i32,
-  a: usize,
-  rowStride: usize,
-  columnStride: usize,
-  depth: i32,
-  m: i32,
-  to: usize,
-): void {
+export function packRows<T>(start: i32, end: i32, a: usize, rowStride: usize, columnStride: usize, depth: i32, m: i32, to: usize): void {
   const line: usize = 4 * sizeof<T>();
   for (let p = start; p < end; p++) {
     let at = to + <usize>p * <usize>depth * line;
@@ -82,9 +64,27 @@ export function packRows<T>(
   }
 }
 
-export function packColumns_f32(start: i32, end: i32, b: usize, rowStride: usize, columnStride: usize, depth: i32, n: i32, to: usize): void {
+export function packColumns_f32(
+  start: i32,
+  end: i32,
+  b: usize,
+  rowStride: usize,
+  columnStride: usize,
+  depth: i32,
+  n: i32,
+  to: usize,
+): void {
   packColumns<f32>(start, end, b, rowStride, columnStride, depth, n, to);
 }
-export function packColumns_f64(start: i32, end: i32, b: usize, rowStride: usize, columnStride: usize, depth: i32, n: i32, to: usize): void {
+export function packColumns_f64(
+  start: i32,
+  end: i32,
+  b: usize,
+  rowStride: usize,
+  columnStride: usize,
+  depth: i32,
+  n: i32,
+  to: usize,
+): void {
   packColumns<f64>(start, end, b, rowStride, columnStride, depth, n, to);
 }
