@@ -4,8 +4,6 @@ import { lanes, madd } from "./vector";
 export const ROWS: i32 = 4;
 
 /** Columns of a register tile: two vectors, 8 float32 or 4 float64. */
-// @ts-ignore: decorator
-@inline
 export function columns<T>(): i32 {
   return 2 * lanes<T>();
 }
