@@ -98,7 +98,7 @@ export function syrk(engine: Engine, dtype: FloatType, rows: number, d: number, 
 
 /** Scales the lower triangle of a square matrix and copies it over the upper one. */
 export function mirror(engine: Engine, dtype: FloatType, d: number, c: number, scale: number): void {
-  engine.run(dtype === "float32" ? "mirrorLower_f32" : "mirrorLower_f64", d, d, c, d, scale);
+  engine.run(dtype === "float32" ? "mirrorLower_f32" : "mirrorLower_f64", Math.ceil(d / 16), d * 16, c, d, scale);
 }
 
 /** Byte offsets of the matrices of a batch with leading axes `from`, one for each product of the broadcast batch `to`. */

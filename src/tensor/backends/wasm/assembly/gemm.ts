@@ -1,7 +1,6 @@
 import { scratch } from "./scratch";
 import { columns, copyTile, packedTile, ROWS, tile } from "./tile";
 import { packRows } from "./pack";
-import { lanes } from "./vector";
 
 /** Depth of a block: a panel of B of this depth stays in the first-level cache while the rows of A pass by. */
 const DEPTH: i32 = 256;
@@ -80,7 +79,7 @@ function gemm<T>(
       const accumulate = k0 > 0 || bias != 0;
       if (packed) {
         const source = left + <usize>i0 * aRow + <usize>k0 * aColumn;
-        packRows<T>(0, (i1 - i0 + ROWS - 1) / ROWS, source, aRow, aColumn, depth, i1 - i0, ownRows);
+        packRows<T>(source, aRow, aColumn, depth, i1 - i0, ownRows);
       }
       for (let p = p0; p < p1; p++) {
         const panel = right + (<usize>p * <usize>k + <usize>k0) * 32;
@@ -108,24 +107,31 @@ function gemm<T>(
   }
 }
 
-/** Scales rows `[start, end)` of the lower triangle of a square matrix and copies them over the upper one. */
+/** Rows of a block of `mirrorLower`: a cache line of float32. */
+const BLOCK: i32 = 16;
+
+/** Scales the lower triangle of a square matrix and copies it over the upper one, for blocks `[start, end)` of 16 rows. */
 function mirrorLower<T>(start: i32, end: i32, c: usize, d: i32, scale: T): void {
-  const size = sizeof<T>();
-  const pitch = <usize>d * size;
-  // An item owns row i of the lower triangle and column i of the upper one.
-  for (let i = start; i < end; i++) {
-    const row = c + <usize>i * pitch;
-    const column = c + <usize>i * size;
-    let j = 0;
+  const pitch = <usize>d * sizeof<T>();
+  // A block owns its rows of the lower triangle and those columns of the upper one.
+  for (let block = start; block < end; block++) {
+    const i0 = block * BLOCK;
+    const i1 = min(d, i0 + BLOCK);
     if (scale != <T>1) {
-      const factor = v128.splat<T>(scale);
-      for (; j + lanes<T>() <= i; j += lanes<T>()) {
-        const at = row + <usize>j * size;
-        v128.store(at, v128.mul<T>(v128.load(at), factor));
+      for (let i = i0; i < i1; i++) {
+        const row = c + <usize>i * pitch;
+        for (let j = 0; j <= i; j++) store<T>(row + <usize>j * sizeof<T>(), load<T>(row + <usize>j * sizeof<T>()) * scale);
       }
-      for (; j <= i; j++) store<T>(row + <usize>j * size, load<T>(row + <usize>j * size) * scale);
     }
-    for (j = 0; j < i; j++) store<T>(column + <usize>j * pitch, load<T>(row + <usize>j * size));
+    for (let j = 0; j < i1 - 1; j++) {
+      let from = c + <usize>max(i0, j + 1) * pitch + <usize>j * sizeof<T>();
+      let to = c + <usize>j * pitch + <usize>max(i0, j + 1) * sizeof<T>();
+      for (let i = max(i0, j + 1); i < i1; i++) {
+        store<T>(to, load<T>(from));
+        from += pitch;
+        to += sizeof<T>();
+      }
+    }
   }
 }
 

@@ -36,29 +36,36 @@ export function packColumns<T>(start: i32, end: i32, b: usize, rowStride: usize,
   }
 }
 
-/** Packs rows of A for `packedTile`: panel[tile][k][4], missing rows as zeros. Element (i, k) is at `a + i · rowStride + k · columnStride`. */
-export function packRows<T>(start: i32, end: i32, a: usize, rowStride: usize, columnStride: usize, depth: i32, m: i32, to: usize): void {
+/**
+ * Packs rows of A for `packedTile`: panel[tile][k][4], missing rows as zeros. Element (i, k) is at
+ * `a + i · rowStride + k · columnStride` bytes.
+ */
+export function packRows<T>(a: usize, rowStride: usize, columnStride: usize, depth: i32, m: i32, to: usize): void {
   const line: usize = 4 * sizeof<T>();
-  for (let p = start; p < end; p++) {
-    let at = to + <usize>p * <usize>depth * line;
+  const panel = <usize>depth * line;
+  const whole = rowStride == sizeof<T>() ? m / 4 : 0;
+  // Where A's columns are contiguous, all panels are filled at once: each cache line is read once.
+  for (let k = 0; whole > 0 && k < depth; k++) {
+    let from = a + <usize>k * columnStride;
+    let at = to + <usize>k * line;
+    for (let p = 0; p < whole; p++) {
+      v128.store(at, v128.load(from));
+      if (sizeof<T>() == 8) v128.store(at, v128.load(from, 16), 16);
+      from += line;
+      at += panel;
+    }
+  }
+  for (let p = whole; p * 4 < m; p++) {
+    const start = to + <usize>p * panel;
     const valid = min(4, m - p * 4);
-    const from = a + <usize>(p * 4) * rowStride;
-    if (valid == 4 && rowStride == sizeof<T>()) {
-      for (let k = 0; k < depth; k++, at += line) {
-        const source = from + <usize>k * columnStride;
-        v128.store(at, v128.load(source));
-        if (sizeof<T>() == 8) v128.store(at, v128.load(source, 16), 16);
-      }
-    } else {
-      if (valid < 4) memory.fill(at, 0, <usize>depth * line);
-      for (let i = 0; i < valid; i++) {
-        let source = from + <usize>i * rowStride;
-        let place = at + <usize>i * sizeof<T>();
-        for (let k = 0; k < depth; k++) {
-          store<T>(place, load<T>(source));
-          source += columnStride;
-          place += line;
-        }
+    if (valid < 4) memory.fill(start, 0, panel);
+    for (let i = 0; i < valid; i++) {
+      let from = a + <usize>(p * 4 + i) * rowStride;
+      let at = start + <usize>i * sizeof<T>();
+      for (let k = 0; k < depth; k++) {
+        store<T>(at, load<T>(from));
+        from += columnStride;
+        at += line;
       }
     }
   }

@@ -15,17 +15,7 @@ export function columns<T>(): i32 {
  * Eight accumulators and two rows of B stay in registers. It is not unrolled: V8 then loads too far ahead and spills (half the
  * speed), and rows of A are read where they lie, which costs no more than packing them.
  */
-export function tile<T>(
-  a0: usize,
-  a1: usize,
-  a2: usize,
-  a3: usize,
-  b: usize,
-  depth: i32,
-  c: usize,
-  pitch: usize,
-  accumulate: bool,
-): void {
+export function tile<T>(a0: usize, a1: usize, a2: usize, a3: usize, b: usize, depth: i32, c: usize, pitch: usize, accumulate: bool): void {
   let c00 = v128.splat<T>(<T>0);
   let c01 = c00;
   let c10 = c00;

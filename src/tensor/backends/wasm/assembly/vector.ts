@@ -14,7 +14,5 @@ export function madd<T>(a: v128, b: v128, c: v128): v128 {
 /** Sum of a vector's elements, by halves. */
 export function sumLanes<T>(v: v128): T {
   if (sizeof<T>() == 8) return <T>(v128.extract_lane<f64>(v, 0) + v128.extract_lane<f64>(v, 1));
-  return <T>(
-    (v128.extract_lane<f32>(v, 0) + v128.extract_lane<f32>(v, 2) + (v128.extract_lane<f32>(v, 1) + v128.extract_lane<f32>(v, 3)))
-  );
+  return <T>(v128.extract_lane<f32>(v, 0) + v128.extract_lane<f32>(v, 2) + (v128.extract_lane<f32>(v, 1) + v128.extract_lane<f32>(v, 3)));
 }
