@@ -186,6 +186,29 @@ const streams = fc.record({
 });
 const scales = fc.constantFrom(1, 0.5, -2);
 
+const batchNormSamples: Arbitrary<Sample<"batchNorm">> = fc
+  .record({ lead: shapes({ minRank: 1, maxRank: 3, maxSize: 10 }), channels: extents(1, 3), epsilon: fc.constantFrom(1e-1, 1e-3, 1e-5) })
+  .chain(({ lead, channels, epsilon }) =>
+    fc
+      .tuple(distinct([...lead, channels]), anything([channels]), anything([channels]))
+      // One element has no variance: only a large ε makes differences of rstd meaningful.
+      .map((inputs) => ({ inputs, params: { epsilon: sizeOf(lead) === 1 ? 1 : epsilon } })),
+  );
+
+/** What batch norm makes of a sample's input. */
+function normalized({ inputs: [x, scale, shift], params: { epsilon } }: Sample<"batchNorm">): number[] {
+  const channels = scale.values.length;
+  const count = x.values.length / channels;
+  const mean = (f: (value: number) => number, c: number): number =>
+    x.values.reduce((sum, value, i) => sum + (i % channels === c ? f(value) / count : 0), 0);
+  const means = scale.values.map((_, c) => mean((value) => value, c));
+  const variances = means.map((m, c) => mean((value) => (value - m) ** 2, c));
+  return x.values.map((value, i) => {
+    const [m, v] = [means[i % channels] as number, variances[i % channels] as number];
+    return ((value - m) / Math.sqrt(v + epsilon)) * (scale.values[i % channels] as number) + (shift.values[i % channels] as number);
+  });
+}
+
 export const samples: Samples = {
   fill: fc
     .record({ shape: shapes({ minExtent: 0 }), dtype: dtypes, value: fc.integer({ min: -9, max: 9 }) })
@@ -280,6 +303,12 @@ export const samples: Samples = {
   maximum: binaryAny(odd, even),
   minimum: binaryAny(even, odd),
   power: binary(positive, anything),
+  linearCombination: fc
+    .record({ shape: shapes({ minExtent: 0 }), a: grid(-32, 32), b: grid(-32, 32) })
+    .chain(({ shape, a, b }) => fc.tuple(anything(shape), anything(shape)).map((inputs) => ({ inputs, params: { a, b } }))),
+  divideByRoot: fc
+    .record({ shape: shapes({ minExtent: 0 }), scale: grid(-32, 32), rootScale: grid(4, 32), epsilon: fc.constantFrom(0, 1 / 64, 1) })
+    .chain(({ shape, ...params }) => fc.tuple(anything(shape), positive(shape)).map((inputs) => ({ inputs, params }))),
   equal: binaryAny(coarse),
   less: binaryAny(coarse),
   lessEqual: binaryAny(coarse),
@@ -359,19 +388,23 @@ export const samples: Samples = {
       anything(output).map((g) => ({ inputs: [g], params: { ...geometry, countPadding, inputSize: size } })),
     ),
 
-  batchNorm: fc
-    .record({ lead: shapes({ minRank: 1, maxRank: 3, maxSize: 10 }), channels: extents(1, 3), epsilon: fc.constantFrom(1e-1, 1e-3, 1e-5) })
-    .chain(({ lead, channels, epsilon }) =>
-      fc
-        .tuple(distinct([...lead, channels]), anything([channels]), anything([channels]))
-        // One element has no variance: only a large ε makes differences of rstd meaningful.
-        .map((inputs) => ({ inputs, params: { epsilon: sizeOf(lead) === 1 ? 1 : epsilon } })),
-    ),
+  batchNorm: batchNormSamples,
   batchNormGradient: fc
     .record({ lead: shapes({ minRank: 1, maxRank: 3, maxSize: 8 }), channels: extents(1, 3) })
     .chain(({ lead, channels }) => {
       const shape = [...lead, channels];
       return fc.tuple(anything(shape), anything([channels]), anything([channels]), positive([channels]), anything(shape));
+    })
+    .map((inputs) => ({ inputs, params: {} })),
+  // Without elements at the kink of the ReLU.
+  batchNormRelu: batchNormSamples
+    .filter((sample) => normalized(sample).every((y) => Math.abs(y) > 1 / 32))
+    .map(({ inputs, params }) => ({ inputs, params })),
+  batchNormReluGradient: fc
+    .record({ lead: shapes({ minRank: 1, maxRank: 3, maxSize: 8 }), channels: extents(1, 3) })
+    .chain(({ lead, channels }) => {
+      const shape = [...lead, channels];
+      return fc.tuple(anything(shape), anything([channels]), anything([channels]), positive([channels]), nonzero(shape), anything(shape));
     })
     .map((inputs) => ({ inputs, params: {} })),
 

@@ -231,6 +231,14 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
     },
   },
 
+  linearCombination: {
+    saves: nothing,
+    vjp: ({ params: { a, b } }, [g]) => [() => g.multiply(a), () => g.multiply(b)],
+  },
+  divideByRoot: {
+    definition: ([x, square], { scale, rootScale, epsilon }) => [x.multiply(scale).divide(square.sqrt().multiply(rootScale).add(epsilon))],
+  },
+
   // ── reductions ──
   sum: {
     saves: nothing,
@@ -350,27 +358,17 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
   // x̂ = (x − mean) rstd. Treating them as constants would make second derivatives wrong.
   batchNorm: {
     saves: { inputs: [0, 1], outputs: [1, 2] },
-    vjp: ({ inputs: [x, scale], outputs: [y, mean, rstd] }, [gy, gmean, grstd]) => {
-      const gradients = once(() => {
-        const g = gy ?? Tensor.zeros(y.shape, { dtype: gmean?.dtype ?? grstd?.dtype ?? "float32", backend: x.value.backend });
-        return apply("batchNormGradient", [x.value, scale.value, mean.value, rstd.value, g], {});
-      });
-      const count = x.shape.slice(0, -1).reduce((product, extent) => product * extent, 1);
-      return [
-        () => {
-          let total: Tensor | null = gy ? gradients()[0] : null;
-          if (gmean) total = plus(total, gmean.multiply(1 / count).broadcastTo(x.shape));
-          if (grstd) {
-            const r = rstd.value;
-            const slope = grstd.multiply(r.multiply(r).multiply(r)).multiply(-1 / count);
-            total = plus(total, x.value.subtract(mean.value).multiply(slope));
-          }
-          return total ?? gradients()[0];
-        },
-        () => gradients()[1],
-        () => gradients()[2],
-      ];
-    },
+    vjp: ({ inputs: [x, scale], outputs: [y, mean, rstd] }, gradients) =>
+      batchNormThunks(x, y, mean, rstd, gradients, (g) =>
+        apply("batchNormGradient", [x.value, scale.value, mean.value, rstd.value, g], {}),
+      ),
+  },
+  batchNormRelu: {
+    saves: { inputs: [0, 1], outputs: [0, 1, 2] },
+    vjp: ({ inputs: [x, scale], outputs: [y, mean, rstd] }, gradients) =>
+      batchNormThunks(x, y, mean, rstd, gradients, (g) =>
+        apply("batchNormReluGradient", [x.value, scale.value, mean.value, rstd.value, y.value, g], {}),
+      ),
   },
   batchNormGradient: {
     definition: ([x, scale, mean, rstd, g]) => {
@@ -382,6 +380,10 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
       const centred = g.subtract(sums.multiply(1 / count)).subtract(normal.multiply(dots.multiply(1 / count)));
       return [centred.multiply(scale.multiply(rstd)), dots, sums];
     },
+  },
+  batchNormReluGradient: {
+    definition: ([x, scale, mean, rstd, output, g]) =>
+      apply("batchNormGradient", [x, scale, mean, rstd, apply("reluGradient", [output, g], {})[0]], {}),
   },
 
   // ── losses ──
@@ -428,6 +430,35 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
 /** `base`, but 1 where it is 0 and the condition holds. */
 function oneAtZero(base: Tensor, condition: Tensor): Tensor {
   return where(base.equal(0).multiply(condition), Tensor.ones([], { dtype: base.dtype, backend: base.backend }), base);
+}
+
+/** The thunks of batch norm, with or without ReLU: `fused` gives the gradients of x, scale and shift from that of y. */
+function batchNormThunks(
+  x: Recorded,
+  y: Recorded,
+  mean: Recorded,
+  rstd: Recorded,
+  [gy, gmean, grstd]: readonly [Tensor | null, Tensor | null, Tensor | null],
+  fused: (gradient: Tensor) => readonly [Tensor, Tensor, Tensor],
+): [() => Tensor, () => Tensor, () => Tensor] {
+  const gradients = once(() =>
+    fused(gy ?? Tensor.zeros(y.shape, { dtype: gmean?.dtype ?? grstd?.dtype ?? "float32", backend: x.value.backend })),
+  );
+  const count = x.shape.slice(0, -1).reduce((product, extent) => product * extent, 1);
+  return [
+    () => {
+      let total: Tensor | null = gy ? gradients()[0] : null;
+      if (gmean) total = plus(total, gmean.multiply(1 / count).broadcastTo(x.shape));
+      if (grstd) {
+        const r = rstd.value;
+        const slope = grstd.multiply(r.multiply(r).multiply(r)).multiply(-1 / count);
+        total = plus(total, x.value.subtract(mean.value).multiply(slope));
+      }
+      return total ?? gradients()[0];
+    },
+    () => gradients()[1],
+    () => gradients()[2],
+  ];
 }
 
 /** Puts extents of 1 back where a reduction of `shape` over `axes` took them away. */

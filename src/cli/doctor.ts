@@ -50,7 +50,7 @@ async function tryBackend(name: string): Promise<Finding> {
       const [p, q, r, s] = await b.data();
       if (p !== 7 || q !== 10 || r !== 15 || s !== 22) return { name, works: false, detail: `a ${dtype} matrix product came out wrong` };
     }
-    return { name, works: true, detail: name === "reference" ? "plain loops, one thread, float32 and float64" : "float32 and float64" };
+    return { name, works: true, detail: backend.describe() };
   } catch (error) {
     return { name, works: false, detail: String(error) };
   }

@@ -21,6 +21,10 @@ export interface Backend<Buffer = unknown> {
   memory(): MemoryStatistics;
   /** Starts the peak figures of `memory()` anew from what is in use now. */
   resetPeak(): void;
+  /** What it found on this machine and uses, in a few words. */
+  describe(): string;
+  /** Ends what it has running, such as threads. Its tensors can no longer be computed with. */
+  close?(): void;
 }
 
 /** Every primitive but `reshape`, which only renames a buffer's shape. */
@@ -41,4 +45,6 @@ export interface MemoryStatistics {
   readonly peakBytes: number;
   /** Bytes kept for reuse. */
   readonly pooledBytes: number;
+  /** The buffers in use by their size in bytes, the largest first; where the backend has an allocator of its own. */
+  readonly bySize?: readonly { readonly size: number; readonly count: number }[];
 }

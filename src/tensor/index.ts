@@ -3,7 +3,7 @@
  * variables, random streams, and the backends that compute. Every other folder may import this one; it imports none of them
  * and knows nothing of gradients (a tape is a `Recorder` to it), layers or optimizers.
  *
- * Reading order: shape → primitives → signatures → backend, registry → storage, scope → tensor (`apply`) → operations → backends/reference.
+ * Reading order: shape → primitives → signatures → backend, registry → storage, scope → tensor (`apply`) → operations → backends/reference → backends/wasm.
  */
 export type { Backend, KernelName, MemoryStatistics, View } from "./backend.ts";
 export { bytesPerElement, dtypeOf, isFloat, machineEpsilon, requireFloat, typedArray } from "./dtype.ts";
@@ -16,7 +16,8 @@ export { normalQuantile, philoxBlock, type Key } from "./philox.ts";
 export { Generator, type GeneratorState, type RandomOptions } from "./random.ts";
 export { isWatched, untracked, withRecorder, type AppliedCall, type Recorder } from "./recorder.ts";
 export { owned, synchronous, tidy, unscoped } from "./scope.ts";
-export { backendNames, defaultBackend, openBackend, setDefaultBackend } from "./registry.ts";
+export type { WasmOptions } from "./backends/wasm/index.ts";
+export { backendNames, defaultBackend, openBackend, setDefaultBackend, type BackendName, type BackendOptions } from "./registry.ts";
 export { formatShape, sameShape, sizeOf, stretchedAxes, stridesOf, windowOutput } from "./shape.ts";
 export type { Padding, Shape, WindowGeometry } from "./shape.ts";
 export { signatures, worksInPlace, type Meta, type Signature } from "./signatures.ts";

@@ -80,6 +80,12 @@ export interface Primitives<T> {
   /** `a` where the int32 condition is not 0, `b` elsewhere. */
   where: { inputs: [condition: T, a: T, b: T]; params: NoParams; outputs: [T] };
 
+  // ── elementwise, fused for optimizers: operands of one shape ────────────────────────────────────────────────────────
+  /** a · x + b · y: momentum, moving averages, weight decay, the step itself. */
+  linearCombination: { inputs: [x: T, y: T]; params: { a: number; b: number }; outputs: [T] };
+  /** scale · x / (rootScale · √square + ε): a step over the root of its second moment. */
+  divideByRoot: { inputs: [x: T, square: T]; params: RootParams; outputs: [T] };
+
   // ── reductions ──────────────────────────────────────────────────────────────────────────────────────────────────────
   sum: { inputs: [x: T]; params: ReductionParams; outputs: [T] };
   max: { inputs: [x: T]; params: ReductionParams; outputs: [T] };
@@ -129,6 +135,14 @@ export interface Primitives<T> {
     params: NoParams;
     outputs: [x: T, scale: T, shift: T];
   };
+  /** max(·, 0) of `batchNorm` in one pass. */
+  batchNormRelu: { inputs: [x: T, scale: T, shift: T]; params: { epsilon: number }; outputs: [y: T, mean: T, rstd: T] };
+  /** `batchNormGradient` of the gradient where the output is positive, 0 elsewhere. */
+  batchNormReluGradient: {
+    inputs: [x: T, scale: T, mean: T, rstd: T, output: T, gradient: T];
+    params: NoParams;
+    outputs: [x: T, scale: T, shift: T];
+  };
 
   // ── losses ──────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** x − log Σ exp(x) along the last axis. */
@@ -163,6 +177,12 @@ export interface Binary<T> {
   inputs: [a: T, b: T];
   params: NoParams;
   outputs: [T];
+}
+
+export interface RootParams {
+  readonly scale: number;
+  readonly rootScale: number;
+  readonly epsilon: number;
 }
 
 export interface RandomParams {

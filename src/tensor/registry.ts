@@ -1,57 +1,89 @@
 import type { Backend } from "./backend.ts";
 import { openReference } from "./backends/reference/index.ts";
-import { openWasm } from "./backends/wasm/index.ts";
+import { openWasm, openWasmAsync, type WasmOptions } from "./backends/wasm/index.ts";
 import { BackendError, UsageError } from "./errors.ts";
 
-const openers: Readonly<Record<string, () => Promise<Backend>>> = {
+/** Options by backend. */
+export interface BackendOptions {
+  readonly reference: Record<never, never>;
+  readonly wasm: WasmOptions;
+}
+export type BackendName = keyof BackendOptions;
+
+const openers: { readonly [Name in BackendName]: (options?: BackendOptions[Name]) => Promise<Backend> } = {
+  wasm: openWasmAsync,
   reference: () => Promise.resolve(openReference()),
-  wasm: () => Promise.resolve(openWasm()),
 };
 
+/** Backends by name, as opened without options. */
 const open = new Map<string, Backend>();
 const opening = new Map<string, Promise<Backend>>();
+const known = new WeakSet<Backend>();
 let current: Backend | undefined;
 
 /**
- * Opens a backend by name, once: later calls give the same one. Names: `reference` (plain loops on the CPU).
- * @throws BackendError for a name that does not exist, listing those that do.
+ * Opens a backend by name: `wasm` (SIMD and threads; the default) or `reference` (plain loops on one thread). Without options
+ * it is opened once, and later calls give the same one; with options, a new one that `close()` ends.
+ *
+ * @throws BackendError for a name that does not exist, listing those that do, or if it cannot run here, saying why.
  */
-export async function openBackend(name: string): Promise<Backend> {
+export async function openBackend<Name extends BackendName>(name: Name, options: BackendOptions[Name]): Promise<Backend>;
+export async function openBackend(name: string): Promise<Backend>;
+export async function openBackend(name: string, options?: BackendOptions[BackendName]): Promise<Backend> {
+  if (!isName(name)) throw new BackendError(`openBackend: there is no backend "${name}"; known: ${backendNames().join(", ")}`);
+  if (options) {
+    const own = await (openers[name] as (options: object) => Promise<Backend>)(options);
+    known.add(own);
+    return own;
+  }
   const opened = open.get(name);
   if (opened) return opened;
-  const opener = Object.hasOwn(openers, name) ? openers[name] : undefined;
-  if (!opener) throw new BackendError(`openBackend: there is no backend "${name}"; known: ${backendNames().join(", ")}`);
-  const pending = opening.get(name) ?? opener();
+  const pending = opening.get(name) ?? openers[name]();
   opening.set(name, pending);
   try {
     const backend = await pending;
     // `defaultBackend` may have opened it meanwhile.
-    const first = open.get(name) ?? backend;
-    open.set(name, first);
-    return first;
+    const first = open.get(name);
+    if (first && first !== backend) backend.close?.();
+    return first ?? remember(name, backend);
   } finally {
     opening.delete(name);
   }
 }
 
-export function backendNames(): string[] {
+function isName(name: string): name is BackendName {
+  return Object.hasOwn(openers, name);
+}
+
+function remember(name: string, backend: Backend): Backend {
+  open.set(name, backend);
+  known.add(backend);
+  return backend;
+}
+
+export function backendNames(): readonly string[] {
   return Object.keys(openers);
 }
 
-/** The backend of tensors made without naming one. Opens the reference backend on first use. */
+/**
+ * The backend of tensors made without naming one. Opens the WebAssembly engine on first use.
+ * @throws UsageError on a browser's main thread, where that takes `await openBackend("wasm")`; BackendError if it cannot run here.
+ */
 export function defaultBackend(): Backend {
-  current ??= open.get("reference");
+  current ??= open.get("wasm");
   if (!current) {
-    current = openReference();
-    open.set("reference", current);
+    if ("document" in globalThis) {
+      throw new UsageError(
+        `a browser's main thread cannot open a backend while it computes; call setDefaultBackend(await openBackend("wasm")) first`,
+      );
+    }
+    current = remember("wasm", openWasm());
   }
   return current;
 }
 
 /** Makes an opened backend the default. Tensors that exist stay where they are. */
 export function setDefaultBackend(backend: Backend): void {
-  if (![...open.values()].includes(backend)) {
-    throw new UsageError(`setDefaultBackend: "${backend.name}" was not opened by openBackend(…)`);
-  }
+  if (!known.has(backend)) throw new UsageError(`setDefaultBackend: "${backend.name}" was not opened by openBackend(…)`);
   current = backend;
 }

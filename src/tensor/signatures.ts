@@ -154,6 +154,26 @@ function checkSmoothing(operation: string, classes: number, { smoothing, smoothi
   }
 }
 
+function batchNormOutputs(operation: PrimitiveName, x: Meta, scale: Meta, shift: Meta): [Meta, Meta, Meta] {
+  rank(operation, "the input", x, "[n, …, channels]", (r) => r >= 2);
+  const channels = x.shape.at(-1) as number;
+  channelVector(operation, "the scale", scale, channels);
+  channelVector(operation, "the shift", shift, channels);
+  if (sizeOf(x.shape.slice(0, -1)) === 0) throw new ShapeError(`${operation}: ${formatShape(x.shape)} has no elements to take a mean of`);
+  const dtype = floats(operation, x, scale, shift);
+  return [meta(x.shape, dtype), meta([channels], dtype), meta([channels], dtype)];
+}
+
+function batchNormGradients(operation: PrimitiveName, x: Meta, scale: Meta, mean: Meta, rstd: Meta, gradient: Meta): [Meta, Meta, Meta] {
+  const channels = x.shape.at(-1) as number;
+  channelVector(operation, "the scale", scale, channels);
+  channelVector(operation, "the mean", mean, channels);
+  channelVector(operation, "the rstd", rstd, channels);
+  equalShapes(operation, "the input", x.shape, "the gradient", gradient.shape);
+  const dtype = floats(operation, x, scale, mean, rstd, gradient);
+  return [meta(x.shape, dtype), meta([channels], dtype), meta([channels], dtype)];
+}
+
 /** The one table of shape and type rules. */
 export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
   fill: (_, { shape, dtype, value }) => {
@@ -295,6 +315,14 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
     const shape = broadcastShapes("where", condition.shape, broadcastShapes("where", a.shape, b.shape));
     return [meta(shape, sameDType("where", a, b))];
   },
+  linearCombination: ([x, y]) => {
+    equalShapes("linearCombination", "the first operand", x.shape, "the second", y.shape);
+    return [meta(x.shape, floats("linearCombination", x, y))];
+  },
+  divideByRoot: ([x, square]) => {
+    equalShapes("divideByRoot", "the operand", x.shape, "the square", square.shape);
+    return [meta(x.shape, floats("divideByRoot", x, square))];
+  },
 
   sum: ([x], params) => reduction("sum", x, params),
   max: ([x], params) => reduction("max", x, params),
@@ -419,23 +447,13 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
     return [meta([n, ...params.inputSize, channels], floats("averagePool2dGradient", gradient))];
   },
 
-  batchNorm: ([x, scale, shift]) => {
-    rank("batchNorm", "the input", x, "[n, …, channels]", (r) => r >= 2);
-    const channels = x.shape.at(-1) as number;
-    channelVector("batchNorm", "the scale", scale, channels);
-    channelVector("batchNorm", "the shift", shift, channels);
-    if (sizeOf(x.shape.slice(0, -1)) === 0) throw new ShapeError(`batchNorm: ${formatShape(x.shape)} has no elements to take a mean of`);
-    const dtype = floats("batchNorm", x, scale, shift);
-    return [meta(x.shape, dtype), meta([channels], dtype), meta([channels], dtype)];
-  },
-  batchNormGradient: ([x, scale, mean, rstd, gradient]) => {
-    const channels = x.shape.at(-1) as number;
-    channelVector("batchNormGradient", "the scale", scale, channels);
-    channelVector("batchNormGradient", "the mean", mean, channels);
-    channelVector("batchNormGradient", "the rstd", rstd, channels);
-    equalShapes("batchNormGradient", "the input", x.shape, "the gradient", gradient.shape);
-    const dtype = floats("batchNormGradient", x, scale, mean, rstd, gradient);
-    return [meta(x.shape, dtype), meta([channels], dtype), meta([channels], dtype)];
+  batchNorm: ([x, scale, shift]) => batchNormOutputs("batchNorm", x, scale, shift),
+  batchNormGradient: ([x, scale, mean, rstd, gradient]) => batchNormGradients("batchNormGradient", x, scale, mean, rstd, gradient),
+  batchNormRelu: ([x, scale, shift]) => batchNormOutputs("batchNormRelu", x, scale, shift),
+  batchNormReluGradient: ([x, scale, mean, rstd, output, gradient]) => {
+    equalShapes("batchNormReluGradient", "the output", output.shape, "the gradient", gradient.shape);
+    floats("batchNormReluGradient", output, gradient);
+    return batchNormGradients("batchNormReluGradient", x, scale, mean, rstd, gradient);
   },
 
   logSoftmax: ([x]) => {
@@ -484,4 +502,6 @@ export const worksInPlace: ReadonlySet<PrimitiveName> = new Set<PrimitiveName>([
   "maximum",
   "minimum",
   "power",
+  "linearCombination",
+  "divideByRoot",
 ]);

@@ -11,15 +11,18 @@ export class Storage {
   readonly backend: Backend;
   readonly buffer: unknown;
   readonly dtype: DType;
+  /** The operation that made it, for reports on who holds memory. */
+  readonly origin: string;
   references = 0;
 
-  constructor(backend: Backend, dtype: DType, size: number) {
+  constructor(backend: Backend, dtype: DType, size: number, origin: string) {
     if (!Object.hasOwn(bytesPerElement, dtype)) {
       throw new DTypeError(`there is no dtype "${dtype}"; known: ${Object.keys(bytesPerElement).join(", ")}`);
     }
     this.backend = backend;
     this.dtype = dtype;
-    this.buffer = backend.alloc(dtype, size);
+    this.origin = origin;
+    this.buffer = backend.alloc(dtype, size, origin);
   }
 
   retain(): this {
@@ -41,16 +44,18 @@ export class Storage {
  * handed to the user and then dropped hold memory until the collector runs, so in development the first one is reported.
  */
 const forgotten = new FinalizationRegistry<{ storage: Storage; report: boolean }>(({ storage, report }) => {
-  if (report) warnOnce();
+  if (report) warnOnce(storage);
   storage.release();
 });
 
 let warned = false;
-function warnOnce(): void {
+function warnOnce({ origin, dtype }: Storage): void {
   const environment = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.["NODE_ENV"];
   if (warned || environment !== "development") return;
   warned = true;
-  console.warn("kfacet: a tensor was garbage collected without dispose(); use tidy(…), `using` or dispose() to free memory at once");
+  console.warn(
+    `kfacet: a ${dtype} tensor made by ${origin} was garbage collected without dispose(); use tidy(…), \`using\` or dispose() to free memory at once`,
+  );
 }
 
 export function releaseWhenForgotten(handle: object, storage: Storage, report: boolean): void {

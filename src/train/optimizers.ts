@@ -6,7 +6,7 @@ import type { RegisteringOptimizer } from "./trainer.ts";
 
 type HyperParameter = Exclude<
   keyof TrainConfig,
-  "model" | "optimizer" | "data" | "epochs" | "batchSize" | "seed" | "device" | "out" | "fc" | "init"
+  "model" | "optimizer" | "data" | "epochs" | "batchSize" | "seed" | "device" | "threads" | "precision" | "out" | "fc" | "init"
 >;
 
 interface Entry {

@@ -1,6 +1,6 @@
 import { channelStatistics, DataLoader, loadData, type DataSplit } from "../data/index.ts";
 import { vgg, type Sequential, type VggOptions } from "../nn/index.ts";
-import { backendNames, Generator, openBackend, setDefaultBackend, ShapeError, UsageError } from "../tensor/index.ts";
+import { backendNames, Generator, openBackend, setDefaultBackend, ShapeError, UsageError, type Backend } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { makeOptimizer } from "./optimizers.ts";
 import type { RegisteringOptimizer } from "./trainer.ts";
@@ -27,7 +27,7 @@ export async function prepareRun(config: TrainConfig): Promise<Run> {
   if (!backendNames().includes(config.device)) {
     throw new UsageError(`there is no device "${config.device}"; known: ${backendNames().join(", ")}`);
   }
-  setDefaultBackend(await openBackend(config.device));
+  setDefaultBackend(await openDevice(config));
   const { fc, init, seed } = config;
   const data = await loadData(config.data);
   const { height, width, channels, classes } = data.train;
@@ -42,6 +42,12 @@ export async function prepareRun(config: TrainConfig): Promise<Run> {
   const test = new DataLoader(data.test, { batchSize: Math.min(TEST_BATCH, data.test.length), normalize });
   const optimizer = makeOptimizer(model.parameters(), config, config.epochs * train.batches);
   return { config, data, model, optimizer, train, test };
+}
+
+async function openDevice({ device, threads, precision }: TrainConfig): Promise<Backend> {
+  if (threads === undefined && precision === undefined) return openBackend(device);
+  if (device !== "wasm") throw new UsageError(`threads and precision are options of the device wasm, but the device is ${device}`);
+  return openBackend(device, { ...(threads !== undefined && { threads }), ...(precision && { precision }) });
 }
 
 function network({ model, data }: TrainConfig, options: VggOptions): Sequential {

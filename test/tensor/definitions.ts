@@ -237,6 +237,10 @@ export const definitions: Definitions = {
   softplus: map((x) => Math.log(1 + Math.exp(x))),
   erf: map(erf),
   relu: map((x) => (x > 0 ? x : 0)),
+  linearCombination: ([x, y], { a, b }) => [{ ...x, values: x.values.map((value, i) => a * value + b * (y.values[i] as number)) }],
+  divideByRoot: ([x, square], { scale, rootScale, epsilon }) => [
+    { ...x, values: x.values.map((value, i) => (scale * value) / (rootScale * Math.sqrt(square.values[i] as number) + epsilon)) },
+  ],
   reluGradient: ([output, gradient]) => [
     { ...gradient, values: gradient.values.map((g, i) => ((output.values[i] as number) > 0 ? g : 0)) },
   ],
@@ -448,6 +452,13 @@ export const definitions: Definitions = {
       { kind: "float", shape: [channels], values: sums },
     ];
   },
+
+  batchNormRelu: (inputs, params) => {
+    const [y, mean, rstd] = definitions.batchNorm(inputs, params);
+    return [{ ...y, values: y.values.map((value) => Math.max(value, 0)) }, mean, rstd];
+  },
+  batchNormReluGradient: ([x, scale, mean, rstd, output, gradient]) =>
+    definitions.batchNormGradient([x, scale, mean, rstd, definitions.reluGradient([output, gradient], {})[0]], {}),
 
   logSoftmax: ([x]) => {
     const classes = x.shape.at(-1) as number;

@@ -97,6 +97,8 @@ export const elementwise: Kernels<
   | "lessEqual"
   | "where"
   | "cast"
+  | "linearCombination"
+  | "divideByRoot"
 > = {
   negative: map((x) => -x),
   abs: map(Math.abs),
@@ -158,6 +160,14 @@ export const elementwise: Kernels<
       Int32Array,
     ];
     for (let i = 0; i < to.length; i++) to[i] = (c[atC[i] as number] !== 0 ? p[atA[i] as number] : q[atB[i] as number]) as number;
+  },
+  linearCombination: ([x, y], { a, b }, [z]) => {
+    const [p, q, to] = [x.data, y.data, z.data];
+    for (let i = 0; i < to.length; i++) to[i] = a * (p[i] as number) + b * (q[i] as number);
+  },
+  divideByRoot: ([x, square], { scale, rootScale, epsilon }, [y]) => {
+    const [p, q, to] = [x.data, square.data, y.data];
+    for (let i = 0; i < to.length; i++) to[i] = (scale * (p[i] as number)) / (rootScale * Math.sqrt(q[i] as number) + epsilon);
   },
   cast: ([x], _, [y]) => {
     y.data.set(x.data); // typed arrays convert as the primitive is defined: to int32 by truncation

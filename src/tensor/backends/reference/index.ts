@@ -95,6 +95,7 @@ export function openReference(poolLimit: number = 2 ** 29): Backend<TypedArray> 
     resetPeak() {
       [peakBuffers, peakBytes] = [buffers, bytes];
     },
+    describe: () => "plain loops, one thread, float32 and float64",
   };
 }
 

@@ -25,10 +25,48 @@ const WORTH_SHARING = 20_000;
 const CHUNK = 100_000;
 /** Scratch memory of each thread; assembly/scratch.ts relies on it. */
 const SCRATCH_BYTES = 4 * 2 ** 20;
+const PAGE = 65536;
 const MOST_BYTES = 2 ** 32;
+const LEAST_BYTES = 2 ** 24;
+/** The kernels' own data and the control page fit in these. */
+const FIRST_PAGES = 16;
 
 const suffixes = { float32: "f32", float64: "f64", int32: "i32" } as const;
 export type Suffix = (typeof suffixes)[DType];
+
+/** What an engine will be, decided before anything is made. */
+export interface EnginePlan {
+  readonly features: Features;
+  readonly fusedMultiplyAdd: boolean;
+  readonly threads: number;
+  readonly precision: "fast" | "exact";
+  readonly pages: number;
+  readonly binary: Uint8Array<ArrayBuffer>;
+}
+
+/** @throws BackendError if WebAssembly or its SIMD is missing. UsageError for impossible options. */
+export function planEngine({ threads, memoryLimit = MOST_BYTES, relaxedSimd = true, precision = "fast" }: WasmOptions): EnginePlan {
+  if (!(memoryLimit >= LEAST_BYTES && memoryLimit <= MOST_BYTES)) {
+    throw new UsageError(`wasm: memoryLimit must be from ${LEAST_BYTES} to 2³² bytes but is ${memoryLimit}`);
+  }
+  const count = threadCount(threads);
+  const remedy = `use the "reference" backend`;
+  if (typeof WebAssembly === "undefined") throw new BackendError(`wasm: this JavaScript engine has no WebAssembly; ${remedy}`);
+  const found = features();
+  if (!found.simd) {
+    throw new BackendError(`wasm: this JavaScript engine has no 128-bit SIMD for WebAssembly; update it, or ${remedy}`);
+  }
+  const fusedMultiplyAdd = relaxedSimd && found.relaxedSimd;
+  const binary = decode(fusedMultiplyAdd ? binaries.relaxedSimd : binaries.simd);
+  return {
+    features: found,
+    fusedMultiplyAdd,
+    threads: found.sharedMemory ? count : 1,
+    precision,
+    pages: Math.floor(memoryLimit / PAGE),
+    binary: found.sharedMemory ? binary : withoutSharing(binary),
+  };
+}
 
 /** One WebAssembly memory, its allocator, and the threads that work on it. */
 export class Engine {
@@ -42,35 +80,22 @@ export class Engine {
   readonly #pool: Threads | null;
   #heap: Heap;
 
-  /** @throws BackendError if WebAssembly or its SIMD is missing, or there is no memory. UsageError for impossible options. */
-  constructor({ threads, memoryLimit = MOST_BYTES, relaxedSimd = true, precision = "fast" }: WasmOptions = {}) {
-    if (!(memoryLimit > 0 && memoryLimit <= MOST_BYTES)) {
-      throw new UsageError(`openBackend: memoryLimit must be at most 2³² bytes but is ${memoryLimit}`);
-    }
-    if (typeof WebAssembly === "undefined")
-      throw new BackendError(`wasm: this JavaScript engine has no WebAssembly; use the "reference" backend`);
-    this.features = features();
-    if (!this.features.simd) {
-      throw new BackendError(`wasm: this JavaScript engine has no 128-bit SIMD for WebAssembly; update it, or use the "reference" backend`);
-    }
+  /** @throws BackendError if there is no memory. */
+  constructor({ features, fusedMultiplyAdd, threads, precision, pages }: EnginePlan, module: WebAssembly.Module) {
+    this.features = features;
+    this.fusedMultiplyAdd = fusedMultiplyAdd;
+    this.threads = threads;
     this.precision = precision;
-    this.fusedMultiplyAdd = relaxedSimd && this.features.relaxedSimd;
-    this.threads = this.features.sharedMemory ? threadCount(threads) : 1;
-    const shared = this.features.sharedMemory;
-    const binary = decode(this.fusedMultiplyAdd ? binaries.relaxedSimd : binaries.simd);
-    const module = new WebAssembly.Module(shared ? binary : withoutSharing(binary));
-    const pages = Math.floor(memoryLimit / 65536);
     try {
-      this.#memory = new WebAssembly.Memory({ initial: Math.min(pages, 64), maximum: 65536, shared });
+      this.#memory = new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_BYTES / PAGE, shared: features.sharedMemory });
     } catch (cause) {
-      throw new BackendError('wasm: the JavaScript engine has no address space for the engine\'s memory; use the "reference" backend', {
-        cause,
-      });
+      const remedy = `close other programs, or use the "reference" backend`;
+      throw new BackendError(`wasm: there is no address space for the engine's memory; ${remedy}`, { cause });
     }
     const { exports } = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
     this.#exports = exports as unknown as Readonly<Record<ExportName, TaskFunction>>;
     this.#heap = viewsOf(this.#memory);
-    this.arena = new Arena(this.#memory, Math.max(controlBytes, (exports["heapBase"] as () => number)() >>> 0), pages * 65536);
+    this.arena = new Arena(this.#memory, Math.max(controlBytes, (exports["heapBase"] as () => number)() >>> 0), pages * PAGE);
     const scratch = Array.from({ length: this.threads }, () => this.arena.alloc(SCRATCH_BYTES, "scratch").start);
     (exports["scratch"] as WebAssembly.Global).value = scratch[0] as number;
     const functions = WebAssembly.Module.exports(module).flatMap(({ kind, name }) => (kind === "function" ? [name] : []));

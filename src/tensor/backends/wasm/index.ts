@@ -5,7 +5,7 @@
 import type { Backend, KernelName, View } from "../../backend.ts";
 import { bytesPerElement, type DType } from "../../dtype.ts";
 import type { Inputs, Outputs, Params } from "../../primitives.ts";
-import { Engine, type Block, type WasmOptions } from "./engine.ts";
+import { Engine, planEngine, type Block, type WasmOptions } from "./engine.ts";
 import { convolution } from "./convolution.ts";
 import { covariance } from "./covariance.ts";
 import { creation } from "./creation.ts";
@@ -51,9 +51,28 @@ export interface WasmBackend extends Backend<WasmBuffer> {
   readonly engine: Engine;
 }
 
-/** @throws BackendError if the engine cannot run here: the message says what is missing. */
+/**
+ * Compiles while others run, as a browser's main thread demands.
+ * @throws BackendError if the engine cannot run here: the message says what is missing. UsageError for impossible options.
+ */
+export async function openWasmAsync(options: WasmOptions = {}): Promise<WasmBackend> {
+  const plan = planEngine(options);
+  return backendOf(new Engine(plan, await WebAssembly.compile(plan.binary)));
+}
+
+/** The same without waiting, where that is allowed. */
 export function openWasm(options: WasmOptions = {}): WasmBackend {
-  const engine = new Engine(options);
+  const plan = planEngine(options);
+  return backendOf(new Engine(plan, new WebAssembly.Module(plan.binary)));
+}
+
+function describe({ threads, features, fusedMultiplyAdd }: Engine): string {
+  const parts = [threads === 1 ? "one thread" : `${threads} threads`, "SIMD", fusedMultiplyAdd ? "fused multiply-add" : "no relaxed SIMD"];
+  if (!features.sharedMemory) parts.push("no shared memory, hence no threads");
+  return `WebAssembly: ${parts.join(", ")}; float32 and float64`;
+}
+
+function backendOf(engine: Engine): WasmBackend {
   const { arena } = engine;
   const ownBlocks = arena.blocks;
   const ownBytes = arena.bytes;
@@ -87,10 +106,13 @@ export function openWasm(options: WasmOptions = {}): WasmBackend {
         peakBuffers: arena.peakBlocks - ownBlocks,
         peakBytes: arena.peakBytes - ownBytes,
         pooledBytes: arena.reach - arena.bytes,
+        bySize: arena.bySize(),
       };
     },
     resetPeak() {
       arena.resetPeak();
     },
+    describe: () => describe(engine),
+    close: () => engine.close(),
   };
 }

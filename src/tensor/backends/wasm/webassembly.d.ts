@@ -17,4 +17,5 @@ declare namespace WebAssembly {
     value: number;
   }
   function validate(bytes: Uint8Array): boolean;
+  function compile(bytes: Uint8Array): Promise<Module>;
 }
