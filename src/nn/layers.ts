@@ -1,6 +1,8 @@
 import { conv2d, linear, pair, ShapeError, Tensor, type Conv2dOptions, type Pair } from "../tensor/index.ts";
+import { ReLU } from "./activations.ts";
 import { constantInit, pytorchInit, uniformInit, type Initializer } from "./init.ts";
-import { Module, parameter, requireExtents, type LayerOptions, type Parameter } from "./module.ts";
+import { isObserved, Module, parameter, requireExtents, type LayerOptions, type Parameter } from "./module.ts";
+import { BatchNorm } from "./normalization.ts";
 
 export interface WeightOptions extends LayerOptions {
   /** Default true. */
@@ -79,10 +81,20 @@ export class Sequential extends Module {
   }
 
   protected compute(input: Tensor): Tensor {
-    return this.#modules.reduce((x, module) => {
-      const y = module.forward(x);
+    let x = input;
+    for (let i = 0; i < this.#modules.length; i++) {
+      const module = this.#modules[i] as Module;
+      const fused = isBatchNormRelu(module, this.#modules[i + 1]);
+      const y = fused ? module.forwardRelu(x) : module.forward(x);
+      if (fused) i++;
       if (x !== input) x.dispose();
-      return y;
-    }, input);
+      x = y;
+    }
+    return x;
   }
+}
+
+/** Batch norm and ReLU in training are one pass over memory instead of two, and so is their gradient. */
+function isBatchNormRelu(module: Module, next: Module | undefined): module is BatchNorm {
+  return module instanceof BatchNorm && module.training && next?.constructor === ReLU && !isObserved();
 }

@@ -35,6 +35,11 @@ export type ForwardObserver = (module: Module, output: Tensor) => void;
 
 const observers: ForwardObserver[] = [];
 
+/** Whether somebody wants to see each module's own output. */
+export function isObserved(): boolean {
+  return observers.length > 0;
+}
+
 /**
  * A function with parameters. A layer implements `compute`; users call `forward`, which frees what `compute` made on the way.
  * Parameters, buffers (plain variables, such as running statistics) and inner modules are found among its properties, alone or

@@ -1,5 +1,5 @@
 import { updateState } from "../autograd/index.ts";
-import { batchNorm, formatShape, ShapeError, Tensor, tidy, UsageError, type Variable } from "../tensor/index.ts";
+import { apply, formatShape, ShapeError, Tensor, tidy, UsageError, type Variable } from "../tensor/index.ts";
 import { constantInit } from "./init.ts";
 import { buffer, Module, parameter, requireExtents, type LayerOptions, type Parameter } from "./module.ts";
 
@@ -14,7 +14,7 @@ export interface BatchNormOptions extends LayerOptions {
  * Batch normalisation over all axes but the channels (Ioffe and Szegedy 2015, arXiv 1502.03167). Training uses the batch's
  * statistics (biased variance) and moves the running ones (unbiased variance, as PyTorch); evaluation uses the running ones.
  */
-abstract class BatchNorm extends Module {
+export abstract class BatchNorm extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter;
   readonly runningMean: Variable;
@@ -41,6 +41,19 @@ abstract class BatchNorm extends Module {
   }
 
   protected compute(input: Tensor): Tensor {
+    return this.#normalize(input, false);
+  }
+
+  /** `forward`, then max(·, 0), without storing what is in between. */
+  forwardRelu(input: Tensor): Tensor {
+    return tidy(() => this.#normalize(input, true));
+  }
+
+  /** @throws ShapeError unless the input has the layer's rank. */
+  protected abstract checkInput(input: Tensor): void;
+
+  #normalize(input: Tensor, relu: boolean): Tensor {
+    this.checkInput(input);
     const channels = this.weight.shape[0] as number;
     if (input.shape.at(-1) !== channels) {
       throw new ShapeError(
@@ -50,7 +63,8 @@ abstract class BatchNorm extends Module {
     if (!this.training) {
       const rstd = this.runningVariance.value.add(this.epsilon).sqrt().reciprocal();
       const scale = this.weight.value.multiply(rstd);
-      return input.multiply(scale).add(this.bias.value.subtract(this.runningMean.value.multiply(scale)));
+      const y = input.multiply(scale).add(this.bias.value.subtract(this.runningMean.value.multiply(scale)));
+      return relu ? y.relu() : y;
     }
     const count = input.size / channels;
     if (count === 1) {
@@ -58,7 +72,8 @@ abstract class BatchNorm extends Module {
         `BatchNorm: training needs more than one value a channel but the input is ${formatShape(input.shape)}; use a larger batch or eval()`,
       );
     }
-    const { y, mean, rstd } = batchNorm(input, this.weight.value, this.bias.value, this.epsilon);
+    const operands = [input, this.weight.value, this.bias.value] as const;
+    const [y, mean, rstd] = apply(relu ? "batchNormRelu" : "batchNorm", [...operands], { epsilon: this.epsilon });
     updateState(() => {
       tidy(() => {
         // Rounding may take the variance of a constant channel below 0.
@@ -71,26 +86,25 @@ abstract class BatchNorm extends Module {
   }
 
   #move(running: Variable, observed: Tensor): void {
-    running.assign(running.value.multiply(1 - this.momentum).add(observed.multiply(this.momentum)));
+    const params = { a: 1 - this.momentum, b: this.momentum };
+    running.assign(apply("linearCombination", [running.value, observed], params, { donate: [0] })[0]);
   }
 }
 
 /** Batch normalisation of features [n, channels] or sequences [n, length, channels]. */
 export class BatchNorm1d extends BatchNorm {
-  protected override compute(input: Tensor): Tensor {
+  protected checkInput(input: Tensor): void {
     if (input.rank !== 2 && input.rank !== 3) {
       throw new ShapeError(`BatchNorm1d: expects [n, channels] or [n, length, channels] but the input is ${formatShape(input.shape)}`);
     }
-    return super.compute(input);
   }
 }
 
 /** Batch normalisation of images [n, height, width, channels]. */
 export class BatchNorm2d extends BatchNorm {
-  protected override compute(input: Tensor): Tensor {
+  protected checkInput(input: Tensor): void {
     if (input.rank !== 4) {
       throw new ShapeError(`BatchNorm2d: expects [n, height, width, channels] but the input is ${formatShape(input.shape)}`);
     }
-    return super.compute(input);
   }
 }

@@ -199,7 +199,8 @@ export class Optimizer {
       }
       for (const [parameter, update] of updates.values) {
         // The old value is given up, so the new one may be written over it.
-        parameter.assign(apply("subtract", [parameter.value, update.multiply(learningRate)], {}, { donate: [0] })[0]);
+        const params = { a: 1, b: -learningRate };
+        parameter.assign(apply("linearCombination", [parameter.value, update], params, { donate: [0] })[0]);
       }
       clock.lap("update");
     });

@@ -1,5 +1,5 @@
 import type { Parameter } from "../nn/index.ts";
-import { CheckpointError, formatShape, sameShape, Tensor, tidy, unscoped, Variable } from "../tensor/index.ts";
+import { apply, CheckpointError, formatShape, sameShape, unscoped, Variable, type Tensor } from "../tensor/index.ts";
 
 /** What is about to be subtracted from the parameters, on its way through the pipeline. */
 export interface Updates {
@@ -86,12 +86,20 @@ export class ParameterSlots {
     this.#keys = parameterKeys(parameters);
   }
 
-  /** The slot's value, or undefined before the first `set`. */
+  /** The slot's value, or undefined before the first `put`. */
   get(parameter: Parameter): Tensor | undefined {
     return this.#slots.get(parameter)?.value;
   }
 
-  set(parameter: Parameter, value: Tensor): void {
+  /** slot ← a · slot + b · x, in the slot's own memory if nobody else holds it; undefined before the first `put`. */
+  blend(parameter: Parameter, a: number, x: Tensor, b: number): Tensor | undefined {
+    const slot = this.#slots.get(parameter);
+    slot?.assign(apply("linearCombination", [slot.value, x], { a, b }, { donate: [0] })[0]);
+    return slot?.value;
+  }
+
+  /** Sets the slot, and returns its value. */
+  put(parameter: Parameter, value: Tensor): Tensor {
     const slot = this.#slots.get(parameter);
     if (slot) slot.assign(value);
     else
@@ -99,6 +107,7 @@ export class ParameterSlots {
         parameter,
         unscoped(() => new Variable(`${this.name} of ${parameter.name}`, value)),
       );
+    return this.get(parameter) as Tensor;
   }
 
   /** Adds the slots to `tensors` as `name:key`. */
@@ -125,7 +134,7 @@ export class ParameterSlots {
   /** Takes over this slot's entries, and drops what they lack. */
   restore(state: TransformState): void {
     this.dispose();
-    for (const [parameter, value] of this.entries(state)) this.set(parameter, value);
+    for (const [parameter, value] of this.entries(state)) this.put(parameter, value);
   }
 
   dispose(): void {
@@ -138,8 +147,5 @@ export class ParameterSlots {
  * The running mean m ← decay · m + (1 − decay) · x of a slot that starts at 0; returns the new mean.
  */
 export function movingAverage(slots: ParameterSlots, parameter: Parameter, decay: number, x: Tensor): Tensor {
-  const fresh = x.multiply(1 - decay);
-  const before = slots.get(parameter);
-  slots.set(parameter, before ? tidy(() => before.multiply(decay).add(fresh)) : fresh);
-  return slots.get(parameter) as Tensor;
+  return slots.blend(parameter, decay, x, 1 - decay) ?? slots.put(parameter, x.multiply(1 - decay));
 }

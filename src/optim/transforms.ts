@@ -1,5 +1,5 @@
 import type { Parameter } from "../nn/index.ts";
-import { CheckpointError, type Tensor } from "../tensor/index.ts";
+import { apply, CheckpointError, type Tensor } from "../tensor/index.ts";
 import { hyperParameter, type Schedule } from "./schedules.ts";
 import { mapUpdates, movingAverage, parameterKeys, ParameterSlots, stateless, type Transform } from "./transform.ts";
 
@@ -10,7 +10,7 @@ import { mapUpdates, movingAverage, parameterKeys, ParameterSlots, stateless, ty
 export function weightDecay(decay: Schedule): Transform {
   return stateless((update, parameter, { step }) => {
     const rate = hyperParameter("weightDecay", decay, step, "at least 0");
-    return rate === 0 ? update : update.add(parameter.value.multiply(rate));
+    return rate === 0 ? update : apply("linearCombination", [update, parameter.value], { a: 1, b: rate })[0];
   });
 }
 
@@ -36,10 +36,8 @@ export function momentum(parameters: readonly Parameter[], options: MomentumOpti
       }
       const weight = 1 - hyperParameter("dampening", dampening, step, "any");
       return mapUpdates(updates, (update, parameter) => {
-        const before = buffers.get(parameter);
-        buffers.set(parameter, before ? before.multiply(decay).add(weight === 1 ? update : update.multiply(weight)) : update);
-        const buffer = buffers.get(parameter) as Tensor;
-        return nesterov ? update.add(buffer.multiply(decay)) : buffer;
+        const buffer = buffers.blend(parameter, decay, update, weight) ?? buffers.put(parameter, update);
+        return nesterov ? apply("linearCombination", [update, buffer], { a: 1, b: decay })[0] : buffer;
       });
     },
     ...slotState("momentum", [buffers]),
@@ -78,12 +76,11 @@ export function adamScaling(parameters: readonly Parameter[], options: AdamScali
         let square = movingAverage(squares, parameter, beta2, update.square());
         if (amsgrad) {
           const before = largest.get(parameter);
-          largest.set(parameter, before ? before.maximum(square) : square);
-          square = largest.get(parameter) as Tensor;
+          square = largest.put(parameter, before ? before.maximum(square) : square);
         }
         const [left1, left2] = [correct("mean", parameter, beta1), correct("square", parameter, beta2)];
-        const root = square.sqrt().multiply(1 / Math.sqrt(1 - left2));
-        return mean.multiply(1 / (1 - left1)).divide(root.add(epsilon));
+        const params = { scale: 1 / (1 - left1), rootScale: 1 / Math.sqrt(1 - left2), epsilon };
+        return apply("divideByRoot", [mean, square], params)[0];
       });
     },
     ...slotState("adam", [means, squares, largest], corrections),
@@ -109,7 +106,7 @@ export function rmsScaling(parameters: readonly Parameter[], options: RmsScaling
       return mapUpdates(updates, (update, parameter) => {
         let square = movingAverage(squares, parameter, rho, update.square());
         if (centered) square = square.subtract(movingAverage(means, parameter, rho, update).square());
-        return update.divide(square.sqrt().add(epsilon));
+        return apply("divideByRoot", [update, square], { scale: 1, rootScale: 1, epsilon })[0];
       });
     },
     ...slotState("rms", [squares, means]),

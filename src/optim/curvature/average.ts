@@ -1,4 +1,4 @@
-import { Tensor, tidy, unscoped, UsageError, Variable } from "../../tensor/index.ts";
+import { apply, Tensor, tidy, unscoped, UsageError, Variable } from "../../tensor/index.ts";
 
 /**
  * How an exponential average M_k = ρ M_{k−1} + (1 − ρ) X_k begins:
@@ -63,7 +63,7 @@ export class MatrixAverage {
     const rho = this.#decay(this.#count);
     if (!(rho >= 0 && rho < 1)) throw new UsageError(`statDecay must be in [0, 1) but is ${rho} at value ${this.#count}`);
     const before = this.#value?.value;
-    const blend = (a: number, m: Tensor, b: number): Tensor => (a === 0 ? x.multiply(b) : m.multiply(a).add(x.multiply(b)));
+    const blend = (a: number, m: Tensor, b: number): Tensor => (a === 0 ? x.multiply(b) : apply("linearCombination", [m, x], { a, b })[0]);
     const next = tidy(() => {
       switch (this.#form) {
         case "identity":
