@@ -1,12 +1,14 @@
 import { scratch } from "./scratch";
 import {
   copySign,
+  cosine,
   erf,
   erf_f32x4,
   exp_f32x4,
   log_f32x4,
   sigmoid,
   sigmoid_f32x4,
+  sine,
   softplus,
   softplus_f32x4,
   tanh_f32x4,
