@@ -38,31 +38,12 @@ export function runRows(
   ...pointers: number[]
 ): void {
   const n = axes[0]?.extent ?? 1;
-  const blocks = Math.ceil(n / BLOCK);
-  let rows = 1;
-  for (let i = 1; i < axes.length; i++) rows *= axes[i]!.extent;
+  let items = Math.ceil(n / BLOCK);
+  for (let i = 1; i < axes.length; i++) items *= axes[i]!.extent;
   const itemCost = Math.min(n, BLOCK) * cost + ROW;
   const form = shortForm(axes);
-  if (form >= 0) {
-    engine.run(name, rows * blocks, itemCost, ...pointers, n, form);
-    return;
-  }
-  const block = engine.arena.alloc(4 * (8 + 4 * Math.max(0, axes.length - 2)), name);
-  try {
-    const words = engine.view("int32", block.start, block.size / 4);
-    words.fill(0);
-    for (const [k, size] of sizes.entries()) {
-      words[2 * k] = (axes[0]?.strides[k] ?? 0) * size;
-      words[2 * k + 1] = (axes[1]?.strides[k] ?? 0) * size;
-      for (let i = 2; i < axes.length; i++) words[8 + 4 * (i - 2) + 1 + k] = axes[i]!.strides[k]! * size;
-    }
-    words[6] = axes[1]?.extent ?? 1;
-    words[7] = Math.max(0, axes.length - 2);
-    for (let i = 2; i < axes.length; i++) words[8 + 4 * (i - 2)] = axes[i]!.extent;
-    engine.run(name, rows * blocks, itemCost, ...pointers, n, block.start);
-  } finally {
-    engine.arena.free(block);
-  }
+  if (form >= 0) engine.run(name, items, itemCost, ...pointers, n, form);
+  else formOf(engine, name, axes, sizes, (place) => engine.run(name, items, itemCost, ...pointers, n, place));
 }
 
 /** The form of a loop of at most two axes along which every operand moves by its elements in order, or not at all; else −1. */
@@ -78,4 +59,22 @@ function shortForm(axes: readonly Axis[]): number {
     form |= (along | (across === 0 ? 0 : 2)) << (2 * k);
   }
   return form;
+}
+
+/** Writes the form of any loop to memory, for the duration of `f`. */
+export function formOf(engine: Engine, origin: string, axes: readonly Axis[], sizes: readonly number[], f: (form: number) => void): void {
+  const outer = Math.max(0, axes.length - 2);
+  const length = 8 + 4 * outer;
+  engine.temporary(4 * length, origin, (form) => {
+    const words = engine.view("int32", form, length);
+    words[6] = axes[1]?.extent ?? 1;
+    words[7] = outer;
+    for (let i = 0; i < outer; i++) words[8 + 4 * i] = axes[i + 2]!.extent;
+    for (const [k, size] of sizes.entries()) {
+      words[2 * k] = (axes[0]?.strides[k] ?? 0) * size;
+      words[2 * k + 1] = (axes[1]?.strides[k] ?? 0) * size;
+      for (let i = 0; i < outer; i++) words[9 + 4 * i + k] = axes[i + 2]!.strides[k]! * size;
+    }
+    f(form);
+  });
 }
