@@ -41,12 +41,14 @@ export function philoxBlock(counter: number, key: Key, out: Uint32Array, at = 0)
 
 /**
  * Quantile function of the standard normal distribution: Wichura's algorithm AS 241 (PPND16, Applied Statistics 37, 1988),
- * relative accuracy about 1e-16. One uniform number gives one normal number, which keeps streams addressable by element.
+ * relative accuracy about 1e-16. One uniform number gives one normal number, which keeps streams addressable by element. It
+ * takes nothing but operations that IEEE 754 rounds alike everywhere, so that every backend can give the same numbers to the
+ * last bit.
  */
 export function normalQuantile(p: number): number {
   const q = p - 0.5;
   if (Math.abs(q) <= 0.425) return q * ratio(CENTRE, 0.180625 - q * q);
-  const r = Math.sqrt(-Math.log(Math.min(p, 1 - p)));
+  const r = Math.sqrt(-logarithm(Math.min(p, 1 - p)));
   const tail = r <= 5 ? ratio(NEAR_TAIL, r - 1.6) : ratio(FAR_TAIL, r - 5);
   return q < 0 ? -tail : tail;
 }
@@ -88,4 +90,25 @@ const FAR_TAIL: Rational = [
 function ratio([numerator, denominator]: Rational, x: number): number {
   const horner = (coefficients: readonly number[]): number => coefficients.reduceRight((sum, c) => sum * x + c, 0);
   return horner(numerator) / horner(denominator);
+}
+
+const bits = new DataView(new ArrayBuffer(8));
+
+/**
+ * log x = k log 2 + log m, √½ ≤ m < √2, of a positive normal number: log m = 2 Σ s^(2i + 1) / (2i + 1) with s = (m − 1) / (m + 1).
+ * The error is about a unit in the last place, as that of `Math.log`, which need not be the same in every JavaScript engine.
+ */
+function logarithm(x: number): number {
+  bits.setFloat64(0, x);
+  const high = bits.getInt32(0);
+  const k = (high - 0x3fe6a09e) >> 20; // the first half of √½
+  bits.setInt32(0, high - (k << 20));
+  const m = bits.getFloat64(0);
+  const s = (m - 1) / (m + 1);
+  const z = s * s;
+  let p = 1 / 21;
+  for (let odd = 19; odd >= 3; odd -= 2) p = p * z + 1 / odd;
+  const double = s + s;
+  // log 2 in two parts; k times the first, of 33 bits, is exact.
+  return k * 6.9314718036912381649e-1 + (double + (double * (z * p) + k * 1.90821492927058770002e-10));
 }

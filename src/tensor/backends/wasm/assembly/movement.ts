@@ -1,1 +1,223 @@
-// To come.
+import { BLOCK, blocksOf, planeOf, rowsOf, stepAlong, stepOfRows } from "./walk";
+
+/*
+ * Copies move elements of 4 or 8 bytes, whatever they are: T is i32 or i64.
+ */
+
+/** Copies bytes, a multiple of four, that do not overlap. A call to the host's copy costs more than a short run. */
+// @ts-ignore: decorator
+@inline
+function copyBytes(to: usize, from: usize, bytes: usize): void {
+  if (bytes > 256) {
+    memory.copy(to, from, bytes);
+    return;
+  }
+  for (; bytes >= 16; bytes -= 16) {
+    v128.store(to, v128.load(from));
+    to += 16;
+    from += 16;
+  }
+  for (; bytes > 0; bytes -= 4) {
+    store<i32>(to, load<i32>(from));
+    to += 4;
+    from += 4;
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function fillRun<T>(to: usize, value: T, count: i32): void {
+  const vector = v128.splat<T>(value);
+  for (; count >= 16 / <i32>sizeof<T>(); count -= 16 / <i32>sizeof<T>()) {
+    v128.store(to, vector);
+    to += 16;
+  }
+  for (; count > 0; count--) {
+    store<T>(to, value);
+    to += sizeof<T>();
+  }
+}
+
+/** Copies x (operand 0) to y (operand 1), which move in any strides: see walk.ts. */
+function copy<T>(start: i32, end: i32, x: usize, y: usize, n: i32, form: usize): void {
+  const blocks = blocksOf(n);
+  const rows = rowsOf(form);
+  const alongX = stepAlong(form, 0, sizeof<T>());
+  const alongY = stepAlong(form, 1, sizeof<T>());
+  const rowsX = stepOfRows(form, 0, sizeof<T>(), n);
+  const rowsY = stepOfRows(form, 1, sizeof<T>(), n);
+  let row = start / blocks;
+  let first = (start - row * blocks) * BLOCK;
+  let left = (end - start) * BLOCK;
+  let plane = row / rows;
+  row -= plane * rows;
+  while (left > 0) {
+    let p = x + planeOf(form, 0, plane) + <usize>row * rowsX;
+    let q = y + planeOf(form, 1, plane) + <usize>row * rowsY;
+    for (; left > 0 && row < rows; row++) {
+      const count = min(n - first, left);
+      left -= blocksOf(count) * BLOCK;
+      let from = p + <usize>first * alongX;
+      let to = q + <usize>first * alongY;
+      if (alongY == sizeof<T>() && alongX == sizeof<T>()) {
+        copyBytes(to, from, <usize>count * sizeof<T>());
+      } else if (alongY == sizeof<T>() && alongX == 0) {
+        fillRun<T>(to, load<T>(from), count);
+      } else {
+        for (let i = 0; i < count; i++) {
+          store<T>(to, load<T>(from));
+          from += alongX;
+          to += alongY;
+        }
+      }
+      first = 0;
+      p += rowsX;
+      q += rowsY;
+    }
+    row = 0;
+    plane++;
+  }
+}
+
+/** Reads and writes a square of one vector's side, transposed. `pitchX` and `pitchY` are the distances of rows in bytes. */
+// @ts-ignore: decorator
+@inline
+function transposeSquare<T>(x: usize, pitchX: usize, y: usize, pitchY: usize): void {
+  const a = v128.load(x);
+  const b = v128.load(x + pitchX);
+  if (sizeof<T>() == 8) {
+    v128.store(y, v128.shuffle<i64>(a, b, 0, 2));
+    v128.store(y + pitchY, v128.shuffle<i64>(a, b, 1, 3));
+    return;
+  }
+  const c = v128.load(x + 2 * pitchX);
+  const d = v128.load(x + 3 * pitchX);
+  const p = v128.shuffle<i32>(a, b, 0, 4, 1, 5);
+  const q = v128.shuffle<i32>(c, d, 0, 4, 1, 5);
+  const r = v128.shuffle<i32>(a, b, 2, 6, 3, 7);
+  const s = v128.shuffle<i32>(c, d, 2, 6, 3, 7);
+  v128.store(y, v128.shuffle<i64>(p, q, 0, 2));
+  v128.store(y + pitchY, v128.shuffle<i64>(p, q, 1, 3));
+  v128.store(y + 2 * pitchY, v128.shuffle<i64>(r, s, 0, 2));
+  v128.store(y + 3 * pitchY, v128.shuffle<i64>(r, s, 1, 3));
+}
+
+/** Side of the tiles of a transposition along x's rows, a cache line, and along y's: the host relies on both. */
+const TILE_COLUMNS: i32 = 16;
+const TILE_ROWS: i32 = 256;
+
+/**
+ * Transposes matrices: y[j, i] = x[i, j] for i < m, j < n. Rows of x are `pitchX` bytes apart, those of y `pitchY`; both have
+ * consecutive elements. An item is a tile; the outer axes of `form` lead from matrix to matrix.
+ */
+function transpose<T>(start: i32, end: i32, x: usize, y: usize, m: i32, n: i32, pitchX: usize, pitchY: usize, form: usize): void {
+  const side = 16 / <i32>sizeof<T>();
+  const across = (n + (TILE_COLUMNS - 1)) / TILE_COLUMNS;
+  const tiles = across * ((m + (TILE_ROWS - 1)) / TILE_ROWS);
+  for (let item = start; item < end; item++) {
+    const plane = item / tiles;
+    const tile = item - plane * tiles;
+    const i0 = (tile / across) * TILE_ROWS;
+    const j0 = (tile % across) * TILE_COLUMNS;
+    const i1 = min(m, i0 + TILE_ROWS);
+    const j1 = min(n, j0 + TILE_COLUMNS);
+    const from = x + planeOf(form, 0, plane);
+    const to = y + planeOf(form, 1, plane);
+    let i = i0;
+    for (; i + side <= i1; i += side) {
+      let j = j0;
+      for (; j + side <= j1; j += side) {
+        const a = from + <usize>i * pitchX + <usize>j * sizeof<T>();
+        transposeSquare<T>(a, pitchX, to + <usize>j * pitchY + <usize>i * sizeof<T>(), pitchY);
+      }
+      for (; j < j1; j++) copyColumn<T>(from, pitchX, to, pitchY, i, i + side, j);
+    }
+    for (let j = j0; j < j1; j++) copyColumn<T>(from, pitchX, to, pitchY, i, i1, j);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function copyColumn<T>(x: usize, pitchX: usize, y: usize, pitchY: usize, i: i32, end: i32, j: i32): void {
+  for (; i < end; i++) {
+    store<T>(y + <usize>j * pitchY + <usize>i * sizeof<T>(), load<T>(x + <usize>i * pitchX + <usize>j * sizeof<T>()));
+  }
+}
+
+export function stridedCopy_32(start: i32, end: i32, x: usize, y: usize, n: i32, form: usize): void {
+  copy<i32>(start, end, x, y, n, form);
+}
+export function stridedCopy_64(start: i32, end: i32, x: usize, y: usize, n: i32, form: usize): void {
+  copy<i64>(start, end, x, y, n, form);
+}
+export function transpose_32(start: i32, end: i32, x: usize, y: usize, m: i32, n: i32, pitchX: usize, pitchY: usize, form: usize): void {
+  transpose<i32>(start, end, x, y, m, n, pitchX, pitchY, form);
+}
+export function transpose_64(start: i32, end: i32, x: usize, y: usize, m: i32, n: i32, pitchX: usize, pitchY: usize, form: usize): void {
+  transpose<i64>(start, end, x, y, m, n, pitchX, pitchY, form);
+}
+
+// ── rows by index ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Position of the first of n indices that is not in [0, rows), or −1. */
+export function firstIndexOutside_i32(indices: usize, n: i32, rows: i32): i32 {
+  const limit = v128.splat<i32>(rows);
+  let i = 0;
+  // As unsigned numbers, negative ones are large.
+  while (i + 4 <= n && v128.all_true<i32>(v128.lt<u32>(v128.load(indices + ((<usize>i) << 2)), limit))) i += 4;
+  for (; i < n; i++) if (load<u32>(indices + ((<usize>i) << 2)) >= <u32>rows) return i;
+  return -1;
+}
+
+/** Row i of y = row indices[i] of x; rows of `bytes` bytes. */
+export function gather(start: i32, end: i32, x: usize, indices: usize, y: usize, bytes: usize): void {
+  for (let i = start; i < end; i++) {
+    copyBytes(y + <usize>i * bytes, x + <usize>load<i32>(indices + ((<usize>i) << 2)) * bytes, bytes);
+  }
+}
+
+/** Columns of a row that are an item of `scatterAdd`: the host relies on it. */
+const COLUMNS: i32 = 16;
+
+/**
+ * Row indices[i] of y += row i of x, i < n, after y [rows, columns] is set to zero. An item is COLUMNS columns of all rows, so
+ * each element is summed by one thread, in the order of the indices.
+ */
+function scatterAdd<T>(start: i32, end: i32, x: usize, indices: usize, y: usize, n: i32, rows: i32, columns: i32): void {
+  const first = start * COLUMNS;
+  const count = min(columns, end * COLUMNS) - first;
+  const pitch = <usize>columns * sizeof<T>();
+  x += <usize>first * sizeof<T>();
+  y += <usize>first * sizeof<T>();
+  if (count == columns) {
+    memory.fill(y, 0, <usize>rows * pitch);
+  } else {
+    for (let i = 0; i < rows; i++) fillRun<T>(y + <usize>i * pitch, <T>0, count);
+  }
+  const lanes = 16 / <i32>sizeof<T>();
+  for (let i = 0; i < n; i++) {
+    let from = x + <usize>i * pitch;
+    let to = y + <usize>load<i32>(indices + ((<usize>i) << 2)) * pitch;
+    let left = count;
+    for (; left >= lanes; left -= lanes) {
+      v128.store(to, v128.add<T>(v128.load(to), v128.load(from)));
+      from += 16;
+      to += 16;
+    }
+    for (; left > 0; left--) {
+      store<T>(to, load<T>(to) + load<T>(from));
+      from += sizeof<T>();
+      to += sizeof<T>();
+    }
+  }
+}
+
+export function scatterAdd_f32(start: i32, end: i32, x: usize, indices: usize, y: usize, n: i32, rows: i32, columns: i32): void {
+  scatterAdd<f32>(start, end, x, indices, y, n, rows, columns);
+}
+export function scatterAdd_f64(start: i32, end: i32, x: usize, indices: usize, y: usize, n: i32, rows: i32, columns: i32): void {
+  scatterAdd<f64>(start, end, x, indices, y, n, rows, columns);
+}
+export function scatterAdd_i32(start: i32, end: i32, x: usize, indices: usize, y: usize, n: i32, rows: i32, columns: i32): void {
+  scatterAdd<i32>(start, end, x, indices, y, n, rows, columns);
+}
