@@ -1,1 +1,889 @@
-// To come.
+import { scratch } from "./scratch";
+import { columns } from "./tile";
+import { lanes, madd } from "./vector";
+
+/**
+ * Convolutions as products over windows that are never written down. A block of output pixels is computed at a time: the part of
+ * the image that its windows cover, with the zeros of the padding, is copied to this thread's scratch, where each window is a few
+ * runs of consecutive elements (kernel width × channels of them where there is no dilation). Where there is nothing to pad, the
+ * image itself is read. Sums over a window run in pieces of at most `MOST` products, for accuracy and so that the weights of a
+ * piece stay in the first-level cache.
+ */
+
+/** What a convolution reads and writes, and in what blocks; int32 numbers that the host prepares, in this order. */
+// @ts-ignore: decorator
+@unmanaged
+class Plan {
+  images: i32;
+  height: i32;
+  width: i32;
+  channels: i32;
+  groups: i32;
+  /** Channels of a group, read and written. */
+  perIn: i32;
+  perOut: i32;
+  kernelHeight: i32;
+  kernelWidth: i32;
+  strideHeight: i32;
+  strideWidth: i32;
+  dilationHeight: i32;
+  dilationWidth: i32;
+  /** Zeros before the first row and column; negative where rows are left out. */
+  top: i32;
+  left: i32;
+  outHeight: i32;
+  outWidth: i32;
+  /** Distances of the output's images, rows and pixels in elements. */
+  toImage: i32;
+  toRow: i32;
+  toPixel: i32;
+  /** A block: so many images, or rows of one image, or columns of one row. */
+  blockImages: i32;
+  blockRows: i32;
+  blockColumns: i32;
+  /** Panels of output channels that an item computes. */
+  panels: i32;
+  /** 1 if no window leaves the image. */
+  inside: i32;
+  /** Of the weight's gradient: parts of the pixels, channels of an item, and 1 if a kernel row is one run of elements. */
+  splits: i32;
+  blockChannels: i32;
+  merged: i32;
+}
+
+/** Products in one running sum. */
+const MOST: i32 = 320;
+/** Pixels of a block, at most: the host keeps to it. */
+const PIXELS: usize = 512;
+
+function ceilDivide(a: i32, b: i32): i32 {
+  return (a + b - 1) / b;
+}
+
+/**
+ * C[4][2 vectors] = from + Σ a_i · b, for four windows of `count` runs of `depth` elements, `step` bytes from one run's start to
+ * the next one's, and a packed panel `b`. See `tile` for why it looks like this.
+ */
+function tileRuns<T>(
+  a0: usize,
+  a1: usize,
+  a2: usize,
+  a3: usize,
+  b: usize,
+  depth: i32,
+  count: i32,
+  step: usize,
+  from: usize,
+  fromPitch: usize,
+  c: usize,
+  pitch: usize,
+): void {
+  let c00 = v128.splat<T>(<T>0);
+  let c01 = c00;
+  let c10 = c00;
+  let c11 = c00;
+  let c20 = c00;
+  let c21 = c00;
+  let c30 = c00;
+  let c31 = c00;
+  const skip = step - <usize>depth * sizeof<T>();
+  for (; count > 0; count--) {
+    const end = b + <usize>depth * 32;
+    while (b < end) {
+      const b0 = v128.load(b);
+      const b1 = v128.load(b, 16);
+      let a = v128.load_splat<T>(a0);
+      c00 = madd<T>(a, b0, c00);
+      c01 = madd<T>(a, b1, c01);
+      a = v128.load_splat<T>(a1);
+      c10 = madd<T>(a, b0, c10);
+      c11 = madd<T>(a, b1, c11);
+      a = v128.load_splat<T>(a2);
+      c20 = madd<T>(a, b0, c20);
+      c21 = madd<T>(a, b1, c21);
+      a = v128.load_splat<T>(a3);
+      c30 = madd<T>(a, b0, c30);
+      c31 = madd<T>(a, b1, c31);
+      a0 += sizeof<T>();
+      a1 += sizeof<T>();
+      a2 += sizeof<T>();
+      a3 += sizeof<T>();
+      b += 32;
+    }
+    a0 += skip;
+    a1 += skip;
+    a2 += skip;
+    a3 += skip;
+  }
+  v128.store(c, v128.add<T>(v128.load(from), c00));
+  v128.store(c, v128.add<T>(v128.load(from, 16), c01), 16);
+  c += pitch;
+  from += fromPitch;
+  v128.store(c, v128.add<T>(v128.load(from), c10));
+  v128.store(c, v128.add<T>(v128.load(from, 16), c11), 16);
+  c += pitch;
+  from += fromPitch;
+  v128.store(c, v128.add<T>(v128.load(from), c20));
+  v128.store(c, v128.add<T>(v128.load(from, 16), c21), 16);
+  c += pitch;
+  from += fromPitch;
+  v128.store(c, v128.add<T>(v128.load(from), c30));
+  v128.store(c, v128.add<T>(v128.load(from, 16), c31), 16);
+}
+
+/**
+ * The same for the weight's gradient, where the sum runs over pixels: C[4][2 vectors] = or += Σ_p a_p[4] · b_p[2 vectors], with a_p
+ * at `a` + the p-th number of `offsets`, b_p `step` bytes apart, and C's rows one after the other.
+ */
+function tilePixels<T>(a: usize, offsets: usize, b: usize, step: usize, pixels: i32, c: usize, accumulate: bool): void {
+  let c00 = v128.splat<T>(<T>0);
+  let c01 = c00;
+  let c10 = c00;
+  let c11 = c00;
+  let c20 = c00;
+  let c21 = c00;
+  let c30 = c00;
+  let c31 = c00;
+  const end = offsets + <usize>pixels * 4;
+  while (offsets < end) {
+    const at = a + <usize>load<u32>(offsets);
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    let x = v128.load_splat<T>(at);
+    c00 = madd<T>(x, b0, c00);
+    c01 = madd<T>(x, b1, c01);
+    x = v128.load_splat<T>(at, sizeof<T>());
+    c10 = madd<T>(x, b0, c10);
+    c11 = madd<T>(x, b1, c11);
+    x = v128.load_splat<T>(at, 2 * sizeof<T>());
+    c20 = madd<T>(x, b0, c20);
+    c21 = madd<T>(x, b1, c21);
+    x = v128.load_splat<T>(at, 3 * sizeof<T>());
+    c30 = madd<T>(x, b0, c30);
+    c31 = madd<T>(x, b1, c31);
+    offsets += 4;
+    b += step;
+  }
+  if (accumulate) {
+    c00 = v128.add<T>(v128.load(c), c00);
+    c01 = v128.add<T>(v128.load(c, 16), c01);
+    c10 = v128.add<T>(v128.load(c, 32), c10);
+    c11 = v128.add<T>(v128.load(c, 48), c11);
+    c20 = v128.add<T>(v128.load(c, 64), c20);
+    c21 = v128.add<T>(v128.load(c, 80), c21);
+    c30 = v128.add<T>(v128.load(c, 96), c30);
+    c31 = v128.add<T>(v128.load(c, 112), c31);
+  }
+  v128.store(c, c00);
+  v128.store(c, c01, 16);
+  v128.store(c, c10, 32);
+  v128.store(c, c11, 48);
+  v128.store(c, c20, 64);
+  v128.store(c, c21, 80);
+  v128.store(c, c30, 96);
+  v128.store(c, c31, 112);
+}
+
+// ── moving data ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Copies whole float32 or float64 numbers; for short runs cheaper than `memory.copy`, which is a call into the host. */
+function copy(to: usize, from: usize, bytes: usize): void {
+  if (bytes >= 256) {
+    memory.copy(to, from, bytes);
+    return;
+  }
+  const end = to + bytes;
+  while (to + 16 <= end) {
+    v128.store(to, v128.load(from));
+    to += 16;
+    from += 16;
+  }
+  while (to < end) {
+    store<u32>(to, load<u32>(from));
+    to += 4;
+    from += 4;
+  }
+}
+
+function clear(to: usize, bytes: usize): void {
+  if (bytes >= 256) {
+    memory.fill(to, 0, bytes);
+    return;
+  }
+  const end = to + bytes;
+  while (to + 16 <= end) {
+    v128.store(to, i32x4.splat(0));
+    to += 16;
+  }
+  while (to < end) {
+    store<u32>(to, 0);
+    to += 4;
+  }
+}
+
+/**
+ * Copies `count` channels from byte address `x` on of a part of some images to [image][row][column][count]: `rows` × `width`
+ * pixels from (`row0`, `column0`) on, with zeros outside the image.
+ */
+function copyImages<T>(x: usize, plan: Plan, images: i32, row0: i32, rows: i32, column0: i32, width: i32, count: i32, to: usize): void {
+  const pixel = <usize>count * sizeof<T>();
+  const pitch = <usize>plan.channels * sizeof<T>();
+  const left = min(max(-column0, 0), width);
+  const right = min(max(plan.width - column0, left), width);
+  const before = <usize>left * pixel;
+  const inside = <usize>(right - left) * pixel;
+  const after = <usize>(width - right) * pixel;
+  for (let i = 0; i < images; i++) {
+    for (let row = row0; row < row0 + rows; row++) {
+      if (row < 0 || row >= plan.height) {
+        clear(to, <usize>width * pixel);
+        to += <usize>width * pixel;
+        continue;
+      }
+      clear(to, before);
+      to += before;
+      if (right > left) {
+        let from = x + (<usize>(i * plan.height + row) * <usize>plan.width + <usize>(column0 + left)) * pitch;
+        if (pixel == pitch) copy(to, from, inside);
+        else {
+          for (let at = to; at < to + inside; at += pixel, from += pitch) copy(at, from, pixel);
+        }
+        to += inside;
+      }
+      clear(to, after);
+      to += after;
+    }
+  }
+}
+
+/** The same to [four channels][image][row][column][4], with zeros for channels that are missing in the last four. */
+function copyFours<T>(x: usize, plan: Plan, images: i32, row0: i32, rows: i32, column0: i32, width: i32, count: i32, to: usize): void {
+  const four: usize = 4 * sizeof<T>();
+  const pitch = <usize>plan.channels * sizeof<T>();
+  const plane = <usize>(images * rows * width) * four;
+  const left = min(max(-column0, 0), width);
+  const right = min(max(plan.width - column0, left), width);
+  for (let i = 0; i < images; i++) {
+    for (let row = row0; row < row0 + rows; row++, to += <usize>width * four) {
+      const exists = row >= 0 && row < plan.height && right > left;
+      const first = x + (<usize>(i * plan.height + row) * <usize>plan.width + <usize>(column0 + left)) * pitch;
+      for (let c = 0; c < count; c += 4) {
+        let at = to + <usize>(c >> 2) * plane;
+        if (!exists) {
+          clear(at, <usize>width * four);
+          continue;
+        }
+        clear(at, <usize>left * four);
+        at += <usize>left * four;
+        let from = first + <usize>c * sizeof<T>();
+        const end = at + <usize>(right - left) * four;
+        if (count - c >= 4) {
+          for (; at < end; at += four, from += pitch) {
+            v128.store(at, v128.load(from));
+            if (sizeof<T>() == 8) v128.store(at, v128.load(from, 16), 16);
+          }
+        } else {
+          for (; at < end; at += four, from += pitch) {
+            for (let j = 0; j < 4; j++) {
+              store<T>(at + <usize>j * sizeof<T>(), j < count - c ? load<T>(from + <usize>j * sizeof<T>()) : <T>0);
+            }
+          }
+        }
+        clear(at, <usize>(width - right) * four);
+      }
+    }
+  }
+}
+
+/** A square block of as many rows as a vector has elements to one of as many columns. */
+function transpose<T>(from: usize, fromPitch: usize, to: usize, toPitch: usize): void {
+  const a = v128.load(from);
+  const b = v128.load(from + fromPitch);
+  if (sizeof<T>() == 8) {
+    v128.store(to, v128.shuffle<f64>(a, b, 0, 2));
+    v128.store(to + toPitch, v128.shuffle<f64>(a, b, 1, 3));
+    return;
+  }
+  const c = v128.load(from + 2 * fromPitch);
+  const d = v128.load(from + 3 * fromPitch);
+  const ab01 = v128.shuffle<f32>(a, b, 0, 4, 1, 5);
+  const ab23 = v128.shuffle<f32>(a, b, 2, 6, 3, 7);
+  const cd01 = v128.shuffle<f32>(c, d, 0, 4, 1, 5);
+  const cd23 = v128.shuffle<f32>(c, d, 2, 6, 3, 7);
+  v128.store(to, v128.shuffle<f64>(ab01, cd01, 0, 2));
+  v128.store(to + toPitch, v128.shuffle<f64>(ab01, cd01, 1, 3));
+  v128.store(to + 2 * toPitch, v128.shuffle<f64>(ab23, cd23, 0, 2));
+  v128.store(to + 3 * toPitch, v128.shuffle<f64>(ab23, cd23, 1, 3));
+}
+
+/**
+ * Transposes `rows` ≤ `columns<T>()` rows of `depth` elements, `pitch` bytes apart, to a panel [depth][2 vectors]; missing rows
+ * are zeros.
+ */
+function packTransposed<T>(from: usize, pitch: usize, rows: i32, depth: i32, to: usize): void {
+  let k = 0;
+  if (rows == columns<T>()) {
+    for (; k + lanes<T>() <= depth; k += lanes<T>()) {
+      transpose<T>(from, pitch, to, 32);
+      transpose<T>(from + <usize>lanes<T>() * pitch, pitch, to + 16, 32);
+      from += 16;
+      to += <usize>lanes<T>() * 32;
+    }
+  } else {
+    clear(to, <usize>depth * 32);
+  }
+  for (; k < depth; k++) {
+    for (let j = 0; j < rows; j++) store<T>(to + <usize>j * sizeof<T>(), load<T>(from + <usize>j * pitch));
+    from += sizeof<T>();
+    to += 32;
+  }
+}
+
+/** One row of a panel: `valid` elements, then zeros. */
+function packRow<T>(from: usize, valid: i32, to: usize): void {
+  if (valid == columns<T>()) {
+    v128.store(to, v128.load(from));
+    v128.store(to, v128.load(from, 16), 16);
+  } else {
+    for (let j = 0; j < columns<T>(); j++) {
+      store<T>(to + <usize>j * sizeof<T>(), j < valid ? load<T>(from + <usize>j * sizeof<T>()) : <T>0);
+    }
+  }
+}
+
+// ── weights ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Packs weights [out, depth] for `convolve`: [group][panel][1 + depth][2 vectors], the first row being the bias, or zeros where
+ * `bias` is 0. An item is a panel.
+ */
+function packWeights<T>(start: i32, end: i32, weight: usize, bias: usize, to: usize, depth: i32, perOut: i32): void {
+  const width = columns<T>();
+  const panels = ceilDivide(perOut, width);
+  const pitch = <usize>depth * sizeof<T>();
+  for (let item = start; item < end; item++) {
+    const first = (item % panels) * width;
+    const channel = <usize>((item / panels) * perOut + first);
+    const valid = min(width, perOut - first);
+    const panel = to + <usize>item * <usize>(depth + 1) * 32;
+    packRow<T>(bias + channel * sizeof<T>(), bias ? valid : 0, panel);
+    packTransposed<T>(weight + channel * pitch, pitch, valid, depth, panel + 32);
+  }
+}
+
+/**
+ * Packs weights [out, kernelHeight, kernelWidth, in] for the input's gradient: the panels' columns are the channels in, their rows
+ * (kernel row, kernel column, channel out), where only every `stepH`-th kernel row from `firstH` on counts, `rows` of them in
+ * descending order, and so for the columns.
+ */
+function packFlipped<T>(
+  start: i32,
+  end: i32,
+  weight: usize,
+  to: usize,
+  perOut: i32,
+  perIn: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  firstH: i32,
+  stepH: i32,
+  rows: i32,
+  firstW: i32,
+  stepW: i32,
+  width: i32,
+): void {
+  const panels = ceilDivide(perIn, columns<T>());
+  const depth = rows * width * perOut;
+  const pitch = <usize>(kernelHeight * kernelWidth * perIn) * sizeof<T>();
+  for (let item = start; item < end; item++) {
+    const first = (item % panels) * columns<T>();
+    const valid = min(columns<T>(), perIn - first);
+    const group = weight + <usize>((item / panels) * perOut) * pitch + <usize>first * sizeof<T>();
+    let at = to + <usize>item * <usize>(depth + 1) * 32;
+    packRow<T>(0, 0, at);
+    at += 32;
+    for (let i = rows - 1; i >= 0; i--) {
+      for (let j = width - 1; j >= 0; j--) {
+        let from = group + <usize>(((firstH + i * stepH) * kernelWidth + firstW + j * stepW) * perIn) * sizeof<T>();
+        for (let o = 0; o < perOut; o++, at += 32, from += pitch) packRow<T>(from, valid, at);
+      }
+    }
+  }
+}
+
+// ── forward, and the input's gradient ─────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Convolution with packed weights; an item is a block of output pixels × some panels of output channels. Items count from `first`;
+ * `area` is memory for a copy of the images' parts, or 0 for this thread's scratch.
+ */
+function convolve<T>(start: i32, end: i32, at: usize, x: usize, packed: usize, y: usize, area: usize, first: i32): void {
+  const plan = changetype<Plan>(at);
+  const size: usize = sizeof<T>();
+  const perIn = plan.perIn;
+  const depth = plan.kernelHeight * plan.kernelWidth * perIn;
+  const panels = ceilDivide(plan.perOut, columns<T>());
+  const panelGroups = ceilDivide(panels, plan.panels);
+  const columnBlocks = ceilDivide(plan.outWidth, plan.blockColumns);
+  const rowBlocks = ceilDivide(plan.outHeight, plan.blockRows);
+  const blocks = ceilDivide(plan.images, plan.blockImages) * rowBlocks * columnBlocks;
+
+  const reads = scratch;
+  const writes = reads + 4 * PIXELS;
+  const sums = writes + 4 * PIXELS;
+  const copied = area ? area : sums + 32 * PIXELS;
+  const contiguous = plan.toRow == plan.outWidth * plan.toPixel && plan.toImage == plan.outHeight * plan.toRow;
+
+  for (let item = first + start; item < first + end; item++) {
+    const block = item % blocks;
+    const group = item / blocks / panelGroups;
+    const panel0 = ((item / blocks) % panelGroups) * plan.panels;
+    const image0 = (block / (rowBlocks * columnBlocks)) * plan.blockImages;
+    const images = min(plan.blockImages, plan.images - image0);
+    const row0 = ((block / columnBlocks) % rowBlocks) * plan.blockRows;
+    const rows = min(plan.blockRows, plan.outHeight - row0);
+    const column0 = (block % columnBlocks) * plan.blockColumns;
+    const width = min(plan.blockColumns, plan.outWidth - column0);
+    const pixels = images * rows * width;
+
+    // Where the windows are: in the image or in the copy of a part of it.
+    const sourceRow = row0 * plan.strideHeight - plan.top;
+    const sourceColumn = column0 * plan.strideWidth - plan.left;
+    let source = x + (<usize>(image0 * plan.height) * <usize>(plan.width * plan.channels) + <usize>(group * perIn)) * size;
+    let pixelBytes = <usize>plan.channels * size;
+    let rowBytes = <usize>plan.width * pixelBytes;
+    let imageBytes = <usize>plan.height * rowBytes;
+    if (plan.inside) {
+      source += <usize>sourceRow * rowBytes + <usize>sourceColumn * pixelBytes;
+    } else {
+      const copyRows = (rows - 1) * plan.strideHeight + (plan.kernelHeight - 1) * plan.dilationHeight + 1;
+      const copyWidth = (width - 1) * plan.strideWidth + (plan.kernelWidth - 1) * plan.dilationWidth + 1;
+      copyImages<T>(source, plan, images, sourceRow, copyRows, sourceColumn, copyWidth, perIn, copied);
+      source = copied;
+      pixelBytes = <usize>perIn * size;
+      rowBytes = <usize>copyWidth * pixelBytes;
+      imageBytes = <usize>copyRows * rowBytes;
+    }
+    let count = 0;
+    for (let i = 0; i < images; i++) {
+      for (let row = 0; row < rows; row++) {
+        let from = <usize>i * imageBytes + <usize>(row * plan.strideHeight) * rowBytes;
+        let to = <usize>((image0 + i) * plan.toImage) + <usize>((row0 + row) * plan.toRow) + <usize>(column0 * plan.toPixel);
+        for (let column = 0; column < width; column++) {
+          store<u32>(reads + 4 * <usize>count, <u32>from);
+          store<u32>(writes + 4 * <usize>count, <u32>to);
+          count++;
+          from += <usize>plan.strideWidth * pixelBytes;
+          to += plan.toPixel;
+        }
+      }
+    }
+    // Missing pixels of the last four repeat the last one.
+    for (; count & 3; count++) store<u32>(reads + 4 * <usize>count, load<u32>(reads + 4 * <usize>(count - 1)));
+
+    // A window is `outer` × `inner` runs of `run` elements; a call takes `per` runs or a piece of one.
+    const merged = plan.kernelWidth == 1 || (plan.dilationWidth == 1 && pixelBytes == <usize>perIn * size);
+    const outer = merged ? 1 : plan.kernelHeight;
+    const inner = merged ? plan.kernelHeight : plan.kernelWidth;
+    const run = merged ? plan.kernelWidth * perIn : perIn;
+    const outerStep = <usize>plan.dilationHeight * rowBytes;
+    const innerStep = merged ? outerStep : <usize>plan.dilationWidth * pixelBytes;
+    const per = run > MOST ? 1 : min(inner, MOST / max(run, 1));
+    const piece = run > MOST ? ceilDivide(run, ceilDivide(run, MOST)) : run;
+
+    for (let p = panel0; p < min(panel0 + plan.panels, panels); p++) {
+      const panel = packed + <usize>(group * panels + p) * <usize>(depth + 1) * 32;
+      const valid = min(columns<T>(), plan.perOut - p * columns<T>());
+      const result = y + <usize>(group * plan.perOut + p * columns<T>()) * size;
+      // Whole tiles go where they belong as soon as their sums are complete.
+      const whole = valid == columns<T>() && contiguous ? pixels & ~3 : 0;
+      const wholeFrom = result + <usize>load<u32>(writes) * size;
+      const wholePitch = <usize>plan.toPixel * size;
+      let b = panel + 32;
+      let isFirst = true;
+      for (let o = 0; o < outer; o++) {
+        for (let i = 0; i < inner; i += per) {
+          const runs = min(per, inner - i);
+          let k = 0;
+          do {
+            const length = min(piece, run - k);
+            const a = source + <usize>o * outerStep + <usize>i * innerStep + <usize>k * size;
+            k += length;
+            const isLast = k >= run && i + per >= inner && o == outer - 1;
+            let from = isFirst ? panel : sums;
+            const fromPitch: usize = isFirst ? 0 : 32;
+            const direct = isLast ? whole : 0;
+            let q = 0;
+            for (let to = wholeFrom; q < direct; q += 4) {
+              const offset = reads + 4 * <usize>q;
+              tileRuns<T>(
+                a + <usize>load<u32>(offset),
+                a + <usize>load<u32>(offset, 4),
+                a + <usize>load<u32>(offset, 8),
+                a + <usize>load<u32>(offset, 12),
+                b,
+                length,
+                runs,
+                innerStep,
+                from,
+                fromPitch,
+                to,
+                wholePitch,
+              );
+              from += 4 * fromPitch;
+              to += 4 * wholePitch;
+            }
+            for (; q < pixels; q += 4) {
+              const offset = reads + 4 * <usize>q;
+              tileRuns<T>(
+                a + <usize>load<u32>(offset),
+                a + <usize>load<u32>(offset, 4),
+                a + <usize>load<u32>(offset, 8),
+                a + <usize>load<u32>(offset, 12),
+                b,
+                length,
+                runs,
+                innerStep,
+                from,
+                fromPitch,
+                sums + 32 * <usize>q,
+                32,
+              );
+              from += 4 * fromPitch;
+            }
+            b += <usize>(length * runs) * 32;
+            isFirst = false;
+          } while (k < run);
+        }
+      }
+      for (let q = whole; q < pixels; q++) {
+        const from = sums + 32 * <usize>q;
+        const to = result + <usize>load<u32>(writes + 4 * <usize>q) * size;
+        if (valid == columns<T>()) {
+          v128.store(to, v128.load(from));
+          v128.store(to, v128.load(from, 16), 16);
+        } else copy(to, from, <usize>valid * size);
+      }
+    }
+  }
+}
+
+// ── the weight's gradient ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Partial sums of the weight's gradient as tiles of four elements of a window × a panel of output channels, over one part of the
+ * pixels each: [split][group][panel][tile][4][2 vectors]. An item is a split of some channels of a group.
+ *
+ * The tiles of a group are (four channels, kernel row, kernel column), or (kernel row, four elements of its run of kernel width ×
+ * channels) if `merged`, which wastes less where there are fewer than four channels; then all channels are one item's.
+ */
+function weightPartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: usize, partials: usize, area: usize, first: i32): void {
+  const plan = changetype<Plan>(at);
+  const size: usize = sizeof<T>();
+  const perIn = plan.perIn;
+  const perOut = plan.perOut;
+  const positions = plan.kernelHeight * plan.kernelWidth;
+  const rowTiles = ceilDivide(plan.kernelWidth * perIn, 4);
+  const tiles = plan.merged ? plan.kernelHeight * rowTiles : positions * ceilDivide(perIn, 4);
+  const panels = ceilDivide(perOut, columns<T>());
+  const channelBlocks = ceilDivide(perIn, plan.blockChannels);
+  const columnBlocks = ceilDivide(plan.outWidth, plan.blockColumns);
+  const rowBlocks = ceilDivide(plan.outHeight, plan.blockRows);
+  const blocks = ceilDivide(plan.images, plan.blockImages) * rowBlocks * columnBlocks;
+  const outBytes = <usize>plan.toPixel * size;
+  // Few whole panels are read where they are: a block of them fits into the cache.
+  const inPlace = perOut % columns<T>() == 0 && outBytes <= 128;
+
+  const reads = scratch;
+  const packed = reads + 4 * PIXELS;
+  const copied = area ? area : packed + 32 * PIXELS;
+
+  for (let item = first + start; item < first + end; item++) {
+    const split = item % plan.splits;
+    const group = item / plan.splits / channelBlocks;
+    const channel0 = ((item / plan.splits) % channelBlocks) * plan.blockChannels;
+    const channels = min(plan.blockChannels, perIn - channel0);
+    const tile0 = plan.merged ? 0 : (channel0 >> 2) * positions;
+    const tileCount = plan.merged ? tiles : ceilDivide(channels, 4) * positions;
+    const block0 = <i32>((<i64>blocks * split) / plan.splits);
+    const block1 = <i32>((<i64>blocks * (split + 1)) / plan.splits);
+    for (let block = block0; block < block1; block++) {
+      const image0 = (block / (rowBlocks * columnBlocks)) * plan.blockImages;
+      const images = min(plan.blockImages, plan.images - image0);
+      const row0 = ((block / columnBlocks) % rowBlocks) * plan.blockRows;
+      const rows = min(plan.blockRows, plan.outHeight - row0);
+      const column0 = (block % columnBlocks) * plan.blockColumns;
+      const width = min(plan.blockColumns, plan.outWidth - column0);
+      const pixels = images * rows * width;
+
+      const sourceRow = row0 * plan.strideHeight - plan.top;
+      const sourceColumn = column0 * plan.strideWidth - plan.left;
+      const copyRows = (rows - 1) * plan.strideHeight + (plan.kernelHeight - 1) * plan.dilationHeight + 1;
+      const copyWidth = (width - 1) * plan.strideWidth + (plan.kernelWidth - 1) * plan.dilationWidth + 1;
+      const source = x + (<usize>(image0 * plan.height) * <usize>(plan.width * plan.channels) + <usize>(group * perIn + channel0)) * size;
+      const pixel = <usize>(plan.merged ? perIn : 4) * size;
+      if (plan.merged) copyImages<T>(source, plan, images, sourceRow, copyRows, sourceColumn, copyWidth, channels, copied);
+      else copyFours<T>(source, plan, images, sourceRow, copyRows, sourceColumn, copyWidth, channels, copied);
+      const rowBytes = <usize>copyWidth * pixel;
+      const plane = <usize>(images * copyRows) * rowBytes;
+      let count = reads;
+      for (let i = 0; i < images; i++) {
+        for (let row = 0; row < rows; row++) {
+          let from = <usize>(i * copyRows + row * plan.strideHeight) * rowBytes;
+          for (let column = 0; column < width; column++) {
+            store<u32>(count, <u32>from);
+            count += 4;
+            from += <usize>plan.strideWidth * pixel;
+          }
+        }
+      }
+
+      const firstPixel = (image0 * plan.outHeight + row0) * plan.outWidth + column0;
+      for (let p = 0; p < panels; p++) {
+        let b = gradient + <usize>firstPixel * outBytes + <usize>(group * perOut + p * columns<T>()) * size;
+        if (!inPlace) {
+          const valid = min(columns<T>(), perOut - p * columns<T>());
+          for (let q = 0; q < pixels; q++, b += outBytes) packRow<T>(b, valid, packed + 32 * <usize>q);
+          b = packed;
+        }
+        const step = inPlace ? outBytes : 32;
+        let c = partials + <usize>(((split * plan.groups + group) * panels + p) * tiles + tile0) * 128;
+        if (plan.merged) {
+          for (let i = 0; i < plan.kernelHeight; i++) {
+            let a = copied + <usize>(i * plan.dilationHeight) * rowBytes;
+            for (let t = 0; t < rowTiles; t++, a += 4 * size, c += 128) {
+              tilePixels<T>(a, reads, b, step, pixels, c, block > block0);
+            }
+          }
+        } else {
+          for (let t = 0; t < tileCount; t += positions) {
+            const a = copied + <usize>(t / positions) * plane;
+            for (let i = 0; i < plan.kernelHeight; i++) {
+              for (let j = 0; j < plan.kernelWidth; j++, c += 128) {
+                const offset = <usize>(i * plan.dilationHeight) * rowBytes + <usize>(j * plan.dilationWidth) * pixel;
+                tilePixels<T>(a + offset, reads, b, step, pixels, c, block > block0);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/**
+ * Adds up the splits of `weightPartials` and writes them as weights. An item is what one panel of output channels has for a kernel
+ * position, or for a kernel row if `merged`.
+ */
+function weightSum<T>(start: i32, end: i32, at: usize, partials: usize, weight: usize): void {
+  const plan = changetype<Plan>(at);
+  const positions = plan.kernelHeight * plan.kernelWidth;
+  const lines = plan.merged ? plan.kernelHeight : positions;
+  const length = plan.merged ? plan.kernelWidth * plan.perIn : plan.perIn;
+  const lineTiles = ceilDivide(length, 4);
+  const panels = ceilDivide(plan.perOut, columns<T>());
+  const splitBytes = <usize>(plan.groups * panels * lines * lineTiles) * 128;
+  const pitch = <usize>(positions * plan.perIn) * sizeof<T>();
+  const sum = scratch;
+  for (let item = start; item < end; item++) {
+    const line = item % lines;
+    const panel = item / lines;
+    const channel = (panel / panels) * plan.perOut + (panel % panels) * columns<T>();
+    const rows = min(columns<T>(), plan.perOut - (panel % panels) * columns<T>());
+    for (let t = 0; t < lineTiles; t++) {
+      const tile = plan.merged ? line * lineTiles + t : t * lines + line;
+      let from = partials + <usize>(panel * lines * lineTiles + tile) * 128;
+      for (let i: usize = 0; i < 128; i += 16) v128.store(sum + i, v128.load(from + i));
+      for (let split = 1; split < plan.splits; split++) {
+        from += splitBytes;
+        for (let i: usize = 0; i < 128; i += 16) v128.store(sum + i, v128.add<T>(v128.load(sum + i), v128.load(from + i)));
+      }
+      const to = weight + <usize>channel * pitch + <usize>(line * length + t * 4) * sizeof<T>();
+      const valid = min(4, length - t * 4);
+      if (valid == 4 && rows == columns<T>()) {
+        for (let half: usize = 0; half < 2; half++) {
+          const place = to + half * <usize>lanes<T>() * pitch;
+          transpose<T>(sum + 16 * half, 32, place, pitch);
+          if (sizeof<T>() == 8) transpose<T>(sum + 64 + 16 * half, 32, place + 16, pitch);
+        }
+      } else {
+        for (let o: usize = 0; o < <usize>rows; o++) {
+          for (let i: usize = 0; i < <usize>valid; i++) {
+            store<T>(to + o * pitch + i * sizeof<T>(), load<T>(sum + i * 32 + o * sizeof<T>()));
+          }
+        }
+      }
+    }
+  }
+}
+
+// ── windows as rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Copies windows to rows; an item is an output row. Elements of either type are moved as `pixel` bytes. */
+export function im2col(start: i32, end: i32, at: usize, x: usize, y: usize, pixel: usize): void {
+  const plan = changetype<Plan>(at);
+  const kernelWidth = plan.kernelWidth;
+  const line = <usize>kernelWidth * pixel;
+  for (let item = start; item < end; item++) {
+    const image = item / plan.outHeight;
+    const row0 = (item % plan.outHeight) * plan.strideHeight - plan.top;
+    let to = y + <usize>(item * plan.outWidth) * <usize>plan.kernelHeight * line;
+    for (let column = 0; column < plan.outWidth; column++) {
+      const column0 = column * plan.strideWidth - plan.left;
+      for (let i = 0; i < plan.kernelHeight; i++, to += line) {
+        const row = row0 + i * plan.dilationHeight;
+        if (row < 0 || row >= plan.height) {
+          clear(to, line);
+          continue;
+        }
+        const from = x + <usize>((image * plan.height + row) * plan.width) * pixel;
+        if (plan.dilationWidth == 1) {
+          const left = min(max(-column0, 0), kernelWidth);
+          const right = min(max(plan.width - column0, left), kernelWidth);
+          clear(to, <usize>left * pixel);
+          copy(to + <usize>left * pixel, from + <usize>(column0 + left) * pixel, <usize>(right - left) * pixel);
+          clear(to + <usize>right * pixel, <usize>(kernelWidth - right) * pixel);
+        } else {
+          for (let j = 0; j < kernelWidth; j++) {
+            const source = column0 + j * plan.dilationWidth;
+            if (source < 0 || source >= plan.width) clear(to + <usize>j * pixel, pixel);
+            else copy(to + <usize>j * pixel, from + <usize>source * pixel, pixel);
+          }
+        }
+      }
+    }
+  }
+}
+
+function addTo<T>(to: usize, from: usize, count: i32): void {
+  let c = 0;
+  for (; c + lanes<T>() <= count; c += lanes<T>()) {
+    v128.store(to, v128.add<T>(v128.load(to), v128.load(from)));
+    to += 16;
+    from += 16;
+  }
+  for (; c < count; c++) {
+    store<T>(to, load<T>(to) + load<T>(from));
+    to += sizeof<T>();
+    from += sizeof<T>();
+  }
+}
+
+/** Adds rows back to their windows; an item is a row of an image, which takes from every window that covers it. */
+function col2im<T>(start: i32, end: i32, at: usize, columns: usize, y: usize): void {
+  const plan = changetype<Plan>(at);
+  const pixel = <usize>plan.channels * sizeof<T>();
+  const line = <usize>plan.kernelWidth * pixel;
+  for (let item = start; item < end; item++) {
+    const image = item / plan.height;
+    const row = item % plan.height;
+    const to = y + <usize>(item * plan.width) * pixel;
+    memory.fill(to, 0, <usize>plan.width * pixel);
+    for (let i = 0; i < plan.kernelHeight; i++) {
+      const reach = row + plan.top - i * plan.dilationHeight;
+      const outRow = reach / plan.strideHeight;
+      if (reach < 0 || outRow * plan.strideHeight != reach || outRow >= plan.outHeight) continue;
+      let from = columns + (<usize>((image * plan.outHeight + outRow) * plan.outWidth) * <usize>plan.kernelHeight + <usize>i) * line;
+      for (let column = 0; column < plan.outWidth; column++, from += <usize>plan.kernelHeight * line) {
+        const column0 = column * plan.strideWidth - plan.left;
+        if (plan.dilationWidth == 1) {
+          const left = min(max(-column0, 0), plan.kernelWidth);
+          const right = min(max(plan.width - column0, left), plan.kernelWidth);
+          addTo<T>(to + <usize>(column0 + left) * pixel, from + <usize>left * pixel, (right - left) * plan.channels);
+        } else {
+          for (let j = 0; j < plan.kernelWidth; j++) {
+            const target = column0 + j * plan.dilationWidth;
+            if (target >= 0 && target < plan.width) addTo<T>(to + <usize>target * pixel, from + <usize>j * pixel, plan.channels);
+          }
+        }
+      }
+    }
+  }
+}
+
+// ── exports ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export function packWeights_f32(start: i32, end: i32, weight: usize, bias: usize, to: usize, depth: i32, perOut: i32): void {
+  packWeights<f32>(start, end, weight, bias, to, depth, perOut);
+}
+export function packWeights_f64(start: i32, end: i32, weight: usize, bias: usize, to: usize, depth: i32, perOut: i32): void {
+  packWeights<f64>(start, end, weight, bias, to, depth, perOut);
+}
+export function packFlipped_f32(
+  start: i32,
+  end: i32,
+  weight: usize,
+  to: usize,
+  perOut: i32,
+  perIn: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  firstH: i32,
+  stepH: i32,
+  rows: i32,
+  firstW: i32,
+  stepW: i32,
+  width: i32,
+): void {
+  packFlipped<f32>(start, end, weight, to, perOut, perIn, kernelHeight, kernelWidth, firstH, stepH, rows, firstW, stepW, width);
+}
+export function packFlipped_f64(
+  start: i32,
+  end: i32,
+  weight: usize,
+  to: usize,
+  perOut: i32,
+  perIn: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  firstH: i32,
+  stepH: i32,
+  rows: i32,
+  firstW: i32,
+  stepW: i32,
+  width: i32,
+): void {
+  packFlipped<f64>(start, end, weight, to, perOut, perIn, kernelHeight, kernelWidth, firstH, stepH, rows, firstW, stepW, width);
+}
+export function convolve_f32(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize, area: usize, first: i32): void {
+  convolve<f32>(start, end, plan, x, packed, y, area, first);
+}
+export function convolve_f64(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize, area: usize, first: i32): void {
+  convolve<f64>(start, end, plan, x, packed, y, area, first);
+}
+export function weightPartials_f32(
+  start: i32,
+  end: i32,
+  plan: usize,
+  x: usize,
+  gradient: usize,
+  partials: usize,
+  area: usize,
+  first: i32,
+): void {
+  weightPartials<f32>(start, end, plan, x, gradient, partials, area, first);
+}
+export function weightPartials_f64(
+  start: i32,
+  end: i32,
+  plan: usize,
+  x: usize,
+  gradient: usize,
+  partials: usize,
+  area: usize,
+  first: i32,
+): void {
+  weightPartials<f64>(start, end, plan, x, gradient, partials, area, first);
+}
+export function weightSum_f32(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
+  weightSum<f32>(start, end, plan, partials, weight);
+}
+export function weightSum_f64(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
+  weightSum<f64>(start, end, plan, partials, weight);
+}
+export function col2im_f32(start: i32, end: i32, plan: usize, columns: usize, y: usize): void {
+  col2im<f32>(start, end, plan, columns, y);
+}
+export function col2im_f64(start: i32, end: i32, plan: usize, columns: usize, y: usize): void {
+  col2im<f64>(start, end, plan, columns, y);
+}

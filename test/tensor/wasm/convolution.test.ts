@@ -1,0 +1,163 @@
+import fc, { type Arbitrary } from "fast-check";
+import { afterAll, describe, expect, test } from "vitest";
+import {
+  apply,
+  defaultBackend,
+  Generator,
+  sizeOf,
+  Tensor,
+  tidy,
+  windowOutput,
+  type Backend,
+  type Conv2dParams,
+  type FloatDType,
+  type Padding,
+  type Shape,
+  type TypedArray,
+  type WindowGeometry,
+} from "../../../src/tensor/index.ts";
+import { openWasm } from "../../../src/tensor/backends/wasm/index.ts";
+
+const engines = [1, 2, 3].map((threads) => openWasm({ threads }));
+afterAll(() => {
+  for (const { engine } of engines) engine.close();
+});
+const [first, ...others] = engines as [Backend, ...Backend[]];
+
+interface Case {
+  readonly n: number;
+  readonly size: readonly [number, number];
+  readonly channels: number;
+  readonly out: number;
+  readonly geometry: WindowGeometry;
+  readonly groups: number;
+}
+
+/** Along one direction; the image has at least one window. */
+const directions = fc
+  .record({
+    kernel: fc.constantFrom(1, 2, 3, 3, 5),
+    stride: fc.constantFrom(1, 1, 2, 3),
+    dilation: fc.constantFrom(1, 1, 1, 2, 3),
+    before: fc.integer({ min: 0, max: 4 }),
+    after: fc.integer({ min: 0, max: 4 }),
+    slack: fc.integer({ min: 0, max: 14 }),
+  })
+  .map(({ kernel, stride, dilation, before, after, slack }) => {
+    const extent = Math.max(1, dilation * (kernel - 1) + 1 - before - after) + slack;
+    return { kernel, stride, dilation, before, after, extent };
+  });
+
+const cases: Arbitrary<Case> = fc
+  .record({
+    n: fc.constantFrom(0, 1, 2, 3),
+    vertical: directions,
+    horizontal: directions,
+    perIn: fc.constantFrom(1, 3, 7, 16, 17, 33),
+    perOut: fc.constantFrom(1, 3, 8, 11, 16, 19),
+    groups: fc.constantFrom(1, 1, 1, 2, 3),
+  })
+  .map(({ n, vertical: v, horizontal: h, perIn, perOut, groups }) => ({
+    n,
+    size: [v.extent, h.extent],
+    channels: perIn * groups,
+    out: perOut * groups,
+    geometry: geometryOf([v.kernel, h.kernel], [v.stride, h.stride], [v.dilation, h.dilation], {
+      top: v.before,
+      bottom: v.after,
+      left: h.before,
+      right: h.after,
+    }),
+    groups,
+  }));
+
+function geometryOf(
+  kernel: readonly [number, number],
+  stride: readonly [number, number] = [1, 1],
+  dilation: readonly [number, number] = [1, 1],
+  padding: Padding = { top: 0, bottom: 0, left: 0, right: 0 },
+): WindowGeometry {
+  return { kernel, stride, dilation, padding };
+}
+
+/** What the five primitives make of a case with random numbers. */
+function results({ n, size, channels, out, geometry, groups }: Case, dtype: FloatDType, backend: Backend): Record<string, TypedArray> {
+  const { kernel, ...rest } = geometry;
+  const params: Conv2dParams = { ...rest, groups };
+  const [height, width] = windowOutput("case", size, geometry);
+  const random = new Generator(7);
+  const drawn = (shape: Shape): Tensor => {
+    // The same numbers on every backend, which need not have a generator of its own.
+    const values = tidy(() => random.normal(shape, { dtype: "float32", backend: defaultBackend() }).dataSync());
+    return Tensor.from(Array.from(values), { shape, dtype, backend });
+  };
+  return tidy(() => {
+    const [x, weight, bias] = [drawn([n, ...size, channels]), drawn([out, ...kernel, channels / groups]), drawn([out])];
+    const gradient = drawn([n, height, width, out]);
+    const columns = drawn([n, height, width, sizeOf(kernel) * channels]);
+    const outputs = {
+      conv2d: apply("conv2d", [x, weight], params),
+      "conv2d with bias": apply("conv2d", [x, weight, bias], params),
+      conv2dInputGradient: apply("conv2dInputGradient", [gradient, weight], { ...params, inputSize: size }),
+      conv2dWeightGradient: apply("conv2dWeightGradient", [x, gradient], { ...params, kernel }),
+      im2col: apply("im2col", [x], geometry),
+      col2im: apply("col2im", [columns], { ...geometry, inputSize: size }),
+    };
+    return Object.fromEntries(Object.entries(outputs).map(([name, [y]]) => [name, y.dataSync()]));
+  });
+}
+
+const tolerance = { float32: 1e-6, float64: 1e-14 } as const;
+
+function expectAgreement(example: Case, dtype: FloatDType): void {
+  const actual = results(example, dtype, first);
+  const expected = results(example, "float64", defaultBackend());
+  for (const [name, data] of Object.entries(actual)) {
+    expect([...data, 1], name).toBeAllclose([...expected[name]!, 1], { relative: tolerance[dtype] });
+  }
+  for (const backend of others) {
+    // Bytes, so that −0 and 0 differ.
+    for (const [name, data] of Object.entries(results(example, dtype, backend))) {
+      expect(Buffer.from(data.buffer).equals(Buffer.from(actual[name]!.buffer)), `${name} on several threads`).toBe(true);
+    }
+  }
+}
+
+describe.each(["float32", "float64"] as const)("convolutions in %s equal the reference, on one thread and on more:", (dtype) => {
+  test("any geometry", () => {
+    fc.assert(
+      fc.property(cases, (example) => expectAgreement(example, dtype)),
+      { numRuns: 60 },
+    );
+  });
+
+  const pad = (p: number): Padding => ({ top: p, bottom: p, left: p, right: p });
+  const plain = { n: 2, channels: 16, out: 16, groups: 1 };
+  test.each<[string, Case]>([
+    ["3 × 3 over several blocks of rows", { ...plain, size: [37, 41], geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)) }],
+    ["many small images", { n: 67, size: [4, 4], channels: 33, out: 20, geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)), groups: 1 }],
+    ["many channels", { n: 1, size: [6, 6], channels: 260, out: 136, geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)), groups: 1 }],
+    ["1 × 1", { n: 3, size: [19, 23], channels: 40, out: 24, geometry: geometryOf([1, 1]), groups: 1 }],
+    ["1 × 1 with stride, which skips pixels", { ...plain, size: [15, 16], geometry: geometryOf([1, 1], [2, 2]) }],
+    ["1 × 1 in groups", { n: 2, size: [9, 9], channels: 24, out: 48, geometry: geometryOf([1, 1]), groups: 3 }],
+    ["without padding", { ...plain, size: [20, 30], geometry: geometryOf([3, 3]) }],
+    ["strides beyond the kernel", { ...plain, size: [23, 17], geometry: geometryOf([2, 2], [3, 5]) }],
+    ["stride and dilation with common factors", { ...plain, size: [25, 29], geometry: geometryOf([3, 4], [4, 6], [2, 4], pad(3)) }],
+    ["padding beyond the kernel", { ...plain, size: [5, 6], geometry: geometryOf([2, 3], [1, 2], [1, 1], pad(5)) }],
+    [
+      "rows of more than a block",
+      { n: 1, size: [3, 1100], channels: 3, out: 5, geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)), groups: 1 },
+    ],
+    ["depthwise", { n: 2, size: [20, 13], channels: 37, out: 37, geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)), groups: 37 }],
+    [
+      "depthwise with stride",
+      { n: 2, size: [11, 14], channels: 20, out: 20, geometry: geometryOf([3, 2], [2, 3], [2, 1], pad(2)), groups: 20 },
+    ],
+    ["depthwise, two channels for one", { n: 2, size: [9, 8], channels: 6, out: 12, geometry: geometryOf([3, 3]), groups: 6 }],
+  ])("%s", (_, example) => expectAgreement(example, dtype));
+});
+
+test("a window that is larger than a thread's scratch memory", () => {
+  const geometry = geometryOf([3, 3], [1, 1], [800, 700], { top: 798, bottom: 798, left: 697, right: 699 });
+  expectAgreement({ n: 1, size: [6, 7], channels: 4, out: 3, geometry, groups: 1 }, "float32");
+});
