@@ -1,0 +1,148 @@
+import type { DType } from "../../dtype.ts";
+import type { Conv2dParams, Size2d } from "../../primitives.ts";
+import type { Padding, Shape } from "../../shape.ts";
+import type { Engine } from "./engine.ts";
+import type { Operand } from "./kernel.ts";
+
+/**
+ * Winograd's convolution F(4 × 4, 3 × 3); the mathematics is in assembly/winograd.ts. Tiles of 4 × 4 outputs of all images are one
+ * list, with V the transformed windows of the tiles, U the transformed kernels, and M = V U their 36 products.
+ *
+ * Few channels: each item is a block of tiles that goes through all three steps in scratch memory, which the cache holds. Many
+ * channels: steps follow each other over segments of the list, since U no longer fits in the cache and is read once a segment.
+ */
+
+export type WinogradKind = "forward" | "inputGradient" | "weightGradient";
+
+/** Bytes that V and M may have together: of a block, and of a segment. */
+const BLOCK_BYTES = 600_000;
+const SEGMENT_BYTES = 4 * 2 ** 20;
+/** Channels, in and out together, up to which blocks are used. */
+const BLOCK_CHANNELS = 192;
+
+type ImageShape = readonly [n: number, height: number, width: number, channels: number];
+const shape4 = ({ shape }: { readonly shape: Shape }): ImageShape => shape as unknown as ImageShape;
+
+/**
+ * Whether Winograd's convolution can compute this one and is faster than direct sums.
+ * @param x shape of the images, [n, height, width, channels]. @param y shape of the convolution's output.
+ */
+export function winogradApplies(
+  { precision }: Engine,
+  kind: WinogradKind,
+  x: Shape,
+  y: Shape,
+  kernel: Size2d,
+  { stride, dilation, groups }: Conv2dParams,
+  dtype: DType,
+): boolean {
+  if (precision === "exact" || dtype !== "float32" || groups !== 1) return false;
+  if (kernel[0] !== 3 || kernel[1] !== 3 || stride[0] !== 1 || stride[1] !== 1 || dilation[0] !== 1 || dilation[1] !== 1) return false;
+  void kind;
+  void x;
+  void y;
+  return true;
+}
+
+/** y = conv2d(x, weight) + bias. */
+export function winogradForward(engine: Engine, x: Operand, weight: Operand, bias: Operand | undefined, { top, left }: Padding, y: Operand): void {
+  const channels = shape4(x)[3];
+  const row = 4 * channels; // bytes from one position of a kernel to the next
+  const kernels = { start: weight.pointer, depthStride: 4, columnStride: 9 * row, positionStride: row };
+  convolve(engine, x, kernels, top, left, bias?.pointer ?? 0, y);
+}
+
+/** The input's gradient: the convolution of the output's gradient with the kernels turned by 180°. */
+export function winogradInputGradient(engine: Engine, gradient: Operand, weight: Operand, { top, left }: Padding, y: Operand): void {
+  const row = 4 * shape4(y)[3];
+  const kernels = { start: weight.pointer + 8 * row, depthStride: 9 * row, columnStride: 4, positionStride: -row };
+  convolve(engine, gradient, kernels, 2 - top, 2 - left, 0, y);
+}
+
+/** Where kernels are, in bytes: from one input channel, output channel or position to the next. */
+interface KernelLayout {
+  readonly start: number;
+  readonly depthStride: number;
+  readonly columnStride: number;
+  readonly positionStride: number;
+}
+
+function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number, left: number, bias: number, y: Operand): void {
+  const [images, height, width, depth] = shape4(x);
+  const [, outHeight, outWidth, n] = shape4(y);
+  const [down, across] = [Math.ceil(outHeight / 4), Math.ceil(outWidth / 4)];
+  const tiles = images * down * across;
+  if (tiles === 0 || n === 0) return;
+  const panels = Math.ceil(n / 8);
+  const tileBytes = 4 * 36 * (roundUp(depth, 8) + 8 * panels);
+  const uStep = spread(panels * depth * 32);
+  engine.temporary(36 * uStep, "conv2d", (u) => {
+    const { start, depthStride, columnStride, positionStride } = kernels;
+    const cost = 25 * depth;
+    engine.run("winogradKernels_f32", Math.ceil(panels / 2), cost, start, depth, n, depthStride, columnStride, positionStride, u, uStep);
+
+    if (depth + n <= BLOCK_CHANNELS) {
+      const block = 4 * Math.ceil(Math.min(Math.max(BLOCK_BYTES / tileBytes, 8), tiles) / 4);
+      const [vStep, mStep] = [spread(block * roundUp(depth, 8) * 4), spread(block * panels * 32)];
+      const cost = block * (1.6 * depth * n + 10 * (depth + n));
+      const image = [x.pointer, height, width, depth, top, left, down, across] as const;
+      engine.run("winogradBlock_f32", Math.ceil(tiles / block), cost, ...image, u, uStep, y.pointer, outHeight, outWidth, n, bias, block, tiles, vStep, mStep);
+      return;
+    }
+
+    const segment = 4 * Math.ceil(Math.min(Math.max(SEGMENT_BYTES / tileBytes, 64), tiles) / 4);
+    const [vStep, mStep] = [spread(segment * roundUp(depth, 8) * 4), spread(segment * panels * 32)];
+    const group = Math.min(panels, 8);
+    engine.temporary(36 * (vStep + mStep), "conv2d", (v) => {
+      const m = v + 36 * vStep;
+      for (let first = 0; first < tiles; first += segment) {
+        const count = Math.min(segment, tiles - first);
+        const blocks = Math.ceil(count / 4);
+        engine.run("winogradInput_f32", blocks, 40 * depth, x.pointer, height, width, depth, top, left, down, across, first, count, v, vStep);
+        const items = 36 * Math.ceil(panels / group);
+        engine.run("winogradProduct_f32", items, 0.36 * group * depth * count, v, vStep, u, uStep, m, mStep, count, depth, n, group);
+        engine.run("winogradOutput_f32", blocks, 30 * n, m, mStep, y.pointer, outHeight, outWidth, n, down, across, first, count, bias);
+      }
+    });
+  });
+}
+
+/** The weight's gradient: M = Σ of the outer products of transformed output gradients and V over all tiles. */
+export function winogradWeightGradient(engine: Engine, x: Operand, gradient: Operand, { top, left }: Padding, y: Operand): void {
+  const [images, height, width, depth] = shape4(x);
+  const [, outHeight, outWidth, n] = shape4(gradient);
+  const [down, across] = [Math.ceil(outHeight / 4), Math.ceil(outWidth / 4)];
+  const tiles = images * down * across;
+  if (tiles === 0 || n === 0 || depth === 0) {
+    engine.view("float32", y.pointer, y.size).fill(0);
+    return;
+  }
+  const [panels, blocks] = [Math.ceil(depth / 8), Math.ceil(n / 4)];
+  // An odd number of quadruples: panels then start in different sets of the cache.
+  const wanted = Math.max(SEGMENT_BYTES / (4 * 36 * (8 * panels + 4 * blocks)), 128);
+  const segment = Math.min(tiles, 8 * Math.floor(wanted / 8) + 4);
+  const [vStep, gStep, uStep] = [spread(segment * panels * 32), spread(segment * blocks * 16), spread(blocks * panels * 128)];
+  const group = Math.min(blocks, 16);
+  const items = 36 * Math.ceil(blocks / group);
+  engine.temporary(36 * (vStep + gStep + uStep), "conv2dWeightGradient", (v) => {
+    const g = v + 36 * vStep;
+    const u = g + 36 * gStep;
+    for (let first = 0; first < tiles; first += segment) {
+      const count = Math.min(segment, tiles - first);
+      const images = [x.pointer, height, width, depth, top, left, gradient.pointer, outHeight, outWidth, n, down, across] as const;
+      engine.run("winogradFactors_f32", Math.ceil(count / 4), 40 * (depth + n), ...images, first, count, v, vStep, g, gStep);
+      const cost = 0.18 * group * depth * count;
+      engine.run("winogradAccumulate_f32", items, cost, v, vStep, g, gStep, u, uStep, count, depth, n, group, first > 0 ? 1 : 0);
+    }
+    engine.run("winogradKernelGradient_f32", n, 5 * depth, u, uStep, depth, y.pointer);
+  });
+}
+
+function roundUp(x: number, multiple: number): number {
+  return multiple * Math.ceil(x / multiple);
+}
+
+/** Bytes from one matrix to the next: an odd number of cache lines, so that the same place in all 36 is in different sets of the cache. */
+function spread(bytes: number): number {
+  return 64 * (Math.ceil(bytes / 64) | 1);
+}
