@@ -61,7 +61,10 @@ function reduceMiddle(
     } else if (rows) engine.run(`maxRows_${from}`, items, cost, x, length, chunk, chunks, pointer);
     else engine.run(`maxColumns_${from}`, items, cost, x, length, inner, chunk, chunks, pointer);
   };
-  if (chunks === 1) return run(to, y);
+  if (chunks === 1) {
+    run(to, y);
+    return;
+  }
   const between = carrier(operation, from);
   engine.temporary(outer * chunks * inner * bytesOf[between], operation, (partial) => {
     run(between, partial);
@@ -77,14 +80,18 @@ function reduceRuns(
   runs: readonly number[],
   y: readonly [Suffix, number],
 ): void {
-  const last = runs.length - 1 - ((runs.length - 1) % 2 === 1 ? 0 : 1);
+  const last = runs.length - (runs.length % 2 === 0 ? 1 : 2);
   let outer = 1;
   for (let i = 0; i < last; i++) outer *= runs[i]!;
   const inner = runs[last + 1] ?? 1;
-  if (last === 1) return reduceMiddle(engine, operation, x, [outer, runs[last]!, inner], y);
+  const extents = [outer, runs[last]!, inner] as const;
+  if (last === 1) {
+    reduceMiddle(engine, operation, x, extents, y);
+    return;
+  }
   const between = carrier(operation, x[0]);
   engine.temporary(outer * inner * bytesOf[between], operation, (partial) => {
-    reduceMiddle(engine, operation, x, [outer, runs[last]!, inner], [between, partial]);
+    reduceMiddle(engine, operation, x, extents, [between, partial]);
     reduceRuns(engine, operation, [between, partial], [...runs.slice(0, last - 1), runs[last - 1]! * inner], y);
   });
 }

@@ -16,14 +16,14 @@ const WIDTH: i32 = 1024;
 
 // @ts-ignore: decorator
 @inline
-export function zeros<T>(): v128 {
+function zeros<T>(): v128 {
   return v128.splat<T>(<T>0);
 }
 
 /** acc[lane] += v[lane] in memory, for elements of type T and accumulators of type A. */
 // @ts-ignore: decorator
 @inline
-export function addTo<T, A>(acc: usize, v: v128): void {
+function addTo<T, A>(acc: usize, v: v128): void {
   if (sizeof<T>() == sizeof<A>()) {
     v128.store(acc, v128.add<T>(v128.load(acc), v));
   } else {
@@ -48,7 +48,7 @@ function sumRun<T, A>(at: usize, length: i32): A {
   let s2 = s0;
   let s3 = s0;
   const end = at + <usize>length * sizeof<T>();
-  const wide = at + (<usize>length * sizeof<T>() & ~63);
+  const wide = at + ((<usize>length * sizeof<T>()) & ~63);
   for (; at < wide; at += 64) {
     s0 = v128.add<T>(s0, v128.load(at));
     s1 = v128.add<T>(s1, v128.load(at, 16));
@@ -171,7 +171,7 @@ function sumColumns<T, A, U>(start: i32, end: i32, x: usize, rows: i32, columns:
 
 // @ts-ignore: decorator
 @inline
-export function lowest<T>(): T {
+function lowest<T>(): T {
   return isFloat<T>() ? <T>-Infinity : <T>i32.MIN_VALUE;
 }
 
@@ -180,14 +180,14 @@ export function lowest<T>(): T {
 /** The larger element; `a` where `b` is NaN. */
 // @ts-ignore: decorator
 @inline
-export function larger<T>(a: v128, b: v128): v128 {
+function larger<T>(a: v128, b: v128): v128 {
   return isFloat<T>() ? v128.pmax<T>(a, b) : v128.max<T>(a, b);
 }
 
 /** `seen`, and ones where an element is NaN. */
 // @ts-ignore: decorator
 @inline
-export function orNaN<T>(seen: v128, v: v128): v128 {
+function orNaN<T>(seen: v128, v: v128): v128 {
   return isFloat<T>() ? v128.or(seen, v128.ne<T>(v, v)) : seen;
 }
 
@@ -199,7 +199,7 @@ function maxRun<T>(at: usize, length: i32): T {
   let m3 = m0;
   let nan = i32x4.splat(0);
   const end = at + <usize>length * sizeof<T>();
-  const wide = at + (<usize>length * sizeof<T>() & ~63);
+  const wide = at + ((<usize>length * sizeof<T>()) & ~63);
   for (; at < wide; at += 64) {
     const v0 = v128.load(at);
     const v1 = v128.load(at, 16);
@@ -305,12 +305,12 @@ function argmaxRows<T>(start: i32, end: i32, x: usize, length: i32, y: usize): v
     let i = 0;
     if (top == top) while (load<T>(from + <usize>i * sizeof<T>()) != top) i++;
     else {
-      for (;; i++) {
+      for (; ; i++) {
         const value = load<T>(from + <usize>i * sizeof<T>());
         if (value != value) break;
       }
     }
-    store<i32>(y + (<usize>row << 2), i);
+    store<i32>(y + ((<usize>row) << 2), i);
   }
 }
 
@@ -341,7 +341,7 @@ function argmaxColumns<T>(start: i32, end: i32, x: usize, rows: i32, columns: i3
     let from = x + <usize>outer * <usize>rows * pitch + <usize>column * sizeof<T>();
     let to = y + ((<usize>outer * <usize>columns + <usize>column) << 2);
     let c = 0;
-    for (; c + lanes<T>() <= width; c += lanes<T>(), from += 16, to += <usize>lanes<T>() << 2) {
+    for (; c + lanes<T>() <= width; c += lanes<T>(), from += 16, to += (<usize>lanes<T>()) << 2) {
       let value = v128.load(from);
       let best = splatIndex<T>(0);
       let at = from + pitch;
