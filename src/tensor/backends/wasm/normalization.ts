@@ -1,3 +1,128 @@
-import type { Kernels } from "./kernel.ts";
+import { bytesPerElement } from "../../dtype.ts";
+import { suffixOf, type Engine } from "./engine.ts";
+import type { Kernels, Operand } from "./kernel.ts";
 
-export const normalization = {} as Kernels<"batchNorm" | "batchNormGradient">;
+/** Elements of a chunk of rows, whose statistics one thread takes. */
+const CHUNK = 65536;
+/** A chunk has a multiple of this many rows: the longest block of assembly/normalization.ts. */
+const BLOCK = 64;
+
+function chunkOf(channels: number): number {
+  return BLOCK * Math.ceil(CHUNK / (BLOCK * channels));
+}
+
+function forward(
+  engine: Engine,
+  [x, scale, shift]: readonly [Operand, Operand, Operand],
+  epsilon: number,
+  [y, mean, rstd]: readonly [Operand, Operand, Operand],
+  relu: 0 | 1,
+): void {
+  const channels = mean.size;
+  if (channels === 0) return;
+  const rows = x.size / channels;
+  const chunk = chunkOf(channels);
+  const chunks = Math.ceil(rows / chunk);
+  const type = suffixOf(x.dtype) as "f32" | "f64";
+  const bytes = bytesPerElement[x.dtype];
+  const statistics = chunks * 2 * channels * 8;
+  engine.temporary(statistics + 3 * channels * bytes, "batchNorm", (sums) => {
+    const table = sums + statistics;
+    engine.run(`batchNormMoments_${type}`, chunks, Math.min(rows, chunk) * channels * bytes * 0.1, x.pointer, rows, channels, chunk, sums);
+    engine.run(
+      `batchNormFinish_${type}`,
+      channels,
+      20 + 5 * chunks,
+      sums,
+      rows,
+      channels,
+      chunk,
+      epsilon,
+      scale.pointer,
+      shift.pointer,
+      mean.pointer,
+      rstd.pointer,
+      table,
+    );
+    engine.run(`batchNormRows_${type}`, rows, 2 + channels * bytes * 0.08, x.pointer, channels, table, y.pointer, relu);
+  });
+}
+
+/** @param output address of the output of a ReLU after the normalisation, through which the gradient comes; 0 if there is none. */
+function backward(
+  engine: Engine,
+  [x, scale, mean, rstd, gradient]: readonly [Operand, Operand, Operand, Operand, Operand],
+  [gx, gscale, gshift]: readonly [Operand, Operand, Operand],
+  output: number,
+): void {
+  const channels = mean.size;
+  if (channels === 0) return;
+  const rows = x.size / channels;
+  const chunk = chunkOf(channels);
+  const chunks = Math.ceil(rows / chunk);
+  const type = suffixOf(x.dtype) as "f32" | "f64";
+  const bytes = bytesPerElement[x.dtype];
+  const statistics = chunks * 2 * channels * 8;
+  engine.temporary(statistics + 4 * channels * bytes, "batchNormGradient", (sums) => {
+    const table = sums + statistics;
+    engine.run(
+      `batchNormDots_${type}`,
+      chunks,
+      Math.min(rows, chunk) * channels * bytes * 0.12,
+      x.pointer,
+      gradient.pointer,
+      output,
+      mean.pointer,
+      rows,
+      channels,
+      chunk,
+      sums,
+    );
+    engine.run(
+      `batchNormFinishDots_${type}`,
+      channels,
+      20 + 2 * chunks,
+      sums,
+      chunks,
+      rows,
+      channels,
+      scale.pointer,
+      mean.pointer,
+      rstd.pointer,
+      gscale.pointer,
+      gshift.pointer,
+      table,
+    );
+    const cost = 2 + channels * bytes * 0.12;
+    engine.run(`batchNormGradientRows_${type}`, rows, cost, x.pointer, gradient.pointer, output, channels, table, gx.pointer);
+  });
+}
+
+export const normalization: Kernels<"batchNorm" | "batchNormGradient"> = {
+  batchNorm: (engine, inputs, { epsilon }, outputs) => {
+    forward(engine, inputs, epsilon, outputs, 0);
+  },
+  batchNormGradient: (engine, inputs, _, outputs) => {
+    backward(engine, inputs, outputs, 0);
+  },
+};
+
+/** `batchNorm` and then the ReLU, which costs no pass over memory of its own. */
+export function batchNormRelu(
+  engine: Engine,
+  inputs: readonly [x: Operand, scale: Operand, shift: Operand],
+  { epsilon }: { readonly epsilon: number },
+  outputs: readonly [y: Operand, mean: Operand, rstd: Operand],
+): void {
+  forward(engine, inputs, epsilon, outputs, 1);
+}
+
+/** The gradient of `batchNormRelu`, whose output is `y`: `reluGradient` and then `batchNormGradient`. */
+export function batchNormReluGradient(
+  engine: Engine,
+  [x, scale, mean, rstd, y, gradient]: readonly [x: Operand, scale: Operand, mean: Operand, rstd: Operand, y: Operand, gradient: Operand],
+  _: object,
+  outputs: readonly [x: Operand, scale: Operand, shift: Operand],
+): void {
+  backward(engine, [x, scale, mean, rstd, gradient], outputs, y.pointer);
+}

@@ -1,1 +1,844 @@
-// To come.
+import { splatIndex, storeIndices } from "./reduction";
+import { scratch } from "./scratch";
+import { lanes } from "./vector";
+
+/** Pooling of images [n, height, width, channels]: vectors along the channels. */
+
+// Of the taps k = 0 … of a window, those with 0 ≤ origin + k · dilation < extent are in the image.
+
+// @ts-ignore: decorator
+@inline
+function firstTap(origin: i32, dilation: i32): i32 {
+  return origin >= 0 ? 0 : (dilation - 1 - origin) / dilation;
+}
+/** One behind the last tap; `extent` is larger than `origin`. */
+// @ts-ignore: decorator
+@inline
+function endOfTaps(origin: i32, dilation: i32, taps: i32, extent: i32): i32 {
+  return min(taps, (extent - origin + dilation - 1) / dilation);
+}
+
+/** Where a candidate takes the place of the largest element so far: it is larger, or NaN. */
+// @ts-ignore: decorator
+@inline
+function takesOver<T>(candidate: v128, value: v128): v128 {
+  return v128.or(v128.gt<T>(candidate, value), v128.ne<T>(candidate, candidate));
+}
+
+/** Item: a row of the output. */
+function maxPool<T>(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  indices: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+): void {
+  const line = <usize>channels * sizeof<T>();
+  for (let row = start; row < end; row++) {
+    const image = row / outHeight;
+    const h0 = (row - image * outHeight) * strideY - top;
+    const a0 = firstTap(h0, dilationY);
+    const a1 = endOfTaps(h0, dilationY, kernelHeight, height);
+    const from = x + <usize>image * <usize>height * <usize>width * line;
+    let to = y + <usize>row * <usize>outWidth * line;
+    let place = indices + ((<usize>row * <usize>outWidth * <usize>channels) << 2);
+    for (let ow = 0; ow < outWidth; ow++) {
+      const w0 = ow * strideX - left;
+      const b0 = firstTap(w0, dilationX);
+      const b1 = endOfTaps(w0, dilationX, kernelWidth, width);
+      const first = (h0 + a0 * dilationY) * width + w0 + b0 * dilationX;
+      let c = 0;
+      for (; c + lanes<T>() <= channels; c += lanes<T>(), to += 16, place += (<usize>lanes<T>()) << 2) {
+        const at = from + <usize>c * sizeof<T>();
+        let value = v128.load(at + <usize>first * line);
+        let best = splatIndex<T>(first);
+        for (let a = a0; a < a1; a++) {
+          let pixel = (h0 + a * dilationY) * width + w0 + b0 * dilationX;
+          for (let b = b0; b < b1; b++, pixel += dilationX) {
+            const candidate = v128.load(at + <usize>pixel * line);
+            const wins = takesOver<T>(candidate, value);
+            value = v128.bitselect(candidate, value, wins);
+            best = v128.bitselect(splatIndex<T>(pixel), best, wins);
+          }
+        }
+        v128.store(to, value);
+        storeIndices<T>(place, best);
+      }
+      for (; c < channels; c++, to += sizeof<T>(), place += 4) {
+        const at = from + <usize>c * sizeof<T>();
+        let value = load<T>(at + <usize>first * line);
+        let best = first;
+        for (let a = a0; a < a1; a++) {
+          let pixel = (h0 + a * dilationY) * width + w0 + b0 * dilationX;
+          for (let b = b0; b < b1; b++, pixel += dilationX) {
+            const candidate = load<T>(at + <usize>pixel * line);
+            if (candidate > value || candidate != candidate) {
+              value = candidate;
+              best = pixel;
+            }
+          }
+        }
+        store<T>(to, value);
+        store<i32>(place, best);
+      }
+    }
+  }
+}
+
+/** The same for windows of 2 × 2 side by side, without padding. */
+function maxPool2x2<T>(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  indices: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+): void {
+  const line = <usize>channels * sizeof<T>();
+  const below = <usize>width * line;
+  const vectors = line & ~15;
+  for (let row = start; row < end; row++) {
+    const image = row / outHeight;
+    const h = (row - image * outHeight) * 2;
+    let from = x + (<usize>image * <usize>height + <usize>h) * below;
+    let to = y + <usize>row * <usize>outWidth * line;
+    let place = indices + ((<usize>row * <usize>outWidth * <usize>channels) << 2);
+    for (let ow = 0; ow < outWidth; ow++, from += line) {
+      const pixel = h * width + ow * 2;
+      const i0 = splatIndex<T>(pixel);
+      const i1 = splatIndex<T>(pixel + 1);
+      const i2 = splatIndex<T>(pixel + width);
+      const i3 = splatIndex<T>(pixel + width + 1);
+      let c: usize = 0;
+      for (; c < vectors; c += 16, from += 16, to += 16, place += (<usize>lanes<T>()) << 2) {
+        let value = v128.load(from);
+        let candidate = v128.load(from + line);
+        let wins = takesOver<T>(candidate, value);
+        value = v128.bitselect(candidate, value, wins);
+        let best = v128.bitselect(i1, i0, wins);
+        candidate = v128.load(from + below);
+        wins = takesOver<T>(candidate, value);
+        value = v128.bitselect(candidate, value, wins);
+        best = v128.bitselect(i2, best, wins);
+        candidate = v128.load(from + below + line);
+        wins = takesOver<T>(candidate, value);
+        v128.store(to, v128.bitselect(candidate, value, wins));
+        storeIndices<T>(place, v128.bitselect(i3, best, wins));
+      }
+      for (; c < line; c += sizeof<T>(), from += sizeof<T>(), to += sizeof<T>(), place += 4) {
+        let value = load<T>(from);
+        let best = pixel;
+        let candidate = load<T>(from + line);
+        if (candidate > value || candidate != candidate) {
+          value = candidate;
+          best = pixel + 1;
+        }
+        candidate = load<T>(from + below);
+        if (candidate > value || candidate != candidate) {
+          value = candidate;
+          best = pixel + width;
+        }
+        candidate = load<T>(from + below + line);
+        if (candidate > value || candidate != candidate) {
+          value = candidate;
+          best = pixel + width + 1;
+        }
+        store<T>(to, value);
+        store<i32>(place, best);
+      }
+    }
+  }
+}
+
+// Indices come from anywhere: they are checked where they are read, and an item that meets a wrong one stops and leaves its
+// position in `faults`, which holds −1 for the others.
+
+/** The first position from `position` on whose index is wrong; there is one. */
+function faultAt(indices: usize, position: usize, pixels: i32): i32 {
+  while (<u32>load<i32>(indices + (position << 2)) < <u32>pixels) position++;
+  return <i32>position;
+}
+
+/** Item: (image, group of channels). Zeros, then sums in the order of y. */
+function maxPoolScatter<T>(
+  start: i32,
+  end: i32,
+  y: usize,
+  indices: usize,
+  x: usize,
+  pixels: i32,
+  outPixels: i32,
+  channels: i32,
+  group: i32,
+  faults: usize,
+): void {
+  const groups = (channels + group - 1) / group;
+  const size = <usize>pixels * <usize>channels * sizeof<T>();
+  const limit = i32x4.splat(pixels);
+  const factor = i32x4.splat(channels);
+  for (let item = start; item < end; item++) {
+    const image = item / groups;
+    const c0 = (item - image * groups) * group;
+    const c1 = min(channels, c0 + group);
+    const to = x + <usize>image * size;
+    if (groups == 1) memory.fill(to, 0, size);
+    else {
+      const bytes = <usize>(c1 - c0) * sizeof<T>();
+      let at = to + <usize>c0 * sizeof<T>();
+      for (let p = 0; p < pixels; p++, at += <usize>channels * sizeof<T>()) memory.fill(at, 0, bytes);
+    }
+    let fault = -1;
+    for (let p = 0; p < outPixels && fault < 0; p++) {
+      const base = (<usize>image * <usize>outPixels + <usize>p) * <usize>channels;
+      let from = y + (base + <usize>c0) * sizeof<T>();
+      let at = indices + ((base + <usize>c0) << 2);
+      let lane = i32x4.add(i32x4.splat(c0), i32x4(0, 1, 2, 3));
+      let c = c0;
+      for (; c + 4 <= c1; c += 4, from += 4 * sizeof<T>(), at += 16) {
+        const index = v128.load(at);
+        if (v128.any_true(i32x4.ge_u(index, limit))) {
+          fault = faultAt(indices, base + <usize>c, pixels);
+          break;
+        }
+        const places = i32x4.shl(i32x4.add(i32x4.mul(index, factor), lane), sizeof<T>() == 8 ? 3 : 2);
+        lane = i32x4.add(lane, i32x4.splat(4));
+        const p0 = to + <usize>i32x4.extract_lane(places, 0);
+        const p1 = to + <usize>i32x4.extract_lane(places, 1);
+        const p2 = to + <usize>i32x4.extract_lane(places, 2);
+        const p3 = to + <usize>i32x4.extract_lane(places, 3);
+        store<T>(p0, load<T>(p0) + load<T>(from));
+        store<T>(p1, load<T>(p1) + load<T>(from, sizeof<T>()));
+        store<T>(p2, load<T>(p2) + load<T>(from, 2 * sizeof<T>()));
+        store<T>(p3, load<T>(p3) + load<T>(from, 3 * sizeof<T>()));
+      }
+      if (fault >= 0) break;
+      for (; c < c1; c++, from += sizeof<T>(), at += 4) {
+        const index = load<i32>(at);
+        if (<u32>index >= <u32>pixels) {
+          fault = <i32>(base + <usize>c);
+          break;
+        }
+        const place = to + (<usize>index * <usize>channels + <usize>c) * sizeof<T>();
+        store<T>(place, load<T>(place) + load<T>(from));
+      }
+    }
+    store<i32>(faults + ((<usize>item) << 2), fault);
+  }
+}
+
+/** Item: `group` of the `count` pixels of the output, those of all images in a row. */
+function maxPoolGather<T>(
+  start: i32,
+  end: i32,
+  x: usize,
+  indices: usize,
+  y: usize,
+  pixels: i32,
+  outPixels: i32,
+  channels: i32,
+  count: i32,
+  group: i32,
+  faults: usize,
+): void {
+  const size = <usize>pixels * <usize>channels * sizeof<T>();
+  for (let item = start; item < end; item++) {
+    const last = min(count, (item + 1) * group);
+    let fault = -1;
+    for (let p = item * group; p < last && fault < 0; p++) {
+      const from = x + <usize>(p / outPixels) * size;
+      const base = <usize>p * <usize>channels;
+      let at = indices + (base << 2);
+      let to = y + base * sizeof<T>();
+      for (let c: usize = 0; c < <usize>channels; c++, at += 4, to += sizeof<T>()) {
+        const index = load<i32>(at);
+        if (<u32>index >= <u32>pixels) {
+          fault = <i32>(base + c);
+          break;
+        }
+        store<T>(to, load<T>(from + (<usize>index * <usize>channels + c) * sizeof<T>()));
+      }
+    }
+    store<i32>(faults + ((<usize>item) << 2), fault);
+  }
+}
+
+/** The first fault of all items, −1 if there is none. Within an item the first is the one that it met. */
+export function firstFault_i32(faults: usize, items: i32): i32 {
+  let first = <u32>-1;
+  for (let i = 0; i < items; i++) first = min(first, <u32>load<i32>(faults + ((<usize>i) << 2)));
+  return <i32>first;
+}
+
+/** Windows of more elements are summed in float64. */
+const FEW: i32 = 16;
+/** Elements of a row of a window that are summed in their own type. */
+const RUN: i32 = 64;
+
+/** Item: a row of the output. `weight` is 1 / (elements of a window), or 0 where only those inside of the image count. */
+function averagePool<T>(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+  weight: f64,
+): void {
+  const line = <usize>channels * sizeof<T>();
+  const rowPitch = <usize>dilationY * <usize>width * line;
+  const pitch = <usize>dilationX * line;
+  const vectors = line & ~15;
+  const zero = v128.splat<T>(<T>0);
+  for (let row = start; row < end; row++) {
+    const image = row / outHeight;
+    const h0 = (row - image * outHeight) * strideY - top;
+    const a0 = firstTap(h0, dilationY);
+    const rows = endOfTaps(h0, dilationY, kernelHeight, height) - a0;
+    const from = x + (<usize>image * <usize>height + <usize>(h0 + a0 * dilationY)) * <usize>width * line;
+    let to = y + <usize>row * <usize>outWidth * line;
+    for (let ow = 0; ow < outWidth; ow++) {
+      const w0 = ow * strideX - left;
+      const b0 = firstTap(w0, dilationX);
+      const columns = endOfTaps(w0, dilationX, kernelWidth, width) - b0;
+      const share = weight != 0 ? weight : 1 / (<f64>rows * <f64>columns);
+      let corner = from + <usize>(w0 + b0 * dilationX) * line;
+      let c: usize = 0;
+      for (; c < vectors; c += 16, corner += 16, to += 16) {
+        let rowAt = corner;
+        if (sizeof<T>() == 8 || rows * columns <= FEW) {
+          let sum = zero;
+          for (let a = 0; a < rows; a++, rowAt += rowPitch) {
+            let at = rowAt;
+            for (let b = 0; b < columns; b++, at += pitch) sum = v128.add<T>(sum, v128.load(at));
+          }
+          v128.store(to, v128.mul<T>(sum, v128.splat<T>(<T>share)));
+        } else {
+          let low = f64x2.splat(0);
+          let high = low;
+          for (let a = 0; a < rows; a++, rowAt += rowPitch) {
+            let at = rowAt;
+            for (let b = 0; b < columns;) {
+              let sum = zero;
+              for (const stop = min(columns, b + RUN); b < stop; b++, at += pitch) sum = v128.add<T>(sum, v128.load(at));
+              low = f64x2.add(low, f64x2.promote_low_f32x4(sum));
+              high = f64x2.add(high, f64x2.promote_low_f32x4(v128.shuffle<i64>(sum, sum, 1, 1)));
+            }
+          }
+          low = f32x4.demote_f64x2_zero(f64x2.mul(low, f64x2.splat(share)));
+          high = f32x4.demote_f64x2_zero(f64x2.mul(high, f64x2.splat(share)));
+          v128.store(to, v128.shuffle<i64>(low, high, 0, 2));
+        }
+      }
+      for (; c < line; c += sizeof<T>(), corner += sizeof<T>(), to += sizeof<T>()) {
+        let rowAt = corner;
+        let sum: f64 = 0;
+        for (let a = 0; a < rows; a++, rowAt += rowPitch) {
+          let at = rowAt;
+          for (let b = 0; b < columns; b++, at += pitch) sum += <f64>load<T>(at);
+        }
+        store<T>(to, <T>(sum * share));
+      }
+    }
+  }
+}
+
+/** Channels whose sums are in scratch memory at a time. */
+const WIDTH: i32 = 1024;
+
+/** Item: a row of the image. Each pixel is the sum over the windows that it is in; `weight` as in `averagePool`. */
+function averagePoolGradient<T>(
+  start: i32,
+  end: i32,
+  g: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+  weight: f64,
+): void {
+  const line = <usize>channels * sizeof<T>();
+  const acc = scratch;
+  for (let row = start; row < end; row++) {
+    const image = row / height;
+    const h = row - image * height + top;
+    // The window at `oh` has its tap k at h = oh · stride + k · dilation.
+    const oh1 = min(outHeight - 1, h / strideY);
+    const oh0 = max(0, (h - dilationY * (kernelHeight - 1) + strideY - 1) / strideY);
+    let to = y + <usize>row * <usize>width * line;
+    for (let w = left; w < width + left; w++) {
+      const ow1 = min(outWidth - 1, w / strideX);
+      const ow0 = max(0, (w - dilationX * (kernelWidth - 1) + strideX - 1) / strideX);
+      for (let column = 0; column < channels; column += WIDTH) {
+        const count = min(WIDTH, channels - column);
+        memory.fill(acc, 0, <usize>count * 8);
+        for (let oh = oh0; oh <= oh1; oh++) {
+          if ((h - oh * strideY) % dilationY != 0) continue;
+          const h0 = oh * strideY - top;
+          const rows = endOfTaps(h0, dilationY, kernelHeight, height) - firstTap(h0, dilationY);
+          for (let ow = ow0; ow <= ow1; ow++) {
+            if ((w - ow * strideX) % dilationX != 0) continue;
+            const w0 = ow * strideX - left;
+            const columns = endOfTaps(w0, dilationX, kernelWidth, width) - firstTap(w0, dilationX);
+            const share = weight != 0 ? weight : 1 / (<f64>rows * <f64>columns);
+            const factor = f64x2.splat(share);
+            let from =
+              g + ((<usize>image * <usize>outHeight + <usize>oh) * <usize>outWidth + <usize>ow) * line + <usize>column * sizeof<T>();
+            let at = acc;
+            let c = 0;
+            for (; c + 2 <= count; c += 2, at += 16, from += 2 * sizeof<T>()) {
+              const v = sizeof<T>() == 8 ? v128.load(from) : f64x2.promote_low_f32x4(v128.load64_zero(from));
+              v128.store(at, f64x2.add(v128.load(at), f64x2.mul(v, factor)));
+            }
+            if (c < count) store<f64>(at, load<f64>(at) + share * <f64>load<T>(from));
+          }
+        }
+        for (let c: usize = 0; c < <usize>count; c++, to += sizeof<T>()) store<T>(to, <T>load<f64>(acc + (c << 3)));
+      }
+    }
+  }
+}
+
+/** The same where windows lie side by side, without padding or dilation: each pixel is in one window at most. */
+function averagePoolGradientTiled<T>(
+  start: i32,
+  end: i32,
+  g: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+): void {
+  const line = <usize>channels * sizeof<T>();
+  const vectors = line & ~15;
+  const share = <T>(1 / (<f64>kernelHeight * <f64>kernelWidth));
+  const factor = v128.splat<T>(share);
+  for (let row = start; row < end; row++) {
+    const image = row / height;
+    const oh = (row - image * height) / kernelHeight;
+    let to = y + <usize>row * <usize>width * line;
+    if (oh >= outHeight) {
+      memory.fill(to, 0, <usize>width * line);
+      continue;
+    }
+    let from = g + (<usize>image * <usize>outHeight + <usize>oh) * <usize>outWidth * line;
+    for (let ow = 0; ow < outWidth; ow++, from += line) {
+      for (let b = 0; b < kernelWidth; b++, to += line) {
+        let c: usize = 0;
+        for (; c < vectors; c += 16) v128.store(to + c, v128.mul<T>(v128.load(from + c), factor));
+        for (; c < line; c += sizeof<T>()) store<T>(to + c, load<T>(from + c) * share);
+      }
+    }
+    memory.fill(to, 0, <usize>(width - outWidth * kernelWidth) * line);
+  }
+}
+
+export function maxPool2d_f32(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  indices: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+): void {
+  maxPool<f32>(
+    start,
+    end,
+    x,
+    y,
+    indices,
+    height,
+    width,
+    channels,
+    outHeight,
+    outWidth,
+    kernelHeight,
+    kernelWidth,
+    strideY,
+    strideX,
+    top,
+    left,
+    dilationY,
+    dilationX,
+  );
+}
+export function maxPool2d_f64(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  indices: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+): void {
+  maxPool<f64>(
+    start,
+    end,
+    x,
+    y,
+    indices,
+    height,
+    width,
+    channels,
+    outHeight,
+    outWidth,
+    kernelHeight,
+    kernelWidth,
+    strideY,
+    strideX,
+    top,
+    left,
+    dilationY,
+    dilationX,
+  );
+}
+
+export function maxPool2x2_f32(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  indices: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+): void {
+  maxPool2x2<f32>(start, end, x, y, indices, height, width, channels, outHeight, outWidth);
+}
+export function maxPool2x2_f64(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  indices: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+): void {
+  maxPool2x2<f64>(start, end, x, y, indices, height, width, channels, outHeight, outWidth);
+}
+
+export function maxPool2dScatter_f32(
+  start: i32,
+  end: i32,
+  y: usize,
+  indices: usize,
+  x: usize,
+  pixels: i32,
+  outPixels: i32,
+  channels: i32,
+  group: i32,
+  faults: usize,
+): void {
+  maxPoolScatter<f32>(start, end, y, indices, x, pixels, outPixels, channels, group, faults);
+}
+export function maxPool2dScatter_f64(
+  start: i32,
+  end: i32,
+  y: usize,
+  indices: usize,
+  x: usize,
+  pixels: i32,
+  outPixels: i32,
+  channels: i32,
+  group: i32,
+  faults: usize,
+): void {
+  maxPoolScatter<f64>(start, end, y, indices, x, pixels, outPixels, channels, group, faults);
+}
+
+export function maxPool2dGather_f32(
+  start: i32,
+  end: i32,
+  x: usize,
+  indices: usize,
+  y: usize,
+  pixels: i32,
+  outPixels: i32,
+  channels: i32,
+  count: i32,
+  group: i32,
+  faults: usize,
+): void {
+  maxPoolGather<f32>(start, end, x, indices, y, pixels, outPixels, channels, count, group, faults);
+}
+export function maxPool2dGather_f64(
+  start: i32,
+  end: i32,
+  x: usize,
+  indices: usize,
+  y: usize,
+  pixels: i32,
+  outPixels: i32,
+  channels: i32,
+  count: i32,
+  group: i32,
+  faults: usize,
+): void {
+  maxPoolGather<f64>(start, end, x, indices, y, pixels, outPixels, channels, count, group, faults);
+}
+
+export function averagePool2d_f32(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+  weight: f64,
+): void {
+  averagePool<f32>(
+    start,
+    end,
+    x,
+    y,
+    height,
+    width,
+    channels,
+    outHeight,
+    outWidth,
+    kernelHeight,
+    kernelWidth,
+    strideY,
+    strideX,
+    top,
+    left,
+    dilationY,
+    dilationX,
+    weight,
+  );
+}
+export function averagePool2d_f64(
+  start: i32,
+  end: i32,
+  x: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+  weight: f64,
+): void {
+  averagePool<f64>(
+    start,
+    end,
+    x,
+    y,
+    height,
+    width,
+    channels,
+    outHeight,
+    outWidth,
+    kernelHeight,
+    kernelWidth,
+    strideY,
+    strideX,
+    top,
+    left,
+    dilationY,
+    dilationX,
+    weight,
+  );
+}
+
+export function averagePool2dGradient_f32(
+  start: i32,
+  end: i32,
+  g: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+  weight: f64,
+): void {
+  averagePoolGradient<f32>(
+    start,
+    end,
+    g,
+    y,
+    height,
+    width,
+    channels,
+    outHeight,
+    outWidth,
+    kernelHeight,
+    kernelWidth,
+    strideY,
+    strideX,
+    top,
+    left,
+    dilationY,
+    dilationX,
+    weight,
+  );
+}
+export function averagePool2dGradient_f64(
+  start: i32,
+  end: i32,
+  g: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+  strideY: i32,
+  strideX: i32,
+  top: i32,
+  left: i32,
+  dilationY: i32,
+  dilationX: i32,
+  weight: f64,
+): void {
+  averagePoolGradient<f64>(
+    start,
+    end,
+    g,
+    y,
+    height,
+    width,
+    channels,
+    outHeight,
+    outWidth,
+    kernelHeight,
+    kernelWidth,
+    strideY,
+    strideX,
+    top,
+    left,
+    dilationY,
+    dilationX,
+    weight,
+  );
+}
+
+export function averagePool2dGradientTiled_f32(
+  start: i32,
+  end: i32,
+  g: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+): void {
+  averagePoolGradientTiled<f32>(start, end, g, y, height, width, channels, outHeight, outWidth, kernelHeight, kernelWidth);
+}
+export function averagePool2dGradientTiled_f64(
+  start: i32,
+  end: i32,
+  g: usize,
+  y: usize,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outHeight: i32,
+  outWidth: i32,
+  kernelHeight: i32,
+  kernelWidth: i32,
+): void {
+  averagePoolGradientTiled<f64>(start, end, g, y, height, width, channels, outHeight, outWidth, kernelHeight, kernelWidth);
+}
