@@ -1,6 +1,7 @@
 import type { DType } from "../../dtype.ts";
 import type { WindowGeometry } from "../../shape.ts";
 import type { Engine } from "./engine.ts";
+import { winogradApplies, winogradForward, winogradInputGradient, winogradWeightGradient } from "./winograd.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 
 /** The numbers of a plan in the order of assembly/convolution.ts, which says what they mean. */
@@ -208,6 +209,10 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     if (y.size === 0) return;
     const [, kernelHeight, kernelWidth] = shape4(weight);
     const { dtype } = y;
+    if (winogradApplies(engine, "forward", x.shape, y.shape, [kernelHeight, kernelWidth], params, dtype)) {
+      winogradForward(engine, x, weight, bias, params.padding, y);
+      return;
+    }
     const plan = planOf(shape4(x), shape4(y), [kernelHeight, kernelWidth], params, params.groups);
     const depth = kernelHeight * kernelWidth * plan.perIn;
     engine.temporary(PLAN_BYTES + packedBytes(plan, dtype), "conv2d", (pointer) => {
@@ -224,6 +229,10 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     const { dtype } = y;
     const [out, kernelHeight, kernelWidth, perIn] = shape4(weight);
     const [, height, width, channels] = shape4(y);
+    if (winogradApplies(engine, "inputGradient", y.shape, gradient.shape, [kernelHeight, kernelWidth], params, dtype)) {
+      winogradInputGradient(engine, gradient, weight, padding, y);
+      return;
+    }
     const suffix = suffixOf(dtype);
     const panels = groups * Math.ceil(perIn / panelWidth(dtype));
     const most = Math.ceil(kernelHeight / stride[0]) * Math.ceil(kernelWidth / stride[1]);
@@ -267,6 +276,10 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     if (y.size === 0) return;
     if (x.shape[0] === 0) {
       engine.view(dtype, y.pointer, y.size).fill(0);
+      return;
+    }
+    if (winogradApplies(engine, "weightGradient", x.shape, gradient.shape, params.kernel, params, dtype)) {
+      winogradWeightGradient(engine, x, gradient, params.padding, y);
       return;
     }
     const plan = planOf(shape4(x), shape4(gradient), params.kernel, params, params.groups);

@@ -17,6 +17,7 @@ import { normalization } from "./normalization.ts";
 import { pooling } from "./pooling.ts";
 import { product } from "./product.ts";
 import { reduction } from "./reduction.ts";
+import { update } from "./update.ts";
 
 export type { WasmOptions } from "./engine.ts";
 
@@ -31,6 +32,7 @@ const kernels: Kernels<KernelName> = {
   ...pooling,
   ...normalization,
   ...loss,
+  ...update,
 };
 
 interface WasmBuffer {

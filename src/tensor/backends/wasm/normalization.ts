@@ -98,31 +98,18 @@ function backward(
   });
 }
 
-export const normalization: Kernels<"batchNorm" | "batchNormGradient"> = {
+/** The variants with ReLU cost no pass over memory of their own. */
+export const normalization: Kernels<"batchNorm" | "batchNormGradient" | "batchNormRelu" | "batchNormReluGradient"> = {
   batchNorm: (engine, inputs, { epsilon }, outputs) => {
     forward(engine, inputs, epsilon, outputs, 0);
   },
   batchNormGradient: (engine, inputs, _, outputs) => {
     backward(engine, inputs, outputs, 0);
   },
+  batchNormRelu: (engine, inputs, { epsilon }, outputs) => {
+    forward(engine, inputs, epsilon, outputs, 1);
+  },
+  batchNormReluGradient: (engine, [x, scale, mean, rstd, output, gradient], _, outputs) => {
+    backward(engine, [x, scale, mean, rstd, gradient], outputs, output.pointer);
+  },
 };
-
-/** `batchNorm` and then the ReLU, which costs no pass over memory of its own. */
-export function batchNormRelu(
-  engine: Engine,
-  inputs: readonly [x: Operand, scale: Operand, shift: Operand],
-  { epsilon }: { readonly epsilon: number },
-  outputs: readonly [y: Operand, mean: Operand, rstd: Operand],
-): void {
-  forward(engine, inputs, epsilon, outputs, 1);
-}
-
-/** The gradient of `batchNormRelu`, whose output is `y`: `reluGradient` and then `batchNormGradient`. */
-export function batchNormReluGradient(
-  engine: Engine,
-  [x, scale, mean, rstd, y, gradient]: readonly [x: Operand, scale: Operand, mean: Operand, rstd: Operand, y: Operand, gradient: Operand],
-  _: object,
-  outputs: readonly [x: Operand, scale: Operand, shift: Operand],
-): void {
-  backward(engine, [x, scale, mean, rstd, gradient], outputs, y.pointer);
-}

@@ -10,6 +10,7 @@ export * from "./normalization";
 export * from "./pack";
 export * from "./pooling";
 export * from "./reduction";
+export * from "./update";
 export * from "./winograd";
 
 /** First byte behind the module's own data. */
