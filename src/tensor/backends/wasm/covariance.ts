@@ -1,25 +1,27 @@
 import { bytesPerElement } from "../../dtype.ts";
-import { windowOutput, type WindowGeometry } from "../../shape.ts";
+import { windowOutput } from "../../shape.ts";
 import type { Engine } from "./engine.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 
 /*
- * Σ a aᵀ over all windows a, by displacements. Block (p, q) of the result, for two positions p and q in the window, is
+ * Σ a aᵀ over all windows a, by displacements. The block of the result that pairs the positions p and q of the window is
  *
- *     Σ_u x_u x_{u+d}ᵀ  over those pixels u that p meets as the window moves and for which u + d is in the image,
+ *     Σ_u x_u x_{u+d}ᵀ  over the pixels u that p meets as the window moves and for which u + d lies in the image,
  *
- * where d is the way from p to q. All pairs with the same way sum the same products, each over a rectangle of its own. So the
- * products are summed once for each of the 13 ways in a window of 3 × 3 (the others are transposes), where the 45 blocks of a
- * product of patches would each be summed anew; and no patch is ever written down.
+ * with d the way from p to q. All pairs with the same way sum the same products, each over a rectangle of its own. So products
+ * are summed once for each of the 13 ways in a window of 3 × 3 (others are transposes of these), where a product of patches sums
+ * 45 blocks anew; and no patch is ever written down.
  *
- * The rectangles of one way are told apart by cutting the image into cells along all their edges: cells are summed apart, and
- * a block is the sum of its cells. With padding these are the inside and, where need be, the outermost rows and columns.
+ * The rectangles of a way are cut along all their edges into cells. Cells are summed apart, and a block is the sum of its cells:
+ * with padding, the inside and, where need be, the outermost rows and columns.
  *
- * A stride of s leaves every s-th pixel for a position to meet: pixels are sorted by their remainders modulo s ("phases"), and
- * a way leads from one phase to another.
+ * With a stride s a position meets every s-th pixel: pixels are sorted by their places modulo s ("phases"), and a way leads from
+ * one phase to another.
  */
 
-/** A window's movement in one direction. */
+type FloatType = "float32" | "float64";
+
+/** A window that moves along one direction of an image. */
 interface Line {
   readonly length: number;
   readonly kernel: number;
@@ -31,24 +33,25 @@ interface Line {
   readonly stops: number;
 }
 
-/** A pair of positions in the window with the segments of its way that it sums. */
-interface Pair {
+/** Pixels `[from, to)` that position p meets while q is in the image too. */
+interface Range {
   readonly p: number;
   readonly q: number;
-  readonly first: number;
-  readonly end: number;
+  readonly from: number;
+  readonly to: number;
 }
 
-/** A way from one position to another, in one direction. Places count pixels sorted by phase. */
+/** What pairs of positions have in common that lie in the same way to each other, along one direction. Pixels count by phase. */
 interface Way {
-  /** The second place less the first. */
+  /** From a pixel to the displaced one. */
   readonly shift: number;
-  readonly pairs: readonly Pair[];
-  /** Disjoint ranges of first places. */
+  /** Disjoint: cells are products of a vertical segment and a horizontal one. */
   readonly segments: readonly { readonly start: number; readonly length: number }[];
+  /** The pairs, with the segments that make up their range. */
+  readonly pairs: readonly { readonly p: number; readonly q: number; readonly first: number; readonly end: number }[];
 }
 
-/** The ways between all positions of a window, in one direction: those to the same position, and to later and earlier ones. */
+/** All ways along one direction: to the same position, to a later one, to an earlier one. */
 interface Ways {
   readonly same: readonly Way[];
   readonly later: readonly Way[];
@@ -56,137 +59,145 @@ interface Ways {
 }
 
 function waysOf({ length, kernel, stride, dilation, before, stops }: Line): Ways {
-  const count = (phase: number): number => Math.max(0, Math.ceil((length - phase) / stride));
-  const firstPlace: number[] = [0];
-  for (let phase = 0; phase + 1 < Math.min(stride, length); phase++) firstPlace.push(firstPlace[phase]! + count(phase));
-  const ways = new Map<string, { shift: number; order: number; ranges: { p: number; q: number; from: number; to: number }[] }>();
-  for (let p = 0; p < kernel; p++) {
-    const start = Math.floor((p * dilation - before) / stride);
-    const phase = p * dilation - before - start * stride;
-    for (let q = 0; q < kernel; q++) {
-      const other = Math.floor((q * dilation - before) / stride);
-      const otherPhase = q * dilation - before - other * stride;
-      const steps = other - start;
-      const base = firstPlace[phase] ?? 0; // a phase without pixels has no range either
-      const from = Math.max(0, start, -steps);
-      const to = Math.max(from, Math.min(start + stops, count(phase), count(otherPhase) - steps));
-      const key = `${phase} ${otherPhase} ${steps}`;
-      let way = ways.get(key);
-      if (!way) ways.set(key, (way = { shift: (firstPlace[otherPhase] ?? 0) + steps - base, order: Math.sign(q - p), ranges: [] }));
-      way.ranges.push({ p, q, from: base + from, to: base + to });
-    }
+  const pixelsIn = (phase: number): number => Math.max(0, Math.ceil((length - phase) / stride));
+  // Where each phase starts; those beyond the image have no pixels and start anywhere.
+  const starts = [0];
+  for (let phase = 0; phase + 1 < stride; phase++) starts.push(starts[phase]! + pixelsIn(phase));
+  const positions = Array.from({ length: kernel }, (_, p) => {
+    const first = p * dilation - before;
+    const step = Math.floor(first / stride);
+    return { step, phase: first - step * stride };
+  });
+  const ways = new Map<string, { shift: number; order: number; ranges: Range[] }>();
+  positions.forEach((a, p) => {
+    positions.forEach((b, q) => {
+      const steps = b.step - a.step;
+      const start = starts[a.phase]!;
+      const from = Math.max(0, a.step, -steps);
+      const to = Math.max(from, Math.min(a.step + stops, pixelsIn(a.phase), pixelsIn(b.phase) - steps));
+      const name = `${a.phase} ${b.phase} ${steps}`;
+      let way = ways.get(name);
+      if (!way) ways.set(name, (way = { shift: starts[b.phase]! + steps - start, order: Math.sign(q - p), ranges: [] }));
+      way.ranges.push({ p, q, from: start + from, to: start + to });
+    });
+  });
+  const result = { same: [] as Way[], later: [] as Way[], earlier: [] as Way[] };
+  for (const { shift, order, ranges } of ways.values()) {
+    result[order === 0 ? "same" : order > 0 ? "later" : "earlier"].push(cut(shift, ranges));
   }
-  const all = [...ways.values()].map(({ shift, order, ranges }) => ({ order, way: cut(shift, ranges) }));
-  const ordered = (wanted: number): Way[] => all.flatMap(({ order, way }) => (order === wanted ? [way] : []));
-  return { same: ordered(0), later: ordered(1), earlier: ordered(-1) };
+  return result;
 }
 
-/** Cuts the ranges into segments. */
-function cut(shift: number, ranges: readonly { p: number; q: number; from: number; to: number }[]): Way {
-  const edges = [...new Set(ranges.flatMap(({ from, to }) => [from, to]))].sort((a, b) => a - b);
+function cut(shift: number, ranges: readonly Range[]): Way {
+  const edges = ranges.flatMap(({ from, to }) => [from, to]).sort((a, b) => a - b);
   const segments: { start: number; length: number }[] = [];
-  for (let i = 0; i + 1 < edges.length; i++) {
-    const [start, end] = [edges[i]!, edges[i + 1]!];
-    if (ranges.some(({ from, to }) => from <= start && end <= to)) segments.push({ start, length: end - start });
+  for (let i = 1; i < edges.length; i++) {
+    const [start, end] = [edges[i - 1]!, edges[i]!];
+    if (start < end && ranges.some(({ from, to }) => from <= start && end <= to)) segments.push({ start, length: end - start });
   }
-  const before = (place: number): number => segments.filter(({ start }) => start < place).length;
+  const before = (pixel: number): number => segments.reduce((count, { start }) => (start < pixel ? count + 1 : count), 0);
   return { shift, segments, pairs: ranges.map(({ p, q, from, to }) => ({ p, q, first: before(from), end: before(to) })) };
 }
 
-/**
- * What is multiplied: the image itself, or one whose pixels hold a row of the window (or all of it) as channels, with a window
- * that has only one position in that direction. Few channels fill the registers better that way.
- */
-interface Plan {
-  readonly foldDown: boolean;
-  readonly foldAcross: boolean;
-  readonly rows: Line;
-  readonly columns: Line;
-  readonly channels: number;
-  readonly down: Ways;
-  readonly across: Ways;
+/** A direction along which a stop of the window is a pixel that holds, as its channels, all that the window sees there. */
+function folded({ stops }: Line): Line {
+  return { length: stops, kernel: 1, stride: 1, dilation: 1, before: 0, stops };
 }
-
-/** A folded direction: each stop is a pixel that holds what the window sees there. */
-function fold(line: Line): Line {
-  return { length: line.stops, kernel: 1, stride: 1, dilation: 1, before: 0, stops: line.stops };
-}
-
-const lengthOf = (ways: readonly Way[]): number =>
-  ways.reduce((sum, { segments }) => sum + segments.reduce((total, { length }) => total + length, 0), 0);
-const cellsOf = (ways: readonly Way[]): number => ways.reduce((sum, { segments }) => sum + segments.length, 0);
 
 /** Channels of a panel, as in assembly/tile.ts. */
 const SIDE = { float32: 8, float64: 4 } as const;
-/** Nanoseconds that a pixel costs: multiplied by another, for two panels; packed, for a panel. */
+/** Nanoseconds that a pixel costs: multiplied by another, a panel by a panel; packed, for a panel and for a channel. */
 const PRODUCT = { float32: 3.2, float64: 1.6 } as const;
-const PACKING = 1.5;
-/** Starting on a cell costs as much as so many pixels. */
+const PACKED_PANEL = 1.5;
+const PACKED_CHANNEL = 0.25;
+/** A cell costs as much as so many pixels more than it has. */
 const CELL = 16;
-
-/** Nanoseconds that the products take for one image of a group of `images`. */
-function costOf({ rows, columns, channels, down, across }: Plan, dtype: "float32" | "float64", images: number): number {
-  // Float32 panels are two register tiles high, and the last one is left out where it is empty.
-  const panels = Math.ceil(channels / SIDE[dtype]);
-  const high = Math.ceil(channels / 4) / (SIDE[dtype] / 4);
-  const total = (measure: (ways: readonly Way[]) => number): number => {
-    const [all, later] = [measure(across.same) + measure(across.later) + measure(across.earlier), measure(across.later)];
-    return measure(down.later) * all + measure(down.same) * (later + measure(across.same) * (0.5 + 0.5 / panels));
-  };
-  const pixels = total(lengthOf) + (total(cellsOf) * CELL) / images;
-  return pixels * panels * high * PRODUCT[dtype] + rows.length * columns.length * (panels * PACKING + channels / 4);
-}
-
-/** Numbers of a run of pixels that are worth having: the same row of so many images is stored together. */
+/** Packed images that are held at once. */
+const BATCH_BYTES = 8 * 2 ** 20;
+/** Length of a run of pixels worth having: one row of so many images is stored together. */
 const RUN = 128;
 
-function groupSize(n: number, width: number): number {
-  const groups = Math.ceil(n / Math.max(1, Math.round(RUN / width)));
-  return Math.ceil(n / groups);
+/** The image that is multiplied and how it is packed. */
+interface Plan {
+  /** The directions along which the window is folded into the channels: few channels fill the registers better that way. */
+  readonly fold: readonly [down: boolean, across: boolean];
+  readonly height: number;
+  readonly width: number;
+  readonly channels: number;
+  /** Positions of the window across that are left. */
+  readonly kernelWidth: number;
+  readonly down: Ways;
+  readonly across: Ways;
+  readonly panels: number;
+  /** Images of a group, which are packed together. */
+  readonly images: number;
+  readonly panelBytes: number;
 }
 
-function choosePlan(rows: Line, columns: Line, channels: number, dtype: "float32" | "float64", n: number): Plan {
-  const plans: Plan[] = [];
-  const ways = { down: waysOf(rows), across: waysOf(columns) };
-  const folded = { rows: fold(rows), columns: fold(columns) };
-  const foldedWays = { down: waysOf(folded.rows), across: waysOf(folded.columns) };
-  plans.push({ foldDown: true, foldAcross: true, ...folded, channels: rows.kernel * columns.kernel * channels, ...foldedWays });
-  plans.push({
-    ...{ foldDown: false, foldAcross: true, rows, columns: folded.columns, channels: columns.kernel * channels },
-    ...{ down: ways.down, across: foldedWays.across },
-  });
-  plans.push({ foldDown: false, foldAcross: false, rows, columns, channels, ...ways });
-  let best = plans[0]!;
-  let least = Infinity;
-  for (const plan of plans) {
-    const cost = costOf(plan, dtype, groupSize(n, plan.columns.length));
+function planFor(rows: Line, columns: Line, fold: Plan["fold"], imageChannels: number, n: number, dtype: FloatType): Plan {
+  const [vertical, horizontal] = [fold[0] ? folded(rows) : rows, fold[1] ? folded(columns) : columns];
+  const [height, width] = [vertical.length, horizontal.length];
+  const channels = imageChannels * (fold[0] ? rows.kernel : 1) * (fold[1] ? columns.kernel : 1);
+  const panels = Math.ceil(channels / SIDE[dtype]);
+  const most = Math.max(1, Math.min(Math.round(RUN / width), Math.floor(BATCH_BYTES / (32 * panels * height * width))));
+  const images = Math.ceil(n / Math.ceil(n / most));
+  // An odd number of cache lines: the panels of a pixel would otherwise meet in the same places of the cache.
+  const lines = height * width * images;
+  const panelBytes = 32 * (lines + ((6 - (lines % 4)) % 4));
+  const ways = { down: waysOf(vertical), across: waysOf(horizontal) };
+  return { fold, height, width, channels, kernelWidth: horizontal.kernel, ...ways, panels, images, panelBytes };
+}
+
+/** Nanoseconds that an image takes. */
+function costOf({ height, width, channels, down, across, panels, images }: Plan, dtype: FloatType): number {
+  const measure = (ways: readonly Way[]): [pixels: number, cells: number] => {
+    const segments = ways.flatMap((way) => way.segments);
+    return [segments.reduce((sum, { length }) => sum + length, 0), segments.length];
+  };
+  const [downSame, downLater] = [measure(down.same), measure(down.later)];
+  const [same, later, earlier] = [measure(across.same), measure(across.later), measure(across.earlier)];
+  // Of the square products one half is computed, with whole panels on the diagonal.
+  const half = 0.5 + 0.5 / panels;
+  const total = (of: 0 | 1): number => downLater[of] * (same[of] + later[of] + earlier[of]) + downSame[of] * (later[of] + half * same[of]);
+  // A float32 panel is two register tiles high, of which the last may be empty.
+  const blocks = (panels * Math.ceil(channels / 4) * 4) / SIDE[dtype];
+  const products = (total(0) + (CELL * total(1)) / images) * blocks * PRODUCT[dtype];
+  return products + height * width * (panels * PACKED_PANEL + channels * PACKED_CHANNEL);
+}
+
+function bestPlan(rows: Line, columns: Line, channels: number, n: number, dtype: FloatType): Plan {
+  let best = planFor(rows, columns, [true, true], channels, n, dtype);
+  if (rows.kernel * columns.kernel === 1) return best;
+  let least = costOf(best, dtype);
+  for (const across of [true, false]) {
+    const plan = planFor(rows, columns, [false, across], channels, n, dtype);
+    const cost = costOf(plan, dtype);
     if (cost < least) [best, least] = [plan, cost];
   }
   return best;
 }
 
-/** The kernels' tables, as words. */
+/** The plan in words for the kernels, which describe them. */
 interface Tables {
-  /** First cell, cells down and across, 1 if the displacement is zero, first pair, pairs. */
   readonly displacements: readonly number[];
-  /** First pixel and that displaced, rows, columns. */
   readonly cells: readonly number[];
-  /** p, q, and from which cell to which, down and across. */
   readonly pairs: readonly number[];
-  /** Pixels multiplied in one image. */
+  /** Pixels in all cells. */
   readonly pixels: number;
 }
 
-function tablesOf({ rows, columns, down, across }: Plan): Tables {
-  const [displacements, cells, pairs]: [number[], number[], number[]] = [[], [], []];
-  const width = columns.length;
+const WORDS = { displacement: 6, cell: 4, pair: 6 } as const;
+
+function tablesOf({ width, kernelWidth, down, across }: Plan): Tables {
+  const displacements: number[] = [];
+  const cells: number[] = [];
+  const pairs: number[] = [];
   let pixels = 0;
-  // From p to the same or a later q only: the blocks below the diagonal are transposes.
-  const visit = (vertical: readonly Way[], horizontal: readonly Way[], square: boolean): void => {
+  const add = (vertical: readonly Way[], horizontal: readonly Way[], square: boolean): void => {
     for (const v of vertical) {
       for (const h of horizontal) {
-        const count = v.pairs.length * h.pairs.length;
-        displacements.push(cells.length / 4, v.segments.length, h.segments.length, square ? 1 : 0, pairs.length / 6, count);
+        displacements.push(cells.length / WORDS.cell, v.segments.length, h.segments.length, square ? 1 : 0);
+        displacements.push(pairs.length / WORDS.pair, v.pairs.length * h.pairs.length);
         for (const r of v.segments) {
           for (const c of h.segments) {
             const first = r.start * width + c.start;
@@ -194,17 +205,18 @@ function tablesOf({ rows, columns, down, across }: Plan): Tables {
             pixels += r.length * c.length;
           }
         }
-        for (const a of v.pairs) {
-          for (const b of h.pairs) {
-            pairs.push(a.p * columns.kernel + b.p, a.q * columns.kernel + b.q, a.first, a.end, b.first, b.end);
+        for (const r of v.pairs) {
+          for (const c of h.pairs) {
+            pairs.push(r.p * kernelWidth + c.p, r.q * kernelWidth + c.q, r.first, r.end, c.first, c.end);
           }
         }
       }
     }
   };
-  visit(down.same, across.same, true);
-  visit(down.same, across.later, false);
-  for (const ways of [across.same, across.later, across.earlier]) visit(down.later, ways, false);
+  // Ways to the same position or a later one; the rest is transposes.
+  add(down.same, across.same, true);
+  add(down.same, across.later, false);
+  for (const ways of [across.same, across.later, across.earlier]) add(down.later, ways, false);
   return { displacements, cells, pairs, pixels };
 }
 
@@ -213,51 +225,36 @@ const names = {
   float64: { pack: "packPixels_f64", multiply: "multiplyDisplaced_f64", assemble: "assembleBlocks_f64" },
 } as const;
 
-/** Packed images that are held at once. */
-const BATCH_BYTES = 8 * 2 ** 20;
-/** Images of a batch are summed in so many parts if the sums of all parts take no more than so many bytes. */
-const MOST_SLOTS = 8;
-const SLOTS_BYTES = 4 * 2 ** 20;
+/** A batch is summed in so many parts, for the threads to share and for accuracy, unless their sums take too much memory. */
+const MOST_PARTS = 8;
+const PARTS_BYTES = 4 * 2 ** 20;
 /** Panels of a block of the result. */
 const BLOCK = { float32: 8, float64: 16 } as const;
 
-function displacedProducts(
-  engine: Engine,
-  x: Operand,
-  y: Operand,
-  plan: Plan,
-  rows: Line,
-  columns: Line,
-  bias: boolean,
-  scale: number,
-): void {
-  const dtype = x.dtype as "float32" | "float64";
-  const [n, height, width, imageChannels] = x.shape as [number, number, number, number];
-  const { channels } = plan;
+function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, columns: Line, bias: boolean, scale: number): void {
+  const dtype = x.dtype as FloatType;
+  const [n, imageHeight, imageWidth, imageChannels] = x.shape as [number, number, number, number];
+  const plan = bestPlan(rows, columns, imageChannels, n, dtype);
+  const { fold, height, width, channels, panels, images, panelBytes } = plan;
   const { displacements, cells, pairs, pixels } = tablesOf(plan);
-  const displacementCount = displacements.length / 6;
-  const cellCount = cells.length / 4;
+  const ways = displacements.length / WORDS.displacement;
+  const cellCount = cells.length / WORDS.cell;
+  const ones = bias ? 1 : 0;
 
-  const images = groupSize(n, plan.columns.length);
   const groups = Math.ceil(n / images);
-  const panels = Math.ceil(channels / SIDE[dtype]);
-  // An odd number of cache lines: the panels of a pixel would otherwise meet in the same place of the cache.
-  const lines = plan.rows.length * plan.columns.length * images;
-  const panelBytes = 32 * (lines + ((6 - (lines % 4)) % 4));
   const groupBytes = panels * panelBytes;
   const batch = Math.min(groups, Math.max(1, Math.floor(BATCH_BYTES / groupBytes)));
-
+  const packedBytes = Math.ceil((batch * groupBytes) / 64) * 64;
+  const partBytes = cellCount * panels * 32 * (panels * SIDE[dtype] + 1);
+  const parts = Math.min(batch, MOST_PARTS, Math.max(1, Math.floor(PARTS_BYTES / partBytes)));
+  const partGroups = Math.ceil(batch / parts);
   const blocks = Math.ceil(panels / BLOCK[dtype]);
   const blockPanels = Math.ceil(panels / blocks);
-  const slotBytes = cellCount * panels * 32 * (panels * SIDE[dtype] + 1);
-  const slots = Math.min(batch, MOST_SLOTS, Math.max(1, Math.floor(SLOTS_BYTES / slotBytes)));
-  const slotGroups = Math.ceil(batch / slots);
 
-  const packedBytes = Math.ceil((batch * groupBytes) / 64) * 64;
   const words = displacements.length + cells.length + pairs.length;
-  engine.temporary(packedBytes + slots * slotBytes + 4 * words, "patchCovariance", (packed) => {
+  engine.temporary(packedBytes + parts * partBytes + 4 * words, "patchCovariance", (packed) => {
     const sums = packed + packedBytes;
-    const displacementTable = sums + slots * slotBytes;
+    const displacementTable = sums + parts * partBytes;
     const cellTable = displacementTable + 4 * displacements.length;
     const pairTable = cellTable + 4 * cells.length;
     const table = engine.view("int32", displacementTable, words);
@@ -266,57 +263,45 @@ function displacedProducts(
     table.set(pairs, displacements.length + cells.length);
 
     const { pack, multiply, assemble } = names[dtype];
-    const [v, h] = [plan.foldDown, plan.foldAcross];
+    const packCost = width * images * (panels * PACKED_PANEL + channels * PACKED_CHANNEL);
+    const multiplyCost = (pixels / ways) * partGroups * images * blockPanels ** 2 * PRODUCT[dtype];
+    const [down, across] = [fold[0] ? rows : folded(rows), fold[1] ? columns : folded(columns)];
+    const phases = [fold[0] ? 1 : rows.stride, fold[1] ? 1 : columns.stride] as const;
     for (let first = 0; first < groups; first += batch) {
       const here = Math.min(batch, groups - first);
       const last = first + here === groups ? n - (groups - 1) * images : images;
-      const from = x.pointer + first * images * height * width * imageChannels * bytesPerElement[dtype];
-      const packCost = plan.columns.length * images * (panels * PACKING + channels / 4);
+      const from = x.pointer + first * images * imageHeight * imageWidth * imageChannels * bytesPerElement[dtype];
       // prettier-ignore
       engine.run(
-        pack, here * plan.rows.length, packCost, from, height, width, imageChannels, plan.rows.length, plan.columns.length,
-        v ? rows.kernel : 1, h ? columns.kernel : 1, v ? rows.stride : 1, h ? columns.stride : 1, rows.dilation, columns.dilation,
-        v ? rows.before : 0, h ? columns.before : 0, plan.rows.stride, plan.columns.stride, here, images, last, panelBytes, groupBytes, packed,
+        pack, here * height, packCost, from, imageHeight, imageWidth, imageChannels, height, width, down.kernel, across.kernel,
+        down.stride, across.stride, down.dilation, across.dilation, down.before, across.before, ...phases,
+        here, images, last, panelBytes, groupBytes, packed,
       );
-      const items = slots * displacementCount * blocks * blocks;
-      const cost = (pixels / displacementCount) * slotGroups * images * blockPanels * blockPanels * PRODUCT[dtype];
       // prettier-ignore
       engine.run(
-        multiply, items, cost, packed, channels, plan.columns.length, here, slotGroups, images, last, panelBytes, groupBytes,
-        displacementCount, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, slotBytes, first === 0 ? 1 : 0, bias ? 1 : 0,
+        multiply, parts * ways * blocks ** 2, multiplyCost, packed, channels, width, here, partGroups, images, last, panelBytes, groupBytes,
+        ways, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, first === 0 ? 1 : 0, ones,
       );
     }
     const size = y.shape[0] as number;
-    const blockCost = (size * size) / displacementCount / blocks / blocks;
     // prettier-ignore
     engine.run(
-      assemble, displacementCount * blocks * blocks, blockCost, channels, slots, displacementCount, cellCount, displacementTable, pairTable,
-      blocks, blockPanels, sums, slotBytes, y.pointer, size, scale, bias ? 1 : 0,
+      assemble, ways * blocks ** 2, (2 * size * size) / (ways * blocks ** 2), channels, parts, ways, cellCount, displacementTable, pairTable,
+      blocks, blockPanels, sums, partBytes, y.pointer, size, scale, ones,
     );
   });
 }
 
-function lineOf(direction: 0 | 1, x: Operand, { kernel, stride, dilation, padding }: WindowGeometry, stops: number): Line {
-  const before = direction === 0 ? padding.top : padding.left;
-  return {
-    length: x.shape[direction + 1] as number,
-    kernel: kernel[direction],
-    stride: stride[direction],
-    dilation: dilation[direction],
-    before,
-    stops,
-  };
-}
-
 export const covariance: Kernels<"patchCovariance"> = {
   patchCovariance: (engine, [x], { bias, scale, ...geometry }, [y]) => {
-    const [n, height, width, channels] = x.shape as [number, number, number, number];
+    const [n, height, width] = x.shape as [number, number, number, number];
+    const { kernel, stride, dilation, padding } = geometry;
     const [down, across] = windowOutput("patchCovariance", [height, width], geometry);
     if (x.size === 0) engine.view(y.dtype, y.pointer, y.size).fill(0);
     else {
-      const [rows, columns] = [lineOf(0, x, geometry, down), lineOf(1, x, geometry, across)];
-      const plan = choosePlan(rows, columns, channels, x.dtype as "float32" | "float64", n);
-      displacedProducts(engine, x, y, plan, rows, columns, bias, scale);
+      const rows = { length: height, kernel: kernel[0], stride: stride[0], dilation: dilation[0], before: padding.top, stops: down };
+      const columns = { length: width, kernel: kernel[1], stride: stride[1], dilation: dilation[1], before: padding.left, stops: across };
+      sumDisplaced(engine, x, y, rows, columns, bias, scale);
     }
     if (bias) engine.view(y.dtype, y.pointer + (y.size - 1) * bytesPerElement[y.dtype], 1)[0] = scale * n * down * across;
   },

@@ -124,7 +124,7 @@ function packPixels<T>(
 ): void {
   const pixelBytes = <usize>channels * sizeof<T>();
   const imageBytes = <usize>height * <usize>width * pixelBytes;
-  const asItIs = rows == height && across == width && foldHeight * foldWidth == 1 && top == 0 && left == 0;
+  const asItIs = foldHeight * foldWidth * stepDown * stepAcross == 1 && top == 0 && left == 0 && rows == height && across == width;
   const depth = foldHeight * foldWidth * channels;
   const whole = depth / columns<T>();
   const rest = depth % columns<T>();
@@ -190,8 +190,8 @@ const CELL_BYTES: usize = 16;
 const PAIR_BYTES: usize = 24;
 
 /**
- * Products of displaced pixels; item = ((slot · displacements + displacement) · blocks + block of rows) · blocks + block of columns.
- * A slot has `slotGroups` groups of images, and sums of its own.
+ * Products of displaced pixels; item = ((part · displacements + displacement) · blocks + block of rows) · blocks + block of columns.
+ * A part has `partGroups` groups of images, and sums of its own.
  *
  * @param channels of a packed pixel
  * @param across pixels of a row
@@ -206,7 +206,7 @@ function multiplyDisplaced<T>(
   channels: i32,
   across: i32,
   groups: i32,
-  slotGroups: i32,
+  partGroups: i32,
   images: i32,
   lastImages: i32,
   panelBytes: usize,
@@ -218,7 +218,7 @@ function multiplyDisplaced<T>(
   blocks: i32,
   blockPanels: i32,
   sums: usize,
-  slotBytes: usize,
+  partBytes: usize,
   fresh: bool,
   ones: bool,
 ): void {
@@ -228,7 +228,7 @@ function multiplyDisplaced<T>(
   for (let item = start; item < end; item++) {
     const blockJ = item % blocks;
     const blockI = (item / blocks) % blocks;
-    const slot = item / (blocks * blocks * displacements);
+    const part = item / (blocks * blocks * displacements);
     const displacement = displacementTable + <usize>((item / (blocks * blocks)) % displacements) * DISPLACEMENT_BYTES;
     const square = load<i32>(displacement, 12) != 0; // a symmetric product
     if (square && blockJ > blockI) continue;
@@ -240,7 +240,7 @@ function multiplyDisplaced<T>(
     const lastCell = firstCell + load<i32>(displacement, 4) * load<i32>(displacement, 8);
     const sumLines = ones && square && blockI == blockJ;
     for (let cell = firstCell; cell < lastCell; cell++) {
-      const own = sums + <usize>slot * slotBytes;
+      const own = sums + <usize>part * partBytes;
       const result = own + <usize>cell * cellBytes;
       const lineSums = own + <usize>cells * cellBytes + <usize>cell * <usize>panels * LINE;
       if (fresh) {
@@ -252,7 +252,7 @@ function multiplyDisplaced<T>(
       const entry = cellTable + <usize>cell * CELL_BYTES;
       const rows = load<i32>(entry, 8);
       const width = load<i32>(entry, 12);
-      for (let group = slot * slotGroups; group < min(groups, (slot + 1) * slotGroups); group++) {
+      for (let group = part * partGroups; group < min(groups, (part + 1) * partGroups); group++) {
         const count = group == groups - 1 ? lastImages : images;
         const pixel = <usize>count * LINE;
         const base = packed + <usize>group * groupBytes;
@@ -342,13 +342,13 @@ function transposeBlock<T>(from: usize, to: usize): void {
 
 /**
  * The result [size, size] from the sums: block (p, q) of each pair of window positions, and (q, p) as its transpose;
- * item = (displacement · blocks + block of rows) · blocks + block of columns. The sums of the slots are added up on the way.
+ * item = (displacement · blocks + block of rows) · blocks + block of columns. The sums of the parts are added up on the way.
  */
 function assembleBlocks<T>(
   start: i32,
   end: i32,
   channels: i32,
-  slots: i32,
+  parts: i32,
   displacements: i32,
   cells: i32,
   displacementTable: usize,
@@ -356,7 +356,7 @@ function assembleBlocks<T>(
   blocks: i32,
   blockPanels: i32,
   sums: usize,
-  slotBytes: usize,
+  partBytes: usize,
   y: usize,
   size: i32,
   scale: T,
@@ -384,15 +384,15 @@ function assembleBlocks<T>(
     const lastCell = firstCell + load<i32>(displacement, 4) * cellsAcross;
     const sumLines = ones && square && blockI == blockJ;
     const firstLine = sums + <usize>cells * cellBytes;
-    for (let slot = 1; slot < slots; slot++) {
+    for (let part = 1; part < parts; part++) {
       for (let cell = firstCell; cell < lastCell; cell++) {
         for (let i = i0; i < i1; i++) {
           const to = sums + <usize>cell * cellBytes + <usize>(i * panels + j0) * blockBytes<T>();
-          addVectors<T>(to, to + <usize>slot * slotBytes, <usize>(j1 - j0) * blockBytes<T>());
+          addVectors<T>(to, to + <usize>part * partBytes, <usize>(j1 - j0) * blockBytes<T>());
         }
         if (sumLines) {
           const to = firstLine + <usize>(cell * panels + i0) * LINE;
-          addVectors<T>(to, to + <usize>slot * slotBytes, <usize>(i1 - i0) * LINE);
+          addVectors<T>(to, to + <usize>part * partBytes, <usize>(i1 - i0) * LINE);
         }
       }
     }
@@ -456,18 +456,18 @@ export function packPixels_f64(start: i32, end: i32, x: usize, height: i32, widt
   packPixels<f64>(start, end, x, height, width, channels, rows, across, foldHeight, foldWidth, stepDown, stepAcross, dilationDown, dilationAcross, top, left, phasesDown, phasesAcross, groups, images, lastImages, panelBytes, groupBytes, to);
 }
 // prettier-ignore
-export function multiplyDisplaced_f32(start: i32, end: i32, packed: usize, channels: i32, across: i32, groups: i32, slotGroups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, displacements: i32, cells: i32, displacementTable: usize, cellTable: usize, blocks: i32, blockPanels: i32, sums: usize, slotBytes: usize, fresh: bool, ones: bool): void {
-  multiplyDisplaced<f32>(start, end, packed, channels, across, groups, slotGroups, images, lastImages, panelBytes, groupBytes, displacements, cells, displacementTable, cellTable, blocks, blockPanels, sums, slotBytes, fresh, ones);
+export function multiplyDisplaced_f32(start: i32, end: i32, packed: usize, channels: i32, across: i32, groups: i32, partGroups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, displacements: i32, cells: i32, displacementTable: usize, cellTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, fresh: bool, ones: bool): void {
+  multiplyDisplaced<f32>(start, end, packed, channels, across, groups, partGroups, images, lastImages, panelBytes, groupBytes, displacements, cells, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, fresh, ones);
 }
 // prettier-ignore
-export function multiplyDisplaced_f64(start: i32, end: i32, packed: usize, channels: i32, across: i32, groups: i32, slotGroups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, displacements: i32, cells: i32, displacementTable: usize, cellTable: usize, blocks: i32, blockPanels: i32, sums: usize, slotBytes: usize, fresh: bool, ones: bool): void {
-  multiplyDisplaced<f64>(start, end, packed, channels, across, groups, slotGroups, images, lastImages, panelBytes, groupBytes, displacements, cells, displacementTable, cellTable, blocks, blockPanels, sums, slotBytes, fresh, ones);
+export function multiplyDisplaced_f64(start: i32, end: i32, packed: usize, channels: i32, across: i32, groups: i32, partGroups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, displacements: i32, cells: i32, displacementTable: usize, cellTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, fresh: bool, ones: bool): void {
+  multiplyDisplaced<f64>(start, end, packed, channels, across, groups, partGroups, images, lastImages, panelBytes, groupBytes, displacements, cells, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, fresh, ones);
 }
 // prettier-ignore
-export function assembleBlocks_f32(start: i32, end: i32, channels: i32, slots: i32, displacements: i32, cells: i32, displacementTable: usize, pairTable: usize, blocks: i32, blockPanels: i32, sums: usize, slotBytes: usize, y: usize, size: i32, scale: f32, ones: bool): void {
-  assembleBlocks<f32>(start, end, channels, slots, displacements, cells, displacementTable, pairTable, blocks, blockPanels, sums, slotBytes, y, size, scale, ones);
+export function assembleBlocks_f32(start: i32, end: i32, channels: i32, parts: i32, displacements: i32, cells: i32, displacementTable: usize, pairTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, y: usize, size: i32, scale: f32, ones: bool): void {
+  assembleBlocks<f32>(start, end, channels, parts, displacements, cells, displacementTable, pairTable, blocks, blockPanels, sums, partBytes, y, size, scale, ones);
 }
 // prettier-ignore
-export function assembleBlocks_f64(start: i32, end: i32, channels: i32, slots: i32, displacements: i32, cells: i32, displacementTable: usize, pairTable: usize, blocks: i32, blockPanels: i32, sums: usize, slotBytes: usize, y: usize, size: i32, scale: f64, ones: bool): void {
-  assembleBlocks<f64>(start, end, channels, slots, displacements, cells, displacementTable, pairTable, blocks, blockPanels, sums, slotBytes, y, size, scale, ones);
+export function assembleBlocks_f64(start: i32, end: i32, channels: i32, parts: i32, displacements: i32, cells: i32, displacementTable: usize, pairTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, y: usize, size: i32, scale: f64, ones: bool): void {
+  assembleBlocks<f64>(start, end, channels, parts, displacements, cells, displacementTable, pairTable, blocks, blockPanels, sums, partBytes, y, size, scale, ones);
 }
