@@ -467,16 +467,16 @@ function addListed<T>(count: i32, line: usize, y: usize, accumulate: bool): void
   const end = scratch + ((<usize>count) << 4);
   let c: usize = 0;
   for (; c + 16 <= line; c += 16) {
-    let sum = accumulate ? v128.load(y + c) : v128.splat<T>(<T>0);
+    let sum = v128.splat<T>(<T>0);
     for (let entry = scratch; entry < end; entry += 16) {
       sum = madd<T>(v128.load_splat<T>(entry, 8), v128.load(load<usize>(entry) + c), sum);
     }
-    v128.store(y + c, sum);
+    v128.store(y + c, accumulate ? v128.add<T>(v128.load(y + c), sum) : sum);
   }
   for (; c < line; c += sizeof<T>()) {
-    let sum: T = accumulate ? load<T>(y + c) : <T>0;
+    let sum: T = 0;
     for (let entry = scratch; entry < end; entry += 16) sum += load<T>(entry, 8) * load<T>(load<usize>(entry) + c);
-    store<T>(y + c, sum);
+    store<T>(y + c, accumulate ? load<T>(y + c) + sum : sum);
   }
 }
 
