@@ -14,9 +14,9 @@ function plain({ padding: { top, bottom, left, right }, dilation }: WindowGeomet
   return top + bottom + left + right === 0 && dilation[0] === 1 && dilation[1] === 1;
 }
 
-/** From this many images on an image is an item of the scatter; with fewer, a group of channels that fills a cache line. */
+/** From this many images on an image is an item of the scatter; with fewer, a group of channels. */
 const MANY_IMAGES = 8;
-const CHANNEL_GROUP = 16;
+const CHANNEL_GROUP = 32;
 /** Elements of an item of the gather. */
 const GATHER = 4096;
 

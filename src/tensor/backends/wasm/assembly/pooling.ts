@@ -1,6 +1,6 @@
 import { splatIndex, storeIndices } from "./reduction";
 import { scratch } from "./scratch";
-import { lanes } from "./vector";
+import { lanes, madd } from "./vector";
 
 /** Pooling of images [n, height, width, channels]: vectors along the channels. */
 
@@ -23,6 +23,13 @@ function endOfTaps(origin: i32, dilation: i32, taps: i32, extent: i32): i32 {
 @inline
 function takesOver<T>(candidate: v128, value: v128): v128 {
   return v128.or(v128.gt<T>(candidate, value), v128.ne<T>(candidate, candidate));
+}
+
+/** The same of two numbers; without a branch, which nobody could predict. */
+// @ts-ignore: decorator
+@inline
+function takesPlace<T>(candidate: T, value: T): bool {
+  return <bool>(i32(candidate > value) | i32(candidate != candidate));
 }
 
 /** Item: a row of the output. */
@@ -85,10 +92,9 @@ function maxPool<T>(
           let pixel = (h0 + a * dilationY) * width + w0 + b0 * dilationX;
           for (let b = b0; b < b1; b++, pixel += dilationX) {
             const candidate = load<T>(at + <usize>pixel * line);
-            if (candidate > value || candidate != candidate) {
-              value = candidate;
-              best = pixel;
-            }
+            const wins = takesPlace<T>(candidate, value);
+            value = select(candidate, value, wins);
+            best = select(pixel, best, wins);
           }
         }
         store<T>(to, value);
@@ -146,20 +152,17 @@ function maxPool2x2<T>(
         let value = load<T>(from);
         let best = pixel;
         let candidate = load<T>(from + line);
-        if (candidate > value || candidate != candidate) {
-          value = candidate;
-          best = pixel + 1;
-        }
+        let wins = takesPlace<T>(candidate, value);
+        value = select(candidate, value, wins);
+        best = select(pixel + 1, best, wins);
         candidate = load<T>(from + below);
-        if (candidate > value || candidate != candidate) {
-          value = candidate;
-          best = pixel + width;
-        }
+        wins = takesPlace<T>(candidate, value);
+        value = select(candidate, value, wins);
+        best = select(pixel + width, best, wins);
         candidate = load<T>(from + below + line);
-        if (candidate > value || candidate != candidate) {
-          value = candidate;
-          best = pixel + width + 1;
-        }
+        wins = takesPlace<T>(candidate, value);
+        value = select(candidate, value, wins);
+        best = select(pixel + width + 1, best, wins);
         store<T>(to, value);
         store<i32>(place, best);
       }
@@ -170,13 +173,27 @@ function maxPool2x2<T>(
 // Indices come from anywhere: they are checked where they are read, and an item that meets a wrong one stops and leaves its
 // position in `faults`, which holds −1 for the others.
 
-/** The first position from `position` on whose index is wrong; there is one. */
-function faultAt(indices: usize, position: usize, pixels: i32): i32 {
-  while (<u32>load<i32>(indices + (position << 2)) < <u32>pixels) position++;
-  return <i32>position;
+/** Bytes that the scatter zeros at a time. */
+const CLEARED: i32 = 16384;
+
+/** Zeros `width` bytes of each of the pixels [start, end), which are `line` bytes apart. */
+function clear(x: usize, start: i32, end: i32, line: usize, width: usize): void {
+  x += <usize>start * line;
+  if (width == line) {
+    memory.fill(x, 0, <usize>(end - start) * line);
+    return;
+  }
+  for (let p = start; p < end; p++, x += line) {
+    let c: usize = 0;
+    for (; c + 16 <= width; c += 16) v128.store(x + c, i32x4.splat(0));
+    for (; c < width; c += 4) store<i32>(x + c, 0);
+  }
 }
 
-/** Item: (image, group of channels). Zeros, then sums in the order of y. */
+/**
+ * Item: (image, group of channels). Zeros, then sums in the order of y. Pixels are zeroed when the indices first come to them, so
+ * that they are still in cache where indices rise as those of a pooling do.
+ */
 function maxPoolScatter<T>(
   start: i32,
   end: i32,
@@ -190,55 +207,60 @@ function maxPoolScatter<T>(
   faults: usize,
 ): void {
   const groups = (channels + group - 1) / group;
-  const size = <usize>pixels * <usize>channels * sizeof<T>();
-  const limit = i32x4.splat(pixels);
+  const line = <usize>channels * sizeof<T>();
   const factor = i32x4.splat(channels);
   for (let item = start; item < end; item++) {
     const image = item / groups;
     const c0 = (item - image * groups) * group;
-    const c1 = min(channels, c0 + group);
-    const to = x + <usize>image * size;
-    if (groups == 1) memory.fill(to, 0, size);
-    else {
-      const bytes = <usize>(c1 - c0) * sizeof<T>();
-      let at = to + <usize>c0 * sizeof<T>();
-      for (let p = 0; p < pixels; p++, at += <usize>channels * sizeof<T>()) memory.fill(at, 0, bytes);
-    }
+    const width = min(channels - c0, group);
+    const bytes = <usize>width * sizeof<T>();
+    const step = max(1, CLEARED / <i32>bytes);
+    const to = x + <usize>image * <usize>pixels * line + <usize>c0 * sizeof<T>();
+    let cleared = 0;
     let fault = -1;
     for (let p = 0; p < outPixels && fault < 0; p++) {
-      const base = (<usize>image * <usize>outPixels + <usize>p) * <usize>channels;
-      let from = y + (base + <usize>c0) * sizeof<T>();
-      let at = indices + ((base + <usize>c0) << 2);
-      let lane = i32x4.add(i32x4.splat(c0), i32x4(0, 1, 2, 3));
-      let c = c0;
-      for (; c + 4 <= c1; c += 4, from += 4 * sizeof<T>(), at += 16) {
-        const index = v128.load(at);
-        if (v128.any_true(i32x4.ge_u(index, limit))) {
-          fault = faultAt(indices, base + <usize>c, pixels);
-          break;
+      const position = (<usize>image * <usize>outPixels + <usize>p) * <usize>channels + <usize>c0;
+      const from = y + position * sizeof<T>();
+      const at = indices + (position << 2);
+      let lane = i32x4(0, 1, 2, 3);
+      for (let c = 0; c < width;) {
+        const v = <usize>c;
+        const whole = c + 4 <= width;
+        const index = whole ? v128.load(at + (v << 2)) : v128.load32_splat(at + (v << 2));
+        if (v128.any_true(i32x4.ge_u(index, i32x4.splat(cleared)))) {
+          let top: u32 = 0;
+          for (let k: usize = 0; k < <usize>(whole ? 4 : 1); k++) {
+            const pixel = load<u32>(at + ((v + k) << 2));
+            if (pixel >= <u32>pixels) {
+              fault = <i32>(position + v + k);
+              break;
+            }
+            top = max(top, pixel);
+          }
+          if (fault >= 0) break;
+          const next = min(pixels, <i32>top + step);
+          clear(to, cleared, next, line, bytes);
+          cleared = next;
         }
         const places = i32x4.shl(i32x4.add(i32x4.mul(index, factor), lane), sizeof<T>() == 8 ? 3 : 2);
-        lane = i32x4.add(lane, i32x4.splat(4));
         const p0 = to + <usize>i32x4.extract_lane(places, 0);
+        store<T>(p0, load<T>(p0) + load<T>(from + v * sizeof<T>()));
+        if (!whole) {
+          lane = i32x4.add(lane, i32x4.splat(1));
+          c++;
+          continue;
+        }
         const p1 = to + <usize>i32x4.extract_lane(places, 1);
         const p2 = to + <usize>i32x4.extract_lane(places, 2);
         const p3 = to + <usize>i32x4.extract_lane(places, 3);
-        store<T>(p0, load<T>(p0) + load<T>(from));
-        store<T>(p1, load<T>(p1) + load<T>(from, sizeof<T>()));
-        store<T>(p2, load<T>(p2) + load<T>(from, 2 * sizeof<T>()));
-        store<T>(p3, load<T>(p3) + load<T>(from, 3 * sizeof<T>()));
-      }
-      if (fault >= 0) break;
-      for (; c < c1; c++, from += sizeof<T>(), at += 4) {
-        const index = load<i32>(at);
-        if (<u32>index >= <u32>pixels) {
-          fault = <i32>(base + <usize>c);
-          break;
-        }
-        const place = to + (<usize>index * <usize>channels + <usize>c) * sizeof<T>();
-        store<T>(place, load<T>(place) + load<T>(from));
+        store<T>(p1, load<T>(p1) + load<T>(from + v * sizeof<T>(), sizeof<T>()));
+        store<T>(p2, load<T>(p2) + load<T>(from + v * sizeof<T>(), 2 * sizeof<T>()));
+        store<T>(p3, load<T>(p3) + load<T>(from + v * sizeof<T>(), 3 * sizeof<T>()));
+        lane = i32x4.add(lane, i32x4.splat(4));
+        c += 4;
       }
     }
+    if (cleared < pixels) clear(to, cleared, pixels, line, bytes);
     store<i32>(faults + ((<usize>item) << 2), fault);
   }
 }
@@ -335,9 +357,14 @@ function averagePool<T>(
         let rowAt = corner;
         if (sizeof<T>() == 8 || rows * columns <= FEW) {
           let sum = zero;
-          for (let a = 0; a < rows; a++, rowAt += rowPitch) {
-            let at = rowAt;
-            for (let b = 0; b < columns; b++, at += pitch) sum = v128.add<T>(sum, v128.load(at));
+          if (rows == 2 && columns == 2) {
+            const below = v128.add<T>(v128.load(rowAt + rowPitch), v128.load(rowAt + rowPitch + pitch));
+            sum = v128.add<T>(v128.add<T>(v128.load(rowAt), v128.load(rowAt + pitch)), below);
+          } else {
+            for (let a = 0; a < rows; a++, rowAt += rowPitch) {
+              let at = rowAt;
+              for (let b = 0; b < columns; b++, at += pitch) sum = v128.add<T>(sum, v128.load(at));
+            }
           }
           v128.store(to, v128.mul<T>(sum, v128.splat<T>(<T>share)));
         } else {
@@ -370,10 +397,13 @@ function averagePool<T>(
   }
 }
 
-/** Channels whose sums are in scratch memory at a time. */
-const WIDTH: i32 = 1024;
+/** Windows around a pixel of which addresses and weights are listed in scratch memory. */
+const LISTED: i32 = 64;
 
-/** Item: a row of the image. Each pixel is the sum over the windows that it is in; `weight` as in `averagePool`. */
+/**
+ * Item: a row of the image. Each pixel is the sum over the windows that it is in, of their gradients by their weights; `weight` as
+ * in `averagePool`. The windows are listed first; if there are too many of them, the list is worked off whenever it is full.
+ */
 function averagePoolGradient<T>(
   start: i32,
   end: i32,
@@ -395,44 +425,58 @@ function averagePoolGradient<T>(
   weight: f64,
 ): void {
   const line = <usize>channels * sizeof<T>();
-  const acc = scratch;
   for (let row = start; row < end; row++) {
     const image = row / height;
     const h = row - image * height + top;
     // The window at `oh` has its tap k at h = oh · stride + k · dilation.
     const oh1 = min(outHeight - 1, h / strideY);
     const oh0 = max(0, (h - dilationY * (kernelHeight - 1) + strideY - 1) / strideY);
+    const images = g + <usize>image * <usize>outHeight * <usize>outWidth * line;
     let to = y + <usize>row * <usize>width * line;
-    for (let w = left; w < width + left; w++) {
+    for (let w = left; w < width + left; w++, to += line) {
       const ow1 = min(outWidth - 1, w / strideX);
       const ow0 = max(0, (w - dilationX * (kernelWidth - 1) + strideX - 1) / strideX);
-      for (let column = 0; column < channels; column += WIDTH) {
-        const count = min(WIDTH, channels - column);
-        memory.fill(acc, 0, <usize>count * 8);
-        for (let oh = oh0; oh <= oh1; oh++) {
-          if ((h - oh * strideY) % dilationY != 0) continue;
-          const h0 = oh * strideY - top;
-          const rows = endOfTaps(h0, dilationY, kernelHeight, height) - firstTap(h0, dilationY);
-          for (let ow = ow0; ow <= ow1; ow++) {
-            if ((w - ow * strideX) % dilationX != 0) continue;
-            const w0 = ow * strideX - left;
-            const columns = endOfTaps(w0, dilationX, kernelWidth, width) - firstTap(w0, dilationX);
-            const share = weight != 0 ? weight : 1 / (<f64>rows * <f64>columns);
-            const factor = f64x2.splat(share);
-            let from =
-              g + ((<usize>image * <usize>outHeight + <usize>oh) * <usize>outWidth + <usize>ow) * line + <usize>column * sizeof<T>();
-            let at = acc;
-            let c = 0;
-            for (; c + 2 <= count; c += 2, at += 16, from += 2 * sizeof<T>()) {
-              const v = sizeof<T>() == 8 ? v128.load(from) : f64x2.promote_low_f32x4(v128.load64_zero(from));
-              v128.store(at, f64x2.add(v128.load(at), f64x2.mul(v, factor)));
-            }
-            if (c < count) store<f64>(at, load<f64>(at) + share * <f64>load<T>(from));
+      let count = 0;
+      let added = false;
+      for (let oh = oh0; oh <= oh1; oh++) {
+        if ((h - oh * strideY) % dilationY != 0) continue;
+        const h0 = oh * strideY - top;
+        const rows = endOfTaps(h0, dilationY, kernelHeight, height) - firstTap(h0, dilationY);
+        for (let ow = ow0; ow <= ow1; ow++) {
+          if ((w - ow * strideX) % dilationX != 0) continue;
+          const w0 = ow * strideX - left;
+          const columns = endOfTaps(w0, dilationX, kernelWidth, width) - firstTap(w0, dilationX);
+          if (count == LISTED) {
+            addListed<T>(count, line, to, added);
+            added = true;
+            count = 0;
           }
+          const entry = scratch + ((<usize>count) << 4);
+          store<usize>(entry, images + (<usize>oh * <usize>outWidth + <usize>ow) * line);
+          store<T>(entry, <T>(weight != 0 ? weight : 1 / (<f64>rows * <f64>columns)), 8);
+          count++;
         }
-        for (let c: usize = 0; c < <usize>count; c++, to += sizeof<T>()) store<T>(to, <T>load<f64>(acc + (c << 3)));
       }
+      addListed<T>(count, line, to, added);
     }
+  }
+}
+
+/** y = or += Σ weight · pixel over the list. */
+function addListed<T>(count: i32, line: usize, y: usize, accumulate: bool): void {
+  const end = scratch + ((<usize>count) << 4);
+  let c: usize = 0;
+  for (; c + 16 <= line; c += 16) {
+    let sum = v128.splat<T>(<T>0);
+    for (let entry = scratch; entry < end; entry += 16) {
+      sum = madd<T>(v128.load_splat<T>(entry, 8), v128.load(load<usize>(entry) + c), sum);
+    }
+    v128.store(y + c, accumulate ? v128.add<T>(v128.load(y + c), sum) : sum);
+  }
+  for (; c < line; c += sizeof<T>()) {
+    let sum: T = 0;
+    for (let entry = scratch; entry < end; entry += 16) sum += load<T>(entry, 8) * load<T>(load<usize>(entry) + c);
+    store<T>(y + c, accumulate ? load<T>(y + c) + sum : sum);
   }
 }
 
