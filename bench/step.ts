@@ -30,7 +30,7 @@ export async function step(options: BenchOptions): Promise<Suite> {
     for (const one of cases) {
       for (const pass of ["step", "forward"] as const) rows.push(...(await networkRows(one, pass, engines, peers)));
     }
-    const small = await overheadRows(engines[0], peers, options.small ? 3 : 15);
+    const small = await overheadRows(engines[0], peers, options.small ? 3 : 25);
     rows.push(...small.rows);
     calls = small.calls;
     versions = peers.versions();
@@ -82,7 +82,7 @@ async function overheadRows({ backend, label }: Engine, peers: Peers, rounds: nu
   contest.add(label, step);
   const work: Network = { kind: "network", ...overhead, pass: "step", layout: "nchw" };
   await contest.invite("pytorch", work, { layouts: ["nchw", "nhwc"], probe: [parameters] });
-  await contest.run(rounds, 3);
+  await contest.run(rounds, 10);
   dispose();
   const row = contest.row(`${what} ${label}`, label, { pytorch: "pytorch 1" });
   const name = `overhead call float32 batch ${overhead.batch} ${label}`;
