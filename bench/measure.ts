@@ -1,9 +1,10 @@
 import { Bench } from "tinybench";
 
-/** Something to time, by name; `f` is called once a sample. */
+/** Something to time, by name. */
 export interface Task {
   readonly name: string;
-  readonly f: () => Promise<void>;
+  /** One sample. Gives its milliseconds itself where a sample is many calls, or another process held the clock. */
+  readonly f: (() => Promise<void>) | (() => Promise<number>);
 }
 
 /**
@@ -15,7 +16,12 @@ export async function interleaved(tasks: readonly Task[], rounds: number, warmup
   const samples = new Map<string, number[]>(tasks.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round++) {
     const bench = new Bench({ iterations: 1, time: 0, warmup: false });
-    for (const { name, f } of tasks) bench.add(name, f);
+    for (const { name, f } of tasks) {
+      bench.add(name, async () => {
+        const milliseconds = await f();
+        return typeof milliseconds === "number" ? { overriddenDuration: milliseconds } : undefined;
+      });
+    }
     await bench.run();
     for (const task of bench.tasks) {
       const { result } = task;
@@ -30,4 +36,24 @@ export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);
   return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+}
+
+/** A sample shorter than this many milliseconds is repeated, and its mean taken: clocks and caches need some time. */
+const LONG_ENOUGH = 20;
+
+/**
+ * Samples of a call, in milliseconds: the mean of as many calls as take a while.
+ * @param least how long, in milliseconds; 0 for exactly one call.
+ */
+export function sampler(f: () => void | Promise<void>, least = LONG_ENOUGH): () => Promise<number> {
+  let calls = 1;
+  return async () => {
+    for (;;) {
+      const start = performance.now();
+      for (let i = 0; i < calls; i++) await f();
+      const took = performance.now() - start;
+      if (took >= least || calls >= 1e6) return took / calls;
+      calls = Math.ceil((calls * 1.2 * least) / Math.max(took, least / 10));
+    }
+  };
 }

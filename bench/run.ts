@@ -1,30 +1,39 @@
 /**
  * `npm run bench -- NAME… [--json FILE]`: benchmark suites, each printing times beside its peers' in the same run. No name runs
- * all. Every figure is a median of interleaved rounds after a warm-up; compare ratios, not milliseconds, between machines.
+ * the quick ones. Every time is a median of interleaved rounds after a warm-up; compare ratios, not milliseconds, between machines.
  */
 import { writeFile } from "node:fs/promises";
-import { Command } from "commander";
+import { Command, Option } from "commander";
+import { conv } from "./conv.ts";
+import { gemm } from "./gemm.ts";
+import { memory } from "./memory.ts";
 import { optimizers } from "./optimizers.ts";
-import { machine, printTable, type Suite } from "./report.ts";
+import { machine, printTable, type BenchOptions, type Suite } from "./report.ts";
+import { step } from "./step.ts";
 
-const suites: Readonly<Record<string, () => Promise<Suite>>> = { optimizers };
+const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>> = { gemm, conv, step, memory, optimizers };
+/** Those that take a minute or two. */
+const quick = ["gemm", "conv", "optimizers"];
 
 const command = new Command("bench")
   .argument("[names...]", `suites: ${Object.keys(suites).join(", ")}`)
   .option("--json <file>", "also write the figures to a file")
+  .addOption(new Option("--backend <name>", "kfacet's backend").choices(["wasm", "reference"]).default("wasm"))
+  .option("--small", "small sizes and few rounds: to see whether a bench works", false)
   .parse();
-const names = command.args.length > 0 ? command.args : Object.keys(suites);
-const unknown = names.filter((name) => !(name in suites));
+const names = command.args.length > 0 ? command.args : quick;
+const unknown = names.filter((name) => !Object.hasOwn(suites, name));
 if (unknown.length > 0)
   command.error(`there is no benchmark "${unknown.join('", "')}"; known: ${Object.keys(suites).join(", ")}`, { exitCode: 2 });
 
+const { json, ...options } = command.opts<BenchOptions & { json?: string }>();
 const files: unknown[] = [];
 for (const name of names) {
-  const { rows, notes } = await (suites[name] as () => Promise<Suite>)();
+  const suite = await (suites[name] as (options: BenchOptions) => Promise<Suite>)(options);
   console.log(`\n${name}, ${machine().cpu}, Node ${machine().node}`);
-  printTable(rows);
-  for (const note of notes) console.log(note);
-  files.push({ bench: name, machine: machine(), rows });
+  printTable(suite);
+  for (const note of suite.notes) console.log(note);
+  const { rows, absent = [] } = suite;
+  files.push({ bench: name, machine: machine(), backend: options.backend, rows, absent });
 }
-const { json } = command.opts<{ json?: string }>();
 if (json) await writeFile(json, `${JSON.stringify(files.length === 1 ? files[0] : files, null, 2)}\n`);
