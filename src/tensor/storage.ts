@@ -13,13 +13,14 @@ export class Storage {
   readonly dtype: DType;
   references = 0;
 
-  constructor(backend: Backend, dtype: DType, size: number) {
+  /** @param origin the operation that needs it, for reports on who holds memory. */
+  constructor(backend: Backend, dtype: DType, size: number, origin: string) {
     if (!Object.hasOwn(bytesPerElement, dtype)) {
       throw new DTypeError(`there is no dtype "${dtype}"; known: ${Object.keys(bytesPerElement).join(", ")}`);
     }
     this.backend = backend;
     this.dtype = dtype;
-    this.buffer = backend.alloc(dtype, size);
+    this.buffer = backend.alloc(dtype, size, origin);
   }
 
   retain(): this {

@@ -55,7 +55,7 @@ export class Tensor extends Handle {
       throw new ShapeError(`Tensor.from: shape ${formatShape(shape)} needs ${sizeOf(shape)} elements but the data has ${values.length}`);
     }
     const host = convert(values, dtype);
-    const storage = new Storage(backend, dtype, host.length);
+    const storage = new Storage(backend, dtype, host.length, "Tensor.from");
     storage.backend.upload(storage.buffer, host);
     const tensor = new Tensor(storage, shape);
     own(tensor);
@@ -369,7 +369,7 @@ export function apply<K extends PrimitiveName>(
   try {
     for (const result of results) {
       const reused = reusable(name, operands, donated, result);
-      outputs.push(new Tensor(reused ?? new Storage(backend, result.dtype, sizeOf(result.shape)), result.shape));
+      outputs.push(new Tensor(reused ?? new Storage(backend, result.dtype, sizeOf(result.shape), name), result.shape));
     }
     if (name !== "reshape") {
       backend.run<Exclude<K, "reshape">>(
