@@ -86,7 +86,7 @@ export function openWasm(options: WasmOptions = {}): WasmBackend {
         bytes: arena.bytes - ownBytes,
         peakBuffers: arena.peakBlocks - ownBlocks,
         peakBytes: arena.peakBytes - ownBytes,
-        pooledBytes: arena.reach - arena.bytes,
+        pooledBytes: arena.idleBytes,
       };
     },
     resetPeak() {
