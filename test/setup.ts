@@ -23,6 +23,8 @@ declare module "vitest" {
     toHaveNoLeaks(this: Matchers<T>): void;
     /** Equal lengths, no NaN, and an error of at most `relative`, measured over the whole array. */
     toBeAllclose(this: Matchers<T>, expected: ArrayLike<number>, options?: AllcloseOptions): void;
+    /** Two typed arrays of one type with the same bits, so that −0 is not 0 and one NaN is not another. */
+    toHaveSameBits(this: Matchers<T>, expected: ArrayBufferView): void;
   }
 }
 
@@ -31,7 +33,7 @@ interface Verdict {
   message: () => string;
 }
 
-expect.extend({ toHaveNoLeaks, toBeAllclose });
+expect.extend({ toHaveNoLeaks, toBeAllclose, toHaveSameBits });
 
 function toHaveNoLeaks(f: unknown): Verdict {
   if (typeof f !== "function") throw new TypeError("toHaveNoLeaks: expected a function");
@@ -68,6 +70,25 @@ function toBeAllclose(actual: unknown, expected: ArrayLike<number>, { relative =
       `${scale === 0 ? "absolute" : "relative"} error ${error} (accepted: ${relative}), worst at index ${worst.index} of ` +
       `${expected.length}: ${actual[worst.index]}, expected ${expected[worst.index]}`,
   };
+}
+
+function toHaveSameBits(actual: unknown, expected: ArrayBufferView): Verdict {
+  if (!isTypedArray(actual) || !isTypedArray(expected)) throw new TypeError("toHaveSameBits: expected two typed arrays");
+  const bytes = ({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array => new Uint8Array(buffer, byteOffset, byteLength);
+  const pass = actual.constructor === expected.constructor && Buffer.compare(bytes(actual), bytes(expected)) === 0;
+  return {
+    pass,
+    message: () => {
+      if (pass) return `all ${expected.length} elements have the same bits`;
+      if (actual.length !== expected.length) return `${actual.length} elements where ${expected.length} are expected`;
+      const at = Array.from(expected).findIndex((value, i) => !Object.is(value, actual[i]));
+      return `${actual.constructor.name} differs from ${expected.constructor.name} from index ${at} on: ${actual[at]}, expected ${expected[at]}`;
+    },
+  };
+}
+
+function isTypedArray(value: unknown): value is ArrayBufferView & ArrayLike<number> {
+  return ArrayBuffer.isView(value) && "length" in value;
 }
 
 function isArrayLike(value: unknown): value is ArrayLike<number> {

@@ -66,6 +66,17 @@ export interface WindowCase {
   readonly size: readonly [number, number];
 }
 
+export interface WindowConstraints {
+  /** Every window sees some pixel. Default false. */
+  readonly pooling?: boolean;
+  /** Default 3. */
+  readonly maxKernel?: number;
+  /** How many rows or columns an image may have beyond those that one window needs. Default 2. */
+  readonly slack?: number;
+  /** Default 20. */
+  readonly maxPixels?: number;
+}
+
 /** Along one direction: window, padding on either side, and an image extent with `slack` pixels more than needed. */
 interface Direction {
   readonly kernel: number;
@@ -76,15 +87,15 @@ interface Direction {
   readonly extent: number;
 }
 
-function directions(pooling: boolean): Arbitrary<Direction> {
+function directions({ pooling, maxKernel, slack: maxSlack }: Required<WindowConstraints>): Arbitrary<Direction> {
   return fc
     .record({
-      kernel: fc.integer({ min: 1, max: 3 }),
+      kernel: fc.integer({ min: 1, max: maxKernel }),
       stride: fc.integer({ min: 1, max: 3 }),
       dilation: fc.integer({ min: 1, max: 2 }),
       before: fc.integer({ min: 0, max: 2 }),
       after: fc.integer({ min: 0, max: 2 }),
-      slack: fc.integer({ min: 0, max: 2 }),
+      slack: fc.integer({ min: 0, max: maxSlack }),
     })
     .map(({ kernel, stride, dilation, before, after, slack }) => {
       const reach = dilation * (kernel - 1) + 1;
@@ -97,9 +108,10 @@ function directions(pooling: boolean): Arbitrary<Direction> {
 }
 
 /** Windows with any stride, dilation and uneven padding, over images of at most `maxPixels`. */
-export function windows({ pooling = false, maxPixels = 20 }: { pooling?: boolean; maxPixels?: number } = {}): Arbitrary<WindowCase> {
+export function windows({ pooling = false, maxKernel = 3, slack = 2, maxPixels = 20 }: WindowConstraints = {}): Arbitrary<WindowCase> {
+  const direction = directions({ pooling, maxKernel, slack, maxPixels });
   return fc
-    .tuple(directions(pooling), directions(pooling))
+    .tuple(direction, direction)
     .map(([vertical, horizontal]): WindowCase => {
       const padding: Padding = { top: vertical.before, bottom: vertical.after, left: horizontal.before, right: horizontal.after };
       return {

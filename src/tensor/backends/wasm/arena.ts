@@ -39,6 +39,7 @@ function classOf(size: number): number {
 export class Arena {
   readonly #memory: WebAssembly.Memory;
   readonly #limit: number;
+  readonly #start: number;
   readonly #free: (Link | null)[] = [];
   readonly #used = new Set<Link>();
   #last: Link | null = null;
@@ -51,7 +52,8 @@ export class Arena {
   constructor(memory: WebAssembly.Memory, start: number, limit: number) {
     this.#memory = memory;
     this.#limit = limit;
-    this.#top = Math.ceil(start / ALIGNMENT) * ALIGNMENT;
+    this.#start = Math.ceil(start / ALIGNMENT) * ALIGNMENT;
+    this.#top = this.#start;
   }
 
   get blocks(): number {
@@ -70,6 +72,10 @@ export class Arena {
   /** The end of what was ever given out: bytes that the process may hold in memory. */
   get reach(): number {
     return this.#top;
+  }
+  /** Bytes in free blocks. */
+  get idleBytes(): number {
+    return this.#top - this.#start - this.#bytes;
   }
   resetPeak(): void {
     [this.#peakBytes, this.#peakBlocks] = [this.#bytes, this.#used.size];

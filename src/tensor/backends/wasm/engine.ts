@@ -8,7 +8,7 @@ import { controlBytes, mostArguments, Threads, type TaskFunction } from "./threa
 export interface WasmOptions {
   /** Threads that compute, the calling one included. Default: the environment variable `KFACET_THREADS`, or one a core. */
   readonly threads?: number;
-  /** Bytes that the engine's memory may grow to; at most, and by default, 4 GiB. */
+  /** Bytes that the engine's memory may grow to: at least 8 MiB; at most, and by default, 4 GiB. */
   readonly memoryLimit?: number;
   /** Use fused multiply-add where there is relaxed SIMD. Results then differ in the last digits. Default true. */
   readonly relaxedSimd?: boolean;
@@ -27,7 +27,8 @@ const CHUNK = 100_000;
 const SCRATCH_BYTES = 4 * 2 ** 20;
 const PAGE = 65536;
 const MOST_BYTES = 2 ** 32;
-const LEAST_BYTES = 2 ** 24;
+/** What one thread needs to start, and some room. */
+const LEAST_BYTES = 2 ** 23;
 /** The kernels' own data and the control page fit in these. */
 const FIRST_PAGES = 16;
 
@@ -47,7 +48,7 @@ export interface EnginePlan {
 /** @throws BackendError if WebAssembly or its SIMD is missing. UsageError for impossible options. */
 export function planEngine({ threads, memoryLimit = MOST_BYTES, relaxedSimd = true, precision = "fast" }: WasmOptions): EnginePlan {
   if (!(memoryLimit >= LEAST_BYTES && memoryLimit <= MOST_BYTES)) {
-    throw new UsageError(`wasm: memoryLimit must be from ${LEAST_BYTES} to 2³² bytes but is ${memoryLimit}`);
+    throw new UsageError(`wasm: memoryLimit must be from 2²³ to 2³² bytes but is ${memoryLimit}`);
   }
   const count = threadCount(threads);
   const remedy = `use the "reference" backend`;

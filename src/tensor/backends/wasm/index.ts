@@ -107,7 +107,7 @@ function backendOf(engine: Engine): WasmBackend {
         bytes: arena.bytes - ownBytes,
         peakBuffers: arena.peakBlocks - ownBlocks,
         peakBytes: arena.peakBytes - ownBytes,
-        pooledBytes: arena.reach - arena.bytes,
+        pooledBytes: arena.idleBytes,
         bySize: arena.bySize(),
       };
     },

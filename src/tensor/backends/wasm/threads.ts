@@ -89,11 +89,12 @@ export class Threads {
     } finally {
       Atomics.add(control, WORD.generation, 1);
       this.#untilAllLeft(name);
+      // Even if this thread failed too: the next job is not to blame.
+      if (Atomics.load(control, WORD.failed) === 1) {
+        this.#death = new BackendError(`wasm: ${name} failed in a worker thread: ${this.#message()}`);
+      }
     }
-    if (Atomics.load(control, WORD.failed) === 1) {
-      this.#death = new BackendError(`wasm: ${name} failed in a worker thread: ${this.#message()}`);
-      throw this.#death;
-    }
+    this.check();
   }
 
   #untilAllLeft(name: string): void {
