@@ -325,6 +325,12 @@ export const larger: { readonly [K in KernelName]: Arbitrary<LargerSample<K>> } 
   erf: unary(usual),
   relu: unary(usual),
   reluGradient: shape.chain((s) => fc.tuple(draft(usual, s), draft(usual, s))).map((inputs) => ({ inputs, params: {} })),
+  linearCombination: shape.chain((s) =>
+    fc.tuple(draft(usual, s), draft(usual, s)).map((inputs) => ({ inputs, params: { a: 0.75, b: -1.5 } })),
+  ),
+  divideByRoot: shape.chain((s) =>
+    fc.tuple(draft(usual, s), draft(positive, s)).map((inputs) => ({ inputs, params: { scale: 0.75, rootScale: 1.5, epsilon: 1e-3 } })),
+  ),
 
   add: binaryAny(usual),
   subtract: binaryAny(usual),
@@ -431,6 +437,14 @@ export const larger: { readonly [K in KernelName]: Arbitrary<LargerSample<K>> } 
   batchNormGradient: normalised
     .chain(({ shape: s, channels: c }) =>
       fc.tuple(draft(usual, s), draft(usual, [c]), draft(usual, [c]), draft(positive, [c]), draft(usual, s)),
+    )
+    .map((inputs) => ({ inputs, params: {} })),
+  batchNormRelu: normalised.chain(({ shape: s, channels }) =>
+    fc.tuple(draft(usual, s), draft(usual, [channels]), draft(usual, [channels])).map((inputs) => ({ inputs, params: { epsilon: 1e-5 } })),
+  ),
+  batchNormReluGradient: normalised
+    .chain(({ shape: s, channels: c }) =>
+      fc.tuple(draft(usual, s), draft(usual, [c]), draft(usual, [c]), draft(positive, [c]), draft(usual, s), draft(usual, s)),
     )
     .map((inputs) => ({ inputs, params: {} })),
 

@@ -22,7 +22,7 @@ const engines = [1, 2, 3].map((threads) => openWasm({ threads }));
 afterAll(() => {
   for (const { engine } of engines) engine.close();
 });
-const [first, ...others] = engines as [Backend, ...Backend[]];
+const [first, ...others] = engines as unknown as [Backend, ...Backend[]];
 
 interface Case {
   readonly n: number;
