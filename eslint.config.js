@@ -3,7 +3,15 @@ import { defineConfig, globalIgnores } from "eslint/config";
 import tseslint from "typescript-eslint";
 
 export default defineConfig(
-  globalIgnores(["dist/", "src/tensor/backends/wasm/assembly/", "src/tensor/backends/wasm/generated.ts", "docs/api/", "runs/", "coverage/", "test/golden/"]),
+  globalIgnores([
+    "dist/",
+    "src/tensor/backends/wasm/assembly/",
+    "src/tensor/backends/wasm/generated.ts",
+    "docs/api/",
+    "runs/",
+    "coverage/",
+    "test/golden/",
+  ]),
   { linterOptions: { reportUnusedDisableDirectives: "error" } },
   js.configs.recommended,
   {

@@ -38,7 +38,8 @@ export function makeCommand(): Command {
   // The version is read from where it lies in the package: two folders up from src/cli.
   cpSync(join(root, "package.json"), join(folder, "package.json"));
   for (const entry of readdirSync(join(root, "src"), { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue;
+    // Types alone, and AssemblyScript, which is compiled already.
+    if (!entry.isFile() || entry.name.endsWith(".d.ts") || entry.parentPath.endsWith("assembly")) continue;
     const from = join(entry.parentPath, entry.name);
     const to = join(folder, from.slice(root.length));
     mkdirSync(join(to, ".."), { recursive: true });

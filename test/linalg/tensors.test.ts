@@ -349,7 +349,7 @@ describe("what linalg refuses", () => {
       ],
       { backend: elsewhere },
     );
-    await refusal(f(square, stranger), BackendError, new RegExp(`^${name}: operands live on "reference" and "elsewhere"; create both`));
+    await refusal(f(square, stranger), BackendError, new RegExp(`^${name}: operands live on "wasm" and "elsewhere"; create both`));
   });
 
   it("a result beyond the range of the type", async () => {

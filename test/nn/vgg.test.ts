@@ -13,7 +13,7 @@ const hollow: Backend = {
   run: () => undefined,
   memory: () => ({ buffers: 0, bytes: 0, peakBuffers: 0, peakBytes: 0, pooledBytes: 0 }),
   resetPeak: () => undefined,
-    describe: () => "",
+  describe: () => "",
 };
 
 function counted(name: string, options: VggOptions = {}): number {

@@ -105,7 +105,7 @@ describe("configKeys", () => {
       expect([key, kind]).toEqual([key, Array.isArray(value) ? "list" : typeof value]);
       if (choices) expect(choices).toContain(value);
     }
-    expect(configKeys.filter(({ choices }) => choices).map(({ key }) => key)).toEqual(["init", "inverse", "fisher"]);
+    expect(configKeys.filter(({ choices }) => choices).map(({ key }) => key)).toEqual(["precision", "init", "inverse", "fisher"]);
   });
 
   test("name every model and optimizer that there is", () => {

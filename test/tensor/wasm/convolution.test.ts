@@ -18,7 +18,7 @@ import {
 } from "../../../src/tensor/index.ts";
 import { openWasm } from "../../../src/tensor/backends/wasm/index.ts";
 
-const engines = [1, 2, 3].map((threads) => openWasm({ threads }));
+const engines = [1, 2, 3].map((threads) => openWasm({ threads, precision: "exact" }));
 afterAll(() => {
   for (const { engine } of engines) engine.close();
 });

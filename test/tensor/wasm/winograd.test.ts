@@ -3,11 +3,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import { openWasm, type WasmBackend } from "../../../src/tensor/backends/wasm/index.ts";
 import type { Operand } from "../../../src/tensor/backends/wasm/kernel.ts";
-import {
-  winogradForward,
-  winogradInputGradient,
-  winogradWeightGradient,
-} from "../../../src/tensor/backends/wasm/winograd.ts";
+import { winogradForward, winogradInputGradient, winogradWeightGradient } from "../../../src/tensor/backends/wasm/winograd.ts";
 import type { View } from "../../../src/tensor/backend.ts";
 import type { TypedArray } from "../../../src/tensor/dtype.ts";
 import type { Inputs, Outputs, Params } from "../../../src/tensor/primitives.ts";

@@ -91,6 +91,7 @@ export class Arena {
   /** @throws BackendError if the memory ends; nothing has changed then, and smaller requests may still succeed. */
   alloc(bytes: number, origin: string): Block {
     const size = Math.max(ALIGNMENT, Math.ceil(bytes / ALIGNMENT) * ALIGNMENT);
+    if (size > this.#limit) throw new BackendError(this.#exhausted(size, origin));
     const link = this.#take(size) ?? this.#extend(size, origin);
     link.free = false;
     link.origin = origin;

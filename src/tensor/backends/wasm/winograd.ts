@@ -48,7 +48,14 @@ export function winogradApplies(
 }
 
 /** y = conv2d(x, weight) + bias. */
-export function winogradForward(engine: Engine, x: Operand, weight: Operand, bias: Operand | undefined, { top, left }: Padding, y: Operand): void {
+export function winogradForward(
+  engine: Engine,
+  x: Operand,
+  weight: Operand,
+  bias: Operand | undefined,
+  { top, left }: Padding,
+  y: Operand,
+): void {
   const channels = shape4(x)[3];
   const row = 4 * channels; // bytes from one position of a kernel to the next
   const kernels = { start: weight.pointer, depthStride: 4, columnStride: 9 * row, positionStride: row };
@@ -89,7 +96,23 @@ function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number
       const [vStep, mStep] = [spread(block * roundUp(depth, 8) * 4), spread(block * panels * 32)];
       const cost = block * (1.6 * depth * n + 10 * (depth + n));
       const image = [x.pointer, height, width, depth, top, left, down, across] as const;
-      engine.run("winogradBlock_f32", Math.ceil(tiles / block), cost, ...image, u, uStep, y.pointer, outHeight, outWidth, n, bias, block, tiles, vStep, mStep);
+      engine.run(
+        "winogradBlock_f32",
+        Math.ceil(tiles / block),
+        cost,
+        ...image,
+        u,
+        uStep,
+        y.pointer,
+        outHeight,
+        outWidth,
+        n,
+        bias,
+        block,
+        tiles,
+        vStep,
+        mStep,
+      );
       return;
     }
 
@@ -101,7 +124,23 @@ function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number
       for (let first = 0; first < tiles; first += segment) {
         const count = Math.min(segment, tiles - first);
         const blocks = Math.ceil(count / 4);
-        engine.run("winogradInput_f32", blocks, 40 * depth, x.pointer, height, width, depth, top, left, down, across, first, count, v, vStep);
+        engine.run(
+          "winogradInput_f32",
+          blocks,
+          40 * depth,
+          x.pointer,
+          height,
+          width,
+          depth,
+          top,
+          left,
+          down,
+          across,
+          first,
+          count,
+          v,
+          vStep,
+        );
         const items = 36 * Math.ceil(panels / group);
         engine.run("winogradProduct_f32", items, 0.36 * group * depth * count, v, vStep, u, uStep, m, mStep, count, depth, n, group);
         engine.run("winogradOutput_f32", blocks, 30 * n, m, mStep, y.pointer, outHeight, outWidth, n, down, across, first, count, bias);

@@ -12,6 +12,9 @@ export function columns<T>(): i32 {
  * The innermost loop of every product: C[4][2 vectors] = or += Σ_k a_i[k] · b[k][2 vectors], where `a0 … a3` point to four rows of
  * `depth` consecutive elements, `b` to a packed panel, and `pitch` is the distance of C's rows in bytes.
  *
+ * The sum starts at zero and is added to C in the end: sums over many blocks are then blocked sums, whose rounding errors grow
+ * with the depth of a block and the number of blocks instead of their product.
+ *
  * Eight accumulators and two rows of B stay in registers. It is not unrolled: V8 then loads too far ahead and spills (half the
  * speed), and rows of A are read where they lie, which costs no more than packing them.
  */
@@ -24,16 +27,6 @@ export function tile<T>(a0: usize, a1: usize, a2: usize, a3: usize, b: usize, de
   let c21 = c00;
   let c30 = c00;
   let c31 = c00;
-  if (accumulate) {
-    c00 = v128.load(c);
-    c01 = v128.load(c, 16);
-    c10 = v128.load(c + pitch);
-    c11 = v128.load(c + pitch, 16);
-    c20 = v128.load(c + 2 * pitch);
-    c21 = v128.load(c + 2 * pitch, 16);
-    c30 = v128.load(c + 3 * pitch);
-    c31 = v128.load(c + 3 * pitch, 16);
-  }
   const end = b + <usize>depth * 32;
   while (b < end) {
     const b0 = v128.load(b);
@@ -55,6 +48,16 @@ export function tile<T>(a0: usize, a1: usize, a2: usize, a3: usize, b: usize, de
     a2 += sizeof<T>();
     a3 += sizeof<T>();
     b += 32;
+  }
+  if (accumulate) {
+    c00 = v128.add<T>(v128.load(c), c00);
+    c01 = v128.add<T>(v128.load(c, 16), c01);
+    c10 = v128.add<T>(v128.load(c + pitch), c10);
+    c11 = v128.add<T>(v128.load(c + pitch, 16), c11);
+    c20 = v128.add<T>(v128.load(c + 2 * pitch), c20);
+    c21 = v128.add<T>(v128.load(c + 2 * pitch, 16), c21);
+    c30 = v128.add<T>(v128.load(c + 3 * pitch), c30);
+    c31 = v128.add<T>(v128.load(c + 3 * pitch, 16), c31);
   }
   v128.store(c, c00);
   v128.store(c, c01, 16);
@@ -79,16 +82,6 @@ export function packedTile<T>(a: usize, b: usize, depth: i32, c: usize, pitch: u
   let c21 = c00;
   let c30 = c00;
   let c31 = c00;
-  if (accumulate) {
-    c00 = v128.load(c);
-    c01 = v128.load(c, 16);
-    c10 = v128.load(c + pitch);
-    c11 = v128.load(c + pitch, 16);
-    c20 = v128.load(c + 2 * pitch);
-    c21 = v128.load(c + 2 * pitch, 16);
-    c30 = v128.load(c + 3 * pitch);
-    c31 = v128.load(c + 3 * pitch, 16);
-  }
   const end = b + <usize>depth * 32;
   while (b < end) {
     const b0 = v128.load(b);
@@ -107,6 +100,16 @@ export function packedTile<T>(a: usize, b: usize, depth: i32, c: usize, pitch: u
     c31 = madd<T>(x, b1, c31);
     a += 4 * sizeof<T>();
     b += 32;
+  }
+  if (accumulate) {
+    c00 = v128.add<T>(v128.load(c), c00);
+    c01 = v128.add<T>(v128.load(c, 16), c01);
+    c10 = v128.add<T>(v128.load(c + pitch), c10);
+    c11 = v128.add<T>(v128.load(c + pitch, 16), c11);
+    c20 = v128.add<T>(v128.load(c + 2 * pitch), c20);
+    c21 = v128.add<T>(v128.load(c + 2 * pitch, 16), c21);
+    c30 = v128.add<T>(v128.load(c + 3 * pitch), c30);
+    c31 = v128.add<T>(v128.load(c + 3 * pitch, 16), c31);
   }
   v128.store(c, c00);
   v128.store(c, c01, 16);
