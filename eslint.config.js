@@ -16,7 +16,7 @@ export default defineConfig(
   js.configs.recommended,
   {
     files: ["**/*.js"],
-    languageOptions: { globals: { console: "readonly", performance: "readonly", process: "readonly", URL: "readonly" } },
+    languageOptions: { globals: { console: "readonly", performance: "readonly", process: "readonly", URL: "readonly", WebAssembly: "readonly" } },
   },
   {
     files: ["**/*.ts"],

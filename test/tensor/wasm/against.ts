@@ -1,7 +1,6 @@
 import { afterAll, expect } from "vitest";
 import {
   apply,
-  defaultBackend,
   sizeOf,
   Tensor,
   tidy,
@@ -14,6 +13,7 @@ import {
   type Shape,
   type TypedArray,
 } from "../../../src/tensor/index.ts";
+import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import { openWasm, type WasmBackend } from "../../../src/tensor/backends/wasm/index.ts";
 
 /** An operand before a float type and a backend are chosen; `labels` and indices are int32. */
@@ -22,6 +22,8 @@ export interface Numbers {
   readonly values: ArrayLike<number>;
   readonly int?: boolean;
 }
+
+const reference = openReference();
 
 /** Engines of one, two and three threads, open until the tests of the file are done. */
 export function engines(): readonly [WasmBackend, WasmBackend, WasmBackend] {
@@ -63,7 +65,7 @@ export function resultsOn<K extends PrimitiveName>(
 
 /** The reference backend's results in float64. */
 export function exact<K extends PrimitiveName>(name: K, operands: readonly Numbers[], params: Params<K>): Outputs<K, TypedArray> {
-  return resultsOn(defaultBackend(), "float64", name, operands, params);
+  return resultsOn(reference, "float64", name, operands, params);
 }
 
 export const tolerance: Readonly<Record<FloatDType, number>> = { float32: 1e-6, float64: 1e-12 };

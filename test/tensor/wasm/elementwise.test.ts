@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
+import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import { openWasm } from "../../../src/tensor/backends/wasm/index.ts";
 import {
   apply,
   concat,
   DataError,
-  defaultBackend,
   Generator,
   sizeOf,
   Tensor,
@@ -20,7 +20,7 @@ import {
 } from "../../../src/tensor/index.ts";
 import { broadcastable, extents, permutationsOf, shapes } from "../../arbitraries/shapes.ts";
 
-const reference = defaultBackend();
+const reference = openReference();
 const wasm = openWasm({ threads: 1 });
 const threaded = [2, 3].map((threads) => openWasm({ threads }));
 afterAll(() => {

@@ -100,19 +100,19 @@ function convolutions({ images, size, channels, outChannels, padding, positive, 
   return {
     forward: {
       here: (backend: WasmBackend) =>
-        inEngine(backend, forward, yShape, (a, w, b, y) =>
-          y ? winogradForward(backend.engine, a!, w!, b, padding, y) : winogradForward(backend.engine, a!, w!, undefined, padding, b!),
+        inEngine(backend, forward, yShape, (a, w, ...rest) =>
+          winogradForward(backend.engine, a, w, bias ? rest[0] : undefined, padding, rest.at(-1) as Operand),
         ),
       there: () => inReference("conv2d", forward, yShape, settings),
     },
     inputGradient: {
       here: (backend: WasmBackend) =>
-        inEngine(backend, [gradient, weight], xShape, (g, w, y) => winogradInputGradient(backend.engine, g!, w!, padding, y!)),
+        inEngine(backend, [gradient, weight], xShape, (g, w, y) => winogradInputGradient(backend.engine, g, w, padding, y)),
       there: () => inReference("conv2dInputGradient", [gradient, weight], xShape, { ...settings, inputSize: size }),
     },
     weightGradient: {
       here: (backend: WasmBackend) =>
-        inEngine(backend, [x, gradient], wShape, (a, g, y) => winogradWeightGradient(backend.engine, a!, g!, padding, y!)),
+        inEngine(backend, [x, gradient], wShape, (a, g, y) => winogradWeightGradient(backend.engine, a, g, padding, y)),
       there: () => inReference("conv2dWeightGradient", [x, gradient], wShape, { ...settings, kernel }),
     },
   };

@@ -162,7 +162,7 @@ interface Heap extends Readonly<Record<DType, TypedArray>> {
 }
 
 function viewsOf({ buffer }: WebAssembly.Memory): Heap {
-  return { buffer, float32: new Float32Array(buffer), float64: new Float64Array(buffer), int32: new Int32Array(buffer) } as Heap;
+  return { buffer, float32: new Float32Array(buffer), float64: new Float64Array(buffer), int32: new Int32Array(buffer) };
 }
 
 function decode(base64: string): Uint8Array<ArrayBuffer> {
@@ -177,8 +177,8 @@ function decode(base64: string): Uint8Array<ArrayBuffer> {
  * differs. Clears the flag in the limits of the memory that the import section names.
  */
 function withoutSharing(binary: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  const pattern = [..."env"].map((c) => c.charCodeAt(0));
-  const name = [3, ...pattern, 6, ...[..."memory"].map((c) => c.charCodeAt(0)), 2, 3]; // "env" "memory" memory, with maximum | shared
+  const text = (string: string): number[] => [string.length, ...Array.from(string, (_, i) => string.charCodeAt(i))];
+  const name = [...text("env"), ...text("memory"), 2, 3]; // a memory, with maximum | shared
   const at = binary.findIndex((_, i) => name.every((byte, j) => binary[i + j] === byte));
   if (at < 0) throw new BackendError("wasm: the kernels do not import a shared memory as expected");
   const copy = binary.slice();
@@ -189,7 +189,7 @@ function withoutSharing(binary: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer
 /** @throws UsageError unless it is a whole number of at least 1. */
 function threadCount(wanted: number | undefined): number {
   const process = (globalThis as { process?: NodeJS.Process }).process;
-  const fromEnvironment = process?.env?.["KFACET_THREADS"];
+  const fromEnvironment = process?.env["KFACET_THREADS"];
   const [value, source] =
     wanted !== undefined
       ? [wanted, "threads"]
@@ -204,7 +204,7 @@ function threadCount(wanted: number | undefined): number {
 
 function available(): number {
   const process = (globalThis as { process?: NodeJS.Process }).process;
-  const node = process?.getBuiltinModule?.("node:os");
+  const node = process?.getBuiltinModule("node:os");
   const browser = (globalThis as { navigator?: { hardwareConcurrency?: number } }).navigator;
   return Math.min(256, node ? node.availableParallelism() : (browser?.hardwareConcurrency ?? 1));
 }

@@ -4,13 +4,13 @@ import type { Engine } from "./engine.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 
 /** A matrix in the engine's memory; one of the strides (in bytes) is an element's size. */
-export interface Matrix {
+interface Matrix {
   readonly pointer: number;
   readonly rowStride: number;
   readonly columnStride: number;
 }
 
-export interface GemmOptions {
+interface GemmOptions {
   /** Pointer to a vector [n] that is added to every row. */
   readonly bias?: number;
   /** Only tiles that touch the lower triangle: the rest of C is left as it was. */
@@ -31,7 +31,7 @@ const BLOCKS = 32;
 const RATE = { float32: 20, float64: 10 } as const;
 
 /** C = A B for A [m, k], B [k, n] and a row-major C, on all threads. */
-export function gemm(
+function gemm(
   engine: Engine,
   dtype: "float32" | "float64",
   [m, n, k]: readonly [number, number, number],
@@ -80,24 +80,24 @@ export function gemm(
 type FloatType = "float32" | "float64";
 
 /** The row-major matrix [·, columns] at `pointer`. */
-export function rowMajor(pointer: number, columns: number, dtype: FloatType): Matrix {
+function rowMajor(pointer: number, columns: number, dtype: FloatType): Matrix {
   const size = bytesPerElement[dtype];
   return { pointer, rowStride: columns * size, columnStride: size };
 }
 
-export function transposed({ pointer, rowStride, columnStride }: Matrix): Matrix {
+function transposed({ pointer, rowStride, columnStride }: Matrix): Matrix {
   return { pointer, rowStride: columnStride, columnStride: rowStride };
 }
 
 /** C = scale · Aᵀ A for a row-major A [rows, d]: the lower triangle, then its mirror image. */
-export function syrk(engine: Engine, dtype: FloatType, rows: number, d: number, a: number, c: number, scale: number): void {
+function syrk(engine: Engine, dtype: FloatType, rows: number, d: number, a: number, c: number, scale: number): void {
   const matrix = rowMajor(a, d, dtype);
   gemm(engine, dtype, [d, d, rows], transposed(matrix), matrix, c, { lower: true });
   mirror(engine, dtype, d, c, scale);
 }
 
 /** Scales the lower triangle of a square matrix and copies it over the upper one. */
-export function mirror(engine: Engine, dtype: FloatType, d: number, c: number, scale: number): void {
+function mirror(engine: Engine, dtype: FloatType, d: number, c: number, scale: number): void {
   engine.run(dtype === "float32" ? "mirrorLower_f32" : "mirrorLower_f64", Math.ceil(d / 16), d * 16, c, d, scale);
 }
 

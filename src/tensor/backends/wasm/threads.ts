@@ -147,7 +147,7 @@ interface Browser {
 
 function startWorker(data: object, onDeath: (why: string) => void): { terminate(): unknown } {
   // Node's module by name at run time, so that bundles for browsers do not look for it.
-  const node = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule?.("node:worker_threads");
+  const node = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule("node:worker_threads");
   if (node) {
     const worker = new node.Worker(workerProgram, { eval: true, workerData: data });
     worker.unref(); // a script that is done exits

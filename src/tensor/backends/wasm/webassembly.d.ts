@@ -1,9 +1,12 @@
 /** The part of the WebAssembly JavaScript interface that the engine uses; TypeScript has it only among the types of the DOM. */
 declare namespace WebAssembly {
-  class Module {
-    constructor(bytes: Uint8Array);
-    static exports(module: Module): { readonly name: string; readonly kind: string }[];
+  interface Module {
+    readonly [Symbol.toStringTag]: "WebAssembly.Module";
   }
+  const Module: {
+    new (bytes: Uint8Array): Module;
+    exports(module: Module): { readonly name: string; readonly kind: string }[];
+  };
   class Instance {
     constructor(module: Module, imports: Readonly<Record<string, Readonly<Record<string, unknown>>>>);
     readonly exports: Readonly<Record<string, unknown>>;
