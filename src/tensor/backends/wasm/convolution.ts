@@ -25,6 +25,7 @@ const SUM_BYTES = 1.25 * 2 ** 20;
 /** Partial sums of the weight's gradient are bounded by number and by bytes together. */
 const MOST_SPLITS = 16;
 const SPLIT_BYTES = 32 * 2 ** 20;
+const MOST_DEPTHWISE_SPLITS = 64;
 /** Items that a large convolution is divided into, at least, and nanoseconds below which an item is not divided further. */
 const ITEMS = 32;
 const ITEM_COST = 50_000;
@@ -164,7 +165,7 @@ function convolve(engine: Engine, plan: Plan, dtype: DType, pointer: number, x: 
   const blocks = blocksOf(plan) * plan.groups;
   const pixels = plan.blockImages * plan.blockRows * plan.blockColumns;
   const panels = Math.ceil(plan.perOut / panelWidth(dtype));
-  const cost = (pixels * (depth + 4) * 2 * panelWidth(dtype) * (bytesOf(dtype) / 4)) / SPEED;
+  const cost = (pixels * (depth + 4) * 16) / SPEED;
   plan.panels = Math.min(panels, Math.max(Math.ceil((panels * blocks) / ITEMS), Math.ceil(ITEM_COST / cost)));
   writePlan(engine, plan, pointer);
   const items = blocks * Math.ceil(panels / plan.panels);
@@ -204,66 +205,149 @@ function gcd(a: number, b: number): number {
   return b === 0 ? a : gcd(b, a % b);
 }
 
+/** Whether every channel is convolved on its own. */
+function isDepthwise({ groups, perIn, perOut }: Plan): boolean {
+  return groups > 1 && perIn === 1 && perOut === 1;
+}
+
+/** Weights and bias (0 if there is none) of a convolution, by address. */
+type Weights = readonly [weight: number, bias: number];
+
+function forward(engine: Engine, plan: Plan, dtype: DType, [weight, bias]: Weights, x: number, y: number): void {
+  const suffix = suffixOf(dtype);
+  const { groups, perIn, perOut, kernelHeight, kernelWidth } = plan;
+  if (isDepthwise(plan)) {
+    depthwise(engine, plan, dtype, [weight, bias], [kernelHeight * kernelWidth, kernelWidth, 0, 1, 0, 1], x, y);
+    return;
+  }
+  const depth = kernelHeight * kernelWidth * perIn;
+  engine.temporary(PLAN_BYTES + packedBytes(plan, dtype), "conv2d", (pointer) => {
+    const panels = groups * Math.ceil(perOut / panelWidth(dtype));
+    engine.run(`packWeights_${suffix}`, panels, depth * 4, weight, bias, pointer + PLAN_BYTES, depth, perOut);
+    convolve(engine, plan, dtype, pointer, x, y);
+  });
+}
+
+/** @param elements of the kernel: all, in a row; then the first and the step, downwards and to the right, of those in the plan. */
+function depthwise(
+  engine: Engine,
+  plan: Plan,
+  dtype: DType,
+  [weight, bias]: Weights,
+  elements: readonly [number, number, number, number, number, number],
+  x: number,
+  y: number,
+): void {
+  const suffix = suffixOf(dtype);
+  const { channels, kernelWidth } = plan;
+  const rows = 1 + plan.kernelHeight * kernelWidth;
+  engine.temporary(PLAN_BYTES + rows * channels * bytesOf(dtype), "conv2d", (pointer) => {
+    const packed = pointer + PLAN_BYTES;
+    engine.run(`packDepthwise_${suffix}`, rows, channels, weight, bias, packed, channels, ...elements, kernelWidth);
+    writePlan(engine, plan, pointer);
+    const cost = (plan.outWidth * channels * rows * bytesOf(dtype)) / SPEED;
+    engine.run(`depthwise_${suffix}`, plan.images * plan.outHeight, cost, pointer, x, packed, y);
+  });
+}
+
+function depthwiseWeightGradient(engine: Engine, plan: Plan, dtype: DType, x: number, gradient: number, y: number): void {
+  const suffix = suffixOf(dtype);
+  const positions = plan.kernelHeight * plan.kernelWidth;
+  const bytes = positions * plan.channels * bytesOf(dtype);
+  const rows = plan.images * plan.outHeight;
+  plan.splits = Math.max(1, Math.min(MOST_DEPTHWISE_SPLITS, rows >> 2, Math.floor(SPLIT_BYTES / bytes)));
+  engine.temporary(PLAN_BYTES + plan.splits * bytes, "conv2dWeightGradient", (pointer) => {
+    writePlan(engine, plan, pointer);
+    const partials = pointer + PLAN_BYTES;
+    const cost = ((rows / plan.splits) * plan.outWidth * bytes) / SPEED;
+    engine.run(`depthwisePartials_${suffix}`, plan.splits, cost, pointer, x, gradient, partials);
+    engine.run(`depthwiseSum_${suffix}`, positions, plan.channels * plan.splits, pointer, partials, y);
+  });
+}
+
+function weightGradient(engine: Engine, plan: Plan, dtype: DType, x: number, gradient: number, y: number): void {
+  const suffix = suffixOf(dtype);
+  const size = bytesOf(dtype);
+  const { groups, perIn, perOut, kernelHeight, kernelWidth } = plan;
+  const positions = kernelHeight * kernelWidth;
+  const panels = Math.ceil(perOut / panelWidth(dtype));
+  plan.merged = plan.dilationWidth === 1 && perIn <= MOST_MERGED ? 1 : 0;
+  const most = Math.max(4, 4 * Math.floor(SUM_BYTES / (positions * panels * 128)));
+  plan.blockChannels = plan.merged ? perIn : roundUp(evenly(perIn, most), 4);
+  const area = divide(plan, plan.blockChannels * size);
+  const tiles = plan.merged ? kernelHeight * Math.ceil((kernelWidth * perIn) / 4) : positions * Math.ceil(perIn / 4);
+  const bytes = groups * panels * tiles * 128;
+  const channelBlocks = groups * Math.ceil(perIn / plan.blockChannels);
+  const splits = Math.min(MOST_SPLITS, Math.ceil(ITEMS / channelBlocks), blocksOf(plan) >> 1, Math.floor(SPLIT_BYTES / bytes));
+  plan.splits = Math.max(1, splits);
+  const items = plan.splits * channelBlocks;
+  const pixels = plan.images * plan.outHeight * plan.outWidth;
+  engine.temporary(PLAN_BYTES + plan.splits * bytes, "conv2dWeightGradient", (pointer) => {
+    writePlan(engine, plan, pointer);
+    const partials = pointer + PLAN_BYTES;
+    const cost = (pixels * bytes) / 2 / SPEED / items;
+    runItems(engine, `weightPartials_${suffix}`, items, cost, area, [pointer, x, gradient, partials]);
+    const lines = groups * panels * (plan.merged ? kernelHeight : positions);
+    engine.run(`weightSum_${suffix}`, lines, (bytes / 4 / lines) * plan.splits, pointer, partials, y);
+  });
+}
+
 export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeightGradient" | "im2col" | "col2im"> = {
   conv2d: (engine, [x, weight, bias], params, [y]) => {
     if (y.size === 0) return;
     const [, kernelHeight, kernelWidth] = shape4(weight);
-    const { dtype } = y;
-    if (winogradApplies(engine, "forward", x.shape, y.shape, [kernelHeight, kernelWidth], params, dtype)) {
+    if (winogradApplies(engine, "forward", x.shape, y.shape, [kernelHeight, kernelWidth], params, y.dtype)) {
       winogradForward(engine, x, weight, bias, params.padding, y);
       return;
     }
     const plan = planOf(shape4(x), shape4(y), [kernelHeight, kernelWidth], params, params.groups);
-    const depth = kernelHeight * kernelWidth * plan.perIn;
-    engine.temporary(PLAN_BYTES + packedBytes(plan, dtype), "conv2d", (pointer) => {
-      const panels = plan.groups * Math.ceil(plan.perOut / panelWidth(dtype));
-      const numbers = [weight.pointer, bias?.pointer ?? 0, pointer + PLAN_BYTES, depth, plan.perOut];
-      engine.run(`packWeights_${suffixOf(dtype)}`, panels, depth * 4, ...numbers);
-      convolve(engine, plan, dtype, pointer, x.pointer, y.pointer);
-    });
+    forward(engine, plan, y.dtype, [weight.pointer, bias?.pointer ?? 0], x.pointer, y.pointer);
   },
 
   conv2dInputGradient: (engine, [gradient, weight], params, [y]) => {
     if (y.size === 0) return;
     const { stride, dilation, padding, groups } = params;
     const { dtype } = y;
+    const suffix = suffixOf(dtype);
+    const from = shape4(gradient);
     const [out, kernelHeight, kernelWidth, perIn] = shape4(weight);
-    const [, height, width, channels] = shape4(y);
+    const [images, height, width, channels] = shape4(y);
     if (winogradApplies(engine, "inputGradient", y.shape, gradient.shape, [kernelHeight, kernelWidth], params, dtype)) {
       winogradInputGradient(engine, gradient, weight, padding, y);
       return;
     }
-    const suffix = suffixOf(dtype);
+    const perOut = out / groups;
     const panels = groups * Math.ceil(perIn / panelWidth(dtype));
-    const most = Math.ceil(kernelHeight / stride[0]) * Math.ceil(kernelWidth / stride[1]);
     for (let i = 0; i < stride[0]; i++) {
-      const rows = phaseOf(i, height, kernelHeight, stride[0], dilation[0], padding.top);
+      const h = phaseOf(i, height, kernelHeight, stride[0], dilation[0], padding.top);
       for (let j = 0; j < stride[1]; j++) {
-        const columns = phaseOf(j, width, kernelWidth, stride[1], dilation[1], padding.left);
-        if (rows.count === 0 || columns.count === 0) continue;
-        const plan = planOf(
-          shape4(gradient),
-          [y.shape[0]!, rows.count, columns.count, channels],
-          [rows.length, columns.length],
-          {
-            stride: [1, 1],
-            dilation: [rows.dilation, columns.dilation],
-            padding: { top: rows.padding, bottom: 0, left: columns.padding, right: 0 },
-          },
-          groups,
-        );
+        const w = phaseOf(j, width, kernelWidth, stride[1], dilation[1], padding.left);
+        if (h.count === 0 || w.count === 0) continue;
+        const geometry = {
+          stride: [1, 1],
+          dilation: [h.dilation, w.dilation],
+          padding: { top: h.padding, bottom: 0, left: w.padding, right: 0 },
+        } as const;
+        const plan = planOf(from, [images, h.count, w.count, channels], [h.length, w.length], geometry, groups);
         plan.toImage = height * width * channels;
         plan.toRow = stride[0] * width * channels;
         plan.toPixel = stride[1] * channels;
-        if (rows.length === 0 || columns.length === 0) {
-          // Nothing adds to these: a kernel without channels.
+        const to = y.pointer + (i * width + j) * channels * bytesOf(dtype);
+        if (isDepthwise(plan)) {
+          const lasts = [h.first + (h.length - 1) * h.step, w.first + (w.length - 1) * w.step] as const;
+          const elements = [kernelHeight * kernelWidth, kernelWidth, lasts[0], -h.step, lasts[1], -w.step] as const;
+          depthwise(engine, plan, dtype, [weight.pointer, 0], elements, gradient.pointer, to);
+          continue;
+        }
+        if (h.length === 0 || w.length === 0) {
+          // Nothing is added here: windows without channels.
           [plan.kernelHeight, plan.kernelWidth, plan.perIn, plan.top, plan.left] = [1, 1, 0, 0, 0];
         }
         engine.temporary(PLAN_BYTES + packedBytes(plan, dtype), "conv2dInputGradient", (pointer) => {
-          const numbers = [weight.pointer, pointer + PLAN_BYTES, out / groups, perIn, kernelHeight, kernelWidth];
-          const kernels = [rows.first, rows.step, rows.length, columns.first, columns.step, columns.length];
-          engine.run(`packFlipped_${suffix}`, panels, (out / groups) * most * 4, ...numbers, ...kernels);
-          convolve(engine, plan, dtype, pointer, gradient.pointer, y.pointer + (i * width + j) * channels * bytesOf(dtype));
+          const packed = pointer + PLAN_BYTES;
+          const elements = [kernelHeight, kernelWidth, h.first, h.step, h.length, w.first, w.step, w.length] as const;
+          engine.run(`packFlipped_${suffix}`, panels, perOut * h.length * w.length * 4, weight.pointer, packed, perOut, perIn, ...elements);
+          convolve(engine, plan, dtype, pointer, gradient.pointer, to);
         });
       }
     }
@@ -271,10 +355,8 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
 
   conv2dWeightGradient: (engine, [x, gradient], params, [y]) => {
     const { dtype } = y;
-    const suffix = suffixOf(dtype);
-    const size = bytesOf(dtype);
     if (y.size === 0) return;
-    if (x.shape[0] === 0) {
+    if (x.size === 0) {
       engine.view(dtype, y.pointer, y.size).fill(0);
       return;
     }
@@ -283,31 +365,8 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
       return;
     }
     const plan = planOf(shape4(x), shape4(gradient), params.kernel, params, params.groups);
-    const { groups, perIn, perOut, kernelHeight, kernelWidth } = plan;
-    const positions = kernelHeight * kernelWidth;
-    const panels = Math.ceil(perOut / panelWidth(dtype));
-    plan.merged = params.dilation[1] === 1 && perIn <= MOST_MERGED ? 1 : 0;
-    const most = Math.max(4, 4 * Math.floor(SUM_BYTES / (positions * panels * 32) / 4));
-    plan.blockChannels = plan.merged ? perIn : Math.min(perIn, roundUp(evenly(perIn, most), 4));
-    const area = divide(plan, (plan.merged ? perIn : roundUp(plan.blockChannels, 4)) * size);
-    const tiles = plan.merged ? kernelHeight * Math.ceil((kernelWidth * perIn) / 4) : positions * Math.ceil(perIn / 4);
-    const sumBytes = groups * panels * tiles * 128;
-    const channelBlocks = groups * Math.ceil(perIn / plan.blockChannels);
-    const blocks = blocksOf(plan);
-    plan.splits = Math.max(
-      1,
-      Math.min(MOST_SPLITS, Math.ceil(ITEMS / channelBlocks), Math.floor(blocks / 2), Math.floor(SPLIT_BYTES / sumBytes)),
-    );
-    const pixels = plan.images * plan.outHeight * plan.outWidth;
-    const items = plan.splits * channelBlocks;
-    const cost = (pixels * groups * panels * tiles * 16 * size) / SPEED / items;
-    engine.temporary(PLAN_BYTES + plan.splits * sumBytes, "conv2dWeightGradient", (pointer) => {
-      writePlan(engine, plan, pointer);
-      const partials = pointer + PLAN_BYTES;
-      runItems(engine, `weightPartials_${suffix}`, items, cost, area, [pointer, x.pointer, gradient.pointer, partials]);
-      const lines = groups * panels * (plan.merged ? kernelHeight : positions);
-      engine.run(`weightSum_${suffix}`, lines, (sumBytes / 128 / lines) * plan.splits * 40 * groups, pointer, partials, y.pointer);
-    });
+    if (isDepthwise(plan)) depthwiseWeightGradient(engine, plan, dtype, x.pointer, gradient.pointer, y.pointer);
+    else weightGradient(engine, plan, dtype, x.pointer, gradient.pointer, y.pointer);
   },
 
   im2col: (engine, [x], geometry, [y]) => {

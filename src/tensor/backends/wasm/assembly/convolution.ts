@@ -134,6 +134,8 @@ function tileRuns<T>(
 /**
  * The same for the weight's gradient, where the sum runs over pixels: C[4][2 vectors] = or += Σ_p a_p[4] · b_p[2 vectors], with a_p
  * at `a` + the p-th number of `offsets`, b_p `step` bytes apart, and C's rows one after the other.
+ *
+ * The loop is cut in two levels because V8 unrolls inner loops of such a size twice, and outer ones not at all.
  */
 function tilePixels<T>(a: usize, offsets: usize, b: usize, step: usize, pixels: i32, c: usize, accumulate: bool): void {
   let c00 = v128.splat<T>(<T>0);
@@ -146,23 +148,26 @@ function tilePixels<T>(a: usize, offsets: usize, b: usize, step: usize, pixels: 
   let c31 = c00;
   const end = offsets + <usize>pixels * 4;
   while (offsets < end) {
-    const at = a + <usize>load<u32>(offsets);
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    let x = v128.load_splat<T>(at);
-    c00 = madd<T>(x, b0, c00);
-    c01 = madd<T>(x, b1, c01);
-    x = v128.load_splat<T>(at, sizeof<T>());
-    c10 = madd<T>(x, b0, c10);
-    c11 = madd<T>(x, b1, c11);
-    x = v128.load_splat<T>(at, 2 * sizeof<T>());
-    c20 = madd<T>(x, b0, c20);
-    c21 = madd<T>(x, b1, c21);
-    x = v128.load_splat<T>(at, 3 * sizeof<T>());
-    c30 = madd<T>(x, b0, c30);
-    c31 = madd<T>(x, b1, c31);
-    offsets += 4;
-    b += step;
+    const stop = min(end, offsets + 4 * PIXELS);
+    while (offsets < stop) {
+      const at = a + <usize>load<u32>(offsets);
+      const b0 = v128.load(b);
+      const b1 = v128.load(b, 16);
+      let x = v128.load_splat<T>(at);
+      c00 = madd<T>(x, b0, c00);
+      c01 = madd<T>(x, b1, c01);
+      x = v128.load_splat<T>(at, sizeof<T>());
+      c10 = madd<T>(x, b0, c10);
+      c11 = madd<T>(x, b1, c11);
+      x = v128.load_splat<T>(at, 2 * sizeof<T>());
+      c20 = madd<T>(x, b0, c20);
+      c21 = madd<T>(x, b1, c21);
+      x = v128.load_splat<T>(at, 3 * sizeof<T>());
+      c30 = madd<T>(x, b0, c30);
+      c31 = madd<T>(x, b1, c31);
+      offsets += 4;
+      b += step;
+    }
   }
   if (accumulate) {
     c00 = v128.add<T>(v128.load(c), c00);
@@ -717,6 +722,176 @@ function weightSum<T>(start: i32, end: i32, at: usize, partials: usize, weight: 
   }
 }
 
+// ── depthwise ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Packs weights [channels, kernelHeight, kernelWidth] of as many groups as channels, a row an item: [1 + rows · width][channels],
+ * first the bias, or zeros where `bias` is 0, then the kernel's elements from (`firstH`, `firstW`) on in steps of either sign.
+ */
+function packDepthwise<T>(
+  start: i32,
+  end: i32,
+  weight: usize,
+  bias: usize,
+  to: usize,
+  channels: i32,
+  depth: i32,
+  kernelWidth: i32,
+  firstH: i32,
+  stepH: i32,
+  firstW: i32,
+  stepW: i32,
+  width: i32,
+): void {
+  for (let item = start; item < end; item++) {
+    let at = to + <usize>(item * channels) * sizeof<T>();
+    if (item == 0) {
+      if (bias) copy(at, bias, <usize>channels * sizeof<T>());
+      else clear(at, <usize>channels * sizeof<T>());
+      continue;
+    }
+    const k = (firstH + ((item - 1) / width) * stepH) * kernelWidth + firstW + ((item - 1) % width) * stepW;
+    for (let c = 0; c < channels; c++, at += sizeof<T>()) store<T>(at, load<T>(weight + <usize>(c * depth + k) * sizeof<T>()));
+  }
+}
+
+/** The first kernel element whose place `from` + i · `dilation` is not before the image. */
+function firstInside(from: i32, dilation: i32, kernel: i32): i32 {
+  return from >= 0 ? 0 : min(kernel, ceilDivide(-from, dilation));
+}
+
+/** The kernel element after the last one whose place is not behind an image of `extent`. */
+function endInside(from: i32, dilation: i32, kernel: i32, extent: i32): i32 {
+  return from >= extent ? 0 : min(kernel, (extent - 1 - from) / dilation + 1);
+}
+
+/** Convolution of every channel on its own; an item is an output row. */
+function depthwise<T>(start: i32, end: i32, at: usize, x: usize, packed: usize, y: usize): void {
+  const plan = changetype<Plan>(at);
+  const pixel = <usize>plan.channels * sizeof<T>();
+  const vectors = plan.channels / lanes<T>();
+  const columnStep = <usize>plan.dilationWidth * pixel;
+  for (let item = start; item < end; item++) {
+    const image = item / plan.outHeight;
+    const outRow = item % plan.outHeight;
+    const row0 = outRow * plan.strideHeight - plan.top;
+    const i0 = firstInside(row0, plan.dilationHeight, plan.kernelHeight);
+    const i1 = endInside(row0, plan.dilationHeight, plan.kernelHeight, plan.height);
+    const source = x + <usize>(image * plan.height * plan.width) * pixel;
+    let to = y + <usize>(image * plan.toImage + outRow * plan.toRow) * sizeof<T>();
+    for (let column = 0; column < plan.outWidth; column++, to += <usize>plan.toPixel * sizeof<T>()) {
+      const column0 = column * plan.strideWidth - plan.left;
+      const j0 = firstInside(column0, plan.dilationWidth, plan.kernelWidth);
+      const j1 = endInside(column0, plan.dilationWidth, plan.kernelWidth, plan.width);
+      let c: usize = 0;
+      let v = vectors;
+      for (; v >= 4; v -= 4, c += 64) {
+        let s0 = v128.load(packed + c);
+        let s1 = v128.load(packed + c, 16);
+        let s2 = v128.load(packed + c, 32);
+        let s3 = v128.load(packed + c, 48);
+        for (let i = i0; i < i1; i++) {
+          const row = row0 + i * plan.dilationHeight;
+          let a = source + <usize>(row * plan.width + column0 + j0 * plan.dilationWidth) * pixel + c;
+          let b = packed + <usize>(1 + i * plan.kernelWidth + j0) * pixel + c;
+          for (let j = j0; j < j1; j++, a += columnStep, b += pixel) {
+            s0 = madd<T>(v128.load(a), v128.load(b), s0);
+            s1 = madd<T>(v128.load(a, 16), v128.load(b, 16), s1);
+            s2 = madd<T>(v128.load(a, 32), v128.load(b, 32), s2);
+            s3 = madd<T>(v128.load(a, 48), v128.load(b, 48), s3);
+          }
+        }
+        v128.store(to + c, s0);
+        v128.store(to + c, s1, 16);
+        v128.store(to + c, s2, 32);
+        v128.store(to + c, s3, 48);
+      }
+      for (; c < pixel; v--) {
+        // The last channels, fewer than a vector, one by one.
+        let sum = v > 0 ? v128.load(packed + c) : v128.splat<T>(load<T>(packed + c));
+        for (let i = i0; i < i1; i++) {
+          const row = row0 + i * plan.dilationHeight;
+          let a = source + <usize>(row * plan.width + column0 + j0 * plan.dilationWidth) * pixel + c;
+          let b = packed + <usize>(1 + i * plan.kernelWidth + j0) * pixel + c;
+          for (let j = j0; j < j1; j++, a += columnStep, b += pixel) {
+            if (v > 0) sum = madd<T>(v128.load(a), v128.load(b), sum);
+            else sum = madd<T>(v128.load_splat<T>(a), v128.load_splat<T>(b), sum);
+          }
+        }
+        if (v > 0) v128.store(to + c, sum);
+        else store<T>(to + c, v128.extract_lane<T>(sum, 0));
+        c += v > 0 ? 16 : sizeof<T>();
+      }
+    }
+  }
+}
+
+/** Partial sums of its weight's gradient, [split][kernelHeight][kernelWidth][channels]; an item is a part of the output rows. */
+function depthwisePartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: usize, partials: usize): void {
+  const plan = changetype<Plan>(at);
+  const pixel = <usize>plan.channels * sizeof<T>();
+  const step = <usize>plan.strideWidth * pixel;
+  const all = plan.images * plan.outHeight;
+  const bytes = <usize>(plan.kernelHeight * plan.kernelWidth) * pixel;
+  for (let item = start; item < end; item++) {
+    const sums = partials + <usize>item * bytes;
+    memory.fill(sums, 0, bytes);
+    const last = <i32>((<i64>all * (item + 1)) / plan.splits);
+    for (let line = <i32>((<i64>all * item) / plan.splits); line < last; line++) {
+      const image = line / plan.outHeight;
+      const row0 = (line % plan.outHeight) * plan.strideHeight - plan.top;
+      const i1 = endInside(row0, plan.dilationHeight, plan.kernelHeight, plan.height);
+      for (let i = firstInside(row0, plan.dilationHeight, plan.kernelHeight); i < i1; i++) {
+        const row = image * plan.height + row0 + i * plan.dilationHeight;
+        for (let j = 0; j < plan.kernelWidth; j++) {
+          // The windows whose element j is inside.
+          const place = j * plan.dilationWidth - plan.left;
+          const first = firstInside(place, plan.strideWidth, plan.outWidth);
+          const count = endInside(place, plan.strideWidth, plan.outWidth, plan.width) - first;
+          const a0 = x + <usize>(row * plan.width + place + first * plan.strideWidth) * pixel;
+          const b0 = gradient + <usize>(line * plan.outWidth + first) * pixel;
+          const to = sums + <usize>(i * plan.kernelWidth + j) * pixel;
+          let c: usize = 0;
+          for (; c + 32 <= pixel; c += 32) {
+            let s0 = v128.splat<T>(<T>0);
+            let s1 = s0;
+            let a = a0 + c;
+            let b = b0 + c;
+            for (let q = 0; q < count; q++, a += step, b += pixel) {
+              s0 = madd<T>(v128.load(a), v128.load(b), s0);
+              s1 = madd<T>(v128.load(a, 16), v128.load(b, 16), s1);
+            }
+            v128.store(to + c, v128.add<T>(v128.load(to + c), s0));
+            v128.store(to + c, v128.add<T>(v128.load(to + c, 16), s1), 16);
+          }
+          for (; c < pixel; c += sizeof<T>()) {
+            let sum = <T>0;
+            let a = a0 + c;
+            let b = b0 + c;
+            for (let q = 0; q < count; q++, a += step, b += pixel) sum += load<T>(a) * load<T>(b);
+            store<T>(to + c, load<T>(to + c) + sum);
+          }
+        }
+      }
+    }
+  }
+}
+
+/** Adds up those; an item is a kernel element. */
+function depthwiseSum<T>(start: i32, end: i32, at: usize, partials: usize, weight: usize): void {
+  const plan = changetype<Plan>(at);
+  const depth = plan.kernelHeight * plan.kernelWidth;
+  for (let item = start; item < end; item++) {
+    for (let c = 0; c < plan.channels; c++) {
+      let sum: f64 = 0;
+      for (let split = 0; split < plan.splits; split++) {
+        sum += <f64>load<T>(partials + <usize>((split * depth + item) * plan.channels + c) * sizeof<T>());
+      }
+      store<T>(weight + <usize>(c * depth + item) * sizeof<T>(), <T>sum);
+    }
+  }
+}
+
 // ── windows as rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Copies windows to rows; an item is an output row. Elements of either type are moved as `pixel` bytes. */
@@ -886,4 +1061,56 @@ export function col2im_f32(start: i32, end: i32, plan: usize, columns: usize, y:
 }
 export function col2im_f64(start: i32, end: i32, plan: usize, columns: usize, y: usize): void {
   col2im<f64>(start, end, plan, columns, y);
+}
+export function packDepthwise_f32(
+  start: i32,
+  end: i32,
+  weight: usize,
+  bias: usize,
+  to: usize,
+  channels: i32,
+  depth: i32,
+  kernelWidth: i32,
+  firstH: i32,
+  stepH: i32,
+  firstW: i32,
+  stepW: i32,
+  width: i32,
+): void {
+  packDepthwise<f32>(start, end, weight, bias, to, channels, depth, kernelWidth, firstH, stepH, firstW, stepW, width);
+}
+export function packDepthwise_f64(
+  start: i32,
+  end: i32,
+  weight: usize,
+  bias: usize,
+  to: usize,
+  channels: i32,
+  depth: i32,
+  kernelWidth: i32,
+  firstH: i32,
+  stepH: i32,
+  firstW: i32,
+  stepW: i32,
+  width: i32,
+): void {
+  packDepthwise<f64>(start, end, weight, bias, to, channels, depth, kernelWidth, firstH, stepH, firstW, stepW, width);
+}
+export function depthwise_f32(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize): void {
+  depthwise<f32>(start, end, plan, x, packed, y);
+}
+export function depthwise_f64(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize): void {
+  depthwise<f64>(start, end, plan, x, packed, y);
+}
+export function depthwisePartials_f32(start: i32, end: i32, plan: usize, x: usize, gradient: usize, partials: usize): void {
+  depthwisePartials<f32>(start, end, plan, x, gradient, partials);
+}
+export function depthwisePartials_f64(start: i32, end: i32, plan: usize, x: usize, gradient: usize, partials: usize): void {
+  depthwisePartials<f64>(start, end, plan, x, gradient, partials);
+}
+export function depthwiseSum_f32(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
+  depthwiseSum<f32>(start, end, plan, partials, weight);
+}
+export function depthwiseSum_f64(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
+  depthwiseSum<f64>(start, end, plan, partials, weight);
 }
