@@ -58,7 +58,7 @@ function commandOf(name: PeerName, threads: number): Command {
 }
 
 function versionOf(name: PeerName): string {
-  if (name === "pytorch") return `PyTorch ${python?.version ?? "?"}`;
+  if (name === "pytorch") return python?.version ?? "PyTorch";
   const main = name === "jax-js" ? "@jax-js/jax" : `@tensorflow/${name.replace("-", "-backend-")}`;
   return `${main} ${dependencies()[main] ?? "?"}`;
 }
@@ -113,7 +113,7 @@ function findPython(): NonNullable<typeof python> {
   const wanted = process.env["KFACET_PYTHON"];
   const candidates = wanted ? [wanted] : ["python3", "/usr/bin/python3"];
   for (const candidate of candidates) {
-    const { status, stdout } = spawnSync(candidate, ["-c", "import numpy, torch; print(torch.__version__)"], { encoding: "utf8" });
+    const { status, stdout } = spawnSync(candidate, [`${folder}pytorch.py`, "version"], { encoding: "utf8" });
     if (status === 0) return { program: candidate, version: stdout.trim() };
   }
   throw new Error(`${candidates.join(" and ")} cannot import torch; KFACET_PYTHON may name a Python that can`);

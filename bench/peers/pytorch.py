@@ -1,4 +1,4 @@
-"""PyTorch on the CPU as a peer: `pytorch.py THREADS`. The protocol is that of protocol.ts."""
+"""PyTorch on the CPU as a peer: `pytorch.py THREADS`. The protocol is that of protocol.ts. `pytorch.py version` says what it is."""
 
 import json
 import resource
@@ -11,6 +11,23 @@ import torch.nn.functional as F
 
 MARK = "kfacet-bench: "
 LONG_ENOUGH = 0.020
+REFERENCE_BLAS = "reference BLAS"
+
+
+def blas():
+    """Who multiplies matrices here. Debian's PyTorch takes what is installed as libblas.so.3."""
+    if torch.backends.mkl.is_available():
+        return "MKL"
+    torch.ones(2, 2) @ torch.ones(2, 2)
+    try:
+        with open("/proc/self/maps") as file:
+            libraries = {line.split()[-1] for line in file if "blas" in line or "blis" in line or "atlas" in line}
+    except OSError:
+        return "unknown BLAS"
+    for mark, name in (("openblas", "OpenBLAS"), ("blis", "BLIS"), ("atlas", "ATLAS"), ("blas", REFERENCE_BLAS)):
+        if any(mark in library for library in libraries):
+            return name
+    return "unknown BLAS"
 
 
 def pattern(size, seed, dtype=torch.float32):
@@ -116,10 +133,12 @@ def network(features, kernel, fc, classes, channels, size, batch, which, layout)
 
 
 def prepare(work):
-    if work["kind"] == "gemm":
-        return gemm(work["n"], work["dtype"])
     if work["kind"] == "conv":
         return conv(work["pass"], work["batch"], work["channels"], work["size"], work["layout"])
+    if blas() == REFERENCE_BLAS:  # it would look slower than it is
+        raise RuntimeError("PyTorch finds only the reference BLAS here, thirty times slower than others; install libopenblas0-pthread")
+    if work["kind"] == "gemm":
+        return gemm(work["n"], work["dtype"])
     names = ("features", "kernel", "fc", "classes", "channels", "size", "batch", "pass", "layout")
     return network(*(work[name] for name in names))
 
@@ -153,4 +172,7 @@ def main():
         print(f"{MARK}{json.dumps(reply)}", flush=True)
 
 
-main()
+if sys.argv[1] == "version":
+    print(f"PyTorch {torch.__version__} with {blas()}")
+else:
+    main()
