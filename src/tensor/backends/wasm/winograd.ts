@@ -16,20 +16,16 @@ export type WinogradKind = "forward" | "inputGradient" | "weightGradient";
 
 /** Bytes that V and M may have together: of a block, and of a segment. */
 const BLOCK_BYTES = 600_000;
-const SEGMENT_BYTES = 4 * 2 ** 20;
+const SEGMENT_BYTES = 2 * 2 ** 20;
 /** Channels, in and out together, up to which blocks are used. */
-const BLOCK_CHANNELS = 192;
-
-/** A tile takes 36 products a channel, direct sums 9 an output: below these outputs a tile, or channels, direct sums are faster. */
-const FEWEST_OUTPUTS = 6;
-const FEWEST_CHANNELS = 16;
+const BLOCK_CHANNELS = 256;
 
 type ImageShape = readonly [n: number, height: number, width: number, channels: number];
 const shape4 = ({ shape }: { readonly shape: Shape }): ImageShape => shape as unknown as ImageShape;
 
 /**
- * Whether Winograd's convolution can compute this one and is faster than direct sums.
- * @param x shape of the images, [n, height, width, channels]. @param y shape of the convolution's output.
+ * Whether Winograd's convolution can compute this one and is faster than direct sums, by what both were measured to take.
+ * @param x shape of the convolution's images, [n, height, width, channels]. @param y shape of its output. For every kind.
  */
 export function winogradApplies(
   { precision }: Engine,
@@ -42,13 +38,22 @@ export function winogradApplies(
 ): boolean {
   if (precision === "exact" || dtype !== "float32" || groups !== 1) return false;
   if (kernel[0] !== 3 || kernel[1] !== 3 || stride[0] !== 1 || stride[1] !== 1 || dilation[0] !== 1 || dilation[1] !== 1) return false;
-  // The gradient of the input is a convolution with padding 2 − p.
-  const { top, bottom, left, right } = padding;
-  if (kind === "inputGradient" && Math.max(top, bottom, left, right) > 2) return false;
-  const [, height, width] = kind === "inputGradient" ? x : y;
-  const tiles = Math.ceil((height as number) / 4) * Math.ceil((width as number) / 4);
-  if ((height as number) * (width as number) < FEWEST_OUTPUTS * tiles) return false;
-  return (x[3] as number) >= FEWEST_CHANNELS && (y[3] as number) >= FEWEST_CHANNELS;
+  const [images, height, width, channels] = x as ImageShape;
+  const [, outHeight, outWidth, outChannels] = y as ImageShape;
+  const [down, across] = kind === "inputGradient" ? [height, width] : [outHeight, outWidth];
+  const tiles = images * Math.ceil(down / 4) * Math.ceil(across / 4);
+  const pairs = channels * outChannels;
+  // Nanoseconds on one thread: 40 to 45 floating-point operations each in all products; then the transforms of images and kernels.
+  const direct = 0.05 * pairs * images * taps(height, outHeight, padding.top) * taps(width, outWidth, padding.left);
+  const products = 1.7 * roundUp(channels, 8) * roundUp(outChannels, 8);
+  return tiles * (products + 15 * (channels + outChannels)) + 20 * pairs < direct;
+}
+
+/** Pairs of output and kernel row (or column) that meet the image and not its padding. */
+function taps(extent: number, out: number, padding: number): number {
+  let count = 0;
+  for (let k = 0; k < 3; k++) count += Math.max(0, Math.min(out, extent + padding - k) - Math.max(0, padding - k));
+  return count;
 }
 
 /** y = conv2d(x, weight) + bias. */
@@ -95,8 +100,8 @@ function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number
     const cost = 25 * depth;
     engine.run("winogradKernels_f32", Math.ceil(panels / 2), cost, start, depth, n, depthStride, columnStride, positionStride, u, uStep);
 
-    if (depth + n <= BLOCK_CHANNELS) {
-      const block = 4 * Math.ceil(Math.min(Math.max(BLOCK_BYTES / tileBytes, 8), tiles) / 4);
+    const block = 4 * Math.ceil(Math.min(BLOCK_BYTES / tileBytes, tiles) / 4);
+    if (depth + n <= BLOCK_CHANNELS && tiles >= 2 * engine.threads * block) {
       const [vStep, mStep] = [spread(block * roundUp(depth, 8) * 4), spread(block * panels * 32)];
       const cost = block * (1.6 * depth * n + 10 * (depth + n));
       const image = [x.pointer, height, width, depth, top, left, down, across] as const;
