@@ -17,6 +17,9 @@ export type WinogradKind = "forward" | "inputGradient" | "weightGradient";
 /** Bytes that V and M may have together: of a block, and of a segment. */
 const BLOCK_BYTES = 600_000;
 const SEGMENT_BYTES = 2 * 2 ** 20;
+/** The weight gradient's sum, up to which each part of the tiles has one of its own, and the number of parts. */
+const PART_BYTES = 700_000;
+const MOST_PARTS = 16;
 /** Channels, in and out together, up to which blocks are used. */
 const BLOCK_CHANNELS = 256;
 
@@ -169,10 +172,29 @@ export function winogradWeightGradient(engine: Engine, x: Operand, gradient: Ope
     return;
   }
   const [panels, blocks] = [Math.ceil(depth / 8), Math.ceil(n / 4)];
+  const tileBytes = 4 * 36 * (8 * panels + 4 * blocks);
+  const uStep = spread(blocks * panels * 128);
+  const geometry = [x.pointer, height, width, depth, top, left, gradient.pointer, outHeight, outWidth, n, down, across] as const;
+
   // An odd number of quadruples: panels then start in different sets of the cache.
-  const wanted = Math.max(SEGMENT_BYTES / (4 * 36 * (8 * panels + 4 * blocks)), 128);
-  const segment = Math.min(tiles, 8 * Math.floor(wanted / 8) + 4);
-  const [vStep, gStep, uStep] = [spread(segment * panels * 32), spread(segment * blocks * 16), spread(blocks * panels * 128)];
+  const oddly = (bytes: number): number => 8 * Math.floor(bytes / tileBytes / 8) + 4;
+  const parts = Math.min(MOST_PARTS, Math.floor(tiles / 64));
+  if (36 * uStep <= PART_BYTES && parts > 1) {
+    const block = oddly(BLOCK_BYTES);
+    const part = Math.ceil(tiles / parts);
+    const [vStep, gStep] = [spread(block * panels * 32), spread(block * blocks * 16)];
+    engine.temporary(36 * uStep * parts, "conv2dWeightGradient", (u) => {
+      const uPart = 36 * uStep;
+      const cost = part * (1.8 * depth * n + 10 * (depth + n));
+      engine.run("winogradPart_f32", Math.ceil(tiles / part), cost, ...geometry, part, tiles, block, vStep, gStep, u, uStep, uPart);
+      engine.run("winogradAddParts_f32", Math.ceil(uPart / 4096), 150 * parts, u, uPart, uPart, Math.ceil(tiles / part));
+      engine.run("winogradKernelGradient_f32", n, 5 * depth, u, uStep, depth, y.pointer);
+    });
+    return;
+  }
+
+  const segment = Math.min(tiles, oddly(Math.max(SEGMENT_BYTES, 128 * tileBytes)));
+  const [vStep, gStep] = [spread(segment * panels * 32), spread(segment * blocks * 16)];
   const group = Math.min(blocks, 16);
   const items = 36 * Math.ceil(blocks / group);
   engine.temporary(36 * (vStep + gStep + uStep), "conv2dWeightGradient", (v) => {
@@ -180,8 +202,7 @@ export function winogradWeightGradient(engine: Engine, x: Operand, gradient: Ope
     const u = g + 36 * gStep;
     for (let first = 0; first < tiles; first += segment) {
       const count = Math.min(segment, tiles - first);
-      const images = [x.pointer, height, width, depth, top, left, gradient.pointer, outHeight, outWidth, n, down, across] as const;
-      engine.run("winogradFactors_f32", Math.ceil(count / 4), 40 * (depth + n), ...images, first, count, v, vStep, g, gStep);
+      engine.run("winogradFactors_f32", Math.ceil(count / 4), 40 * (depth + n), ...geometry, first, count, v, vStep, g, gStep);
       const cost = 0.18 * group * depth * count;
       engine.run("winogradAccumulate_f32", items, cost, v, vStep, g, gStep, u, uStep, count, depth, n, group, first > 0 ? 1 : 0);
     }

@@ -645,6 +645,60 @@ export function winogradAccumulate_f32(
   }
 }
 
+/**
+ * Factors and products for a part of the tiles, block by block in scratch memory: an item is `part` tiles of altogether `tiles`,
+ * summed in a matrix u of its own, `uPart` bytes from one to the next.
+ */
+export function winogradPart_f32(
+  start: i32,
+  end: i32,
+  x: usize,
+  height: i32,
+  width: i32,
+  depth: i32,
+  top: i32,
+  left: i32,
+  gradient: usize,
+  outHeight: i32,
+  outWidth: i32,
+  n: i32,
+  down: i32,
+  across: i32,
+  part: i32,
+  tiles: i32,
+  block: i32,
+  vStep: usize,
+  gStep: usize,
+  u: usize,
+  uStep: usize,
+  uPart: usize,
+): void {
+  const v = scratch + BLOCK;
+  const g = v + 36 * vStep;
+  const blocks = (n + 3) >> 2;
+  for (let item = start; item < end; item++) {
+    const begin = item * part;
+    const stop = min(begin + part, tiles);
+    const sum = u + <usize>item * uPart;
+    for (let first = begin; first < stop; first += block) {
+      const count = min(block, stop - first);
+      // prettier-ignore
+      winogradFactors_f32(0, (count + 3) >> 2, x, height, width, depth, top, left, gradient, outHeight, outWidth, n, down, across, first, count, v, vStep, g, gStep);
+      winogradAccumulate_f32(0, 36, v, vStep, g, gStep, sum, uStep, count, depth, n, blocks, first > begin);
+    }
+  }
+}
+
+/** Adds the sums of all parts to the first one's, part after part; an item is 4 KiB of it. */
+export function winogradAddParts_f32(start: i32, end: i32, u: usize, bytes: usize, uPart: usize, parts: i32): void {
+  const to = u + min(<usize>end << 12, bytes);
+  for (let at = u + (<usize>start << 12); at < to; at += 16) {
+    let sum = v128.load(at);
+    for (let p = 1; p < parts; p++) sum = f32x4.add(sum, v128.load(at + <usize>p * uPart));
+    v128.store(at, sum);
+  }
+}
+
 /** w[n][3][3][depth] = Gᵀ u G; an item is an output channel. */
 export function winogradKernelGradient_f32(start: i32, end: i32, u: usize, step: usize, depth: i32, w: usize): void {
   const line: usize = 4 * LINE; // longer runs than of the images: here u comes from memory
