@@ -3,9 +3,15 @@ import { afterAll, describe, expect, test } from "vitest";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import { openWasm, type WasmBackend } from "../../../src/tensor/backends/wasm/index.ts";
 import type { Operand } from "../../../src/tensor/backends/wasm/kernel.ts";
-import { winogradForward, winogradInputGradient, winogradWeightGradient } from "../../../src/tensor/backends/wasm/winograd.ts";
+import {
+  winogradApplies,
+  winogradForward,
+  winogradInputGradient,
+  winogradWeightGradient,
+} from "../../../src/tensor/backends/wasm/winograd.ts";
 import type { View } from "../../../src/tensor/backend.ts";
-import type { TypedArray } from "../../../src/tensor/dtype.ts";
+import type { Engine } from "../../../src/tensor/backends/wasm/engine.ts";
+import type { DType, TypedArray } from "../../../src/tensor/dtype.ts";
 import type { Inputs, Outputs, Params } from "../../../src/tensor/primitives.ts";
 import { sizeOf, windowOutput, type Padding, type Shape } from "../../../src/tensor/shape.ts";
 
@@ -96,14 +102,14 @@ function convolutions({ images, size, channels, outChannels, padding, positive, 
   const x: Data = [xShape, numbers(xShape, 1, positive)];
   const weight: Data = [wShape, numbers(wShape, 2)];
   const gradient: Data = [yShape, numbers(yShape, 3)];
-  const forward = bias ? [x, weight, [[outChannels], numbers([outChannels], 4)] as const] : [x, weight];
+  const b: Data = [[outChannels], numbers([outChannels], 4)];
   return {
     forward: {
       here: (backend: WasmBackend) =>
-        inEngine(backend, forward, yShape, (a, w, ...rest) =>
-          winogradForward(backend.engine, a, w, bias ? rest[0] : undefined, padding, rest.at(-1) as Operand),
-        ),
-      there: () => inReference("conv2d", forward, yShape, settings),
+        bias
+          ? inEngine(backend, [x, weight, b], yShape, (a, w, b, y) => winogradForward(backend.engine, a, w, b, padding, y))
+          : inEngine(backend, [x, weight], yShape, (a, w, y) => winogradForward(backend.engine, a, w, undefined, padding, y)),
+      there: () => inReference("conv2d", bias ? [x, weight, b] : [x, weight], yShape, settings),
     },
     inputGradient: {
       here: (backend: WasmBackend) =>
@@ -144,29 +150,74 @@ const cases: fc.Arbitrary<Case> = fc
   })
   .filter(({ size: [h, w], padding: { top, bottom, left, right } }) => h + top + bottom >= 3 && w + left + right >= 3);
 
+const layer = (images: number, size: number, channels: number, outChannels: number, padding = 1): Case => ({
+  images,
+  size: [size, size],
+  channels,
+  outChannels,
+  padding: around(padding),
+  bias: true,
+});
+
 describe("Winograd convolutions have the values of direct sums in float64", () => {
   test("for images of any size, padding and number of channels", () => {
     fc.assert(fc.property(cases, check), { numRuns: 150 });
   });
 
-  const case2 = (images: number, size: number, channels: number, outChannels: number, padding = 1): Case => ({
-    images,
-    size: [size, size],
-    channels,
-    outChannels,
-    padding: around(padding),
-    bias: true,
-  });
   test.each<[string, Case]>([
-    ["many blocks", case2(9, 18, 32, 32)],
-    ["many channels: several segments", case2(3, 32, 96, 104)],
-    ["many channels that fill no vector", case2(2, 9, 203, 101)],
-    ["more channels than tiles", case2(1, 4, 300, 260)],
-    ["single pixels", case2(5, 1, 16, 16)],
-    ["no padding", case2(3, 13, 24, 48, 0)],
-    ["full padding", case2(3, 13, 24, 48, 2)],
+    ["many blocks", layer(9, 18, 32, 32)],
+    ["many channels: several segments", layer(3, 32, 96, 104)],
+    ["many channels that fill no vector", layer(2, 9, 203, 101)],
+    ["more channels than tiles", layer(1, 4, 300, 260)],
+    ["single pixels", layer(5, 1, 16, 16)],
+    ["no padding", layer(3, 13, 24, 48, 0)],
+    ["full padding", layer(3, 13, 24, 48, 2)],
   ])("%s", (_, c) => check(c));
 
-  test("for a large batch, where sums are long", () => check(case2(128, 32, 8, 8)));
-  test("for a large batch of images without negative numbers", () => check({ ...case2(128, 32, 8, 8), positive: true }));
+  test("for a large batch, where sums are long", () => check(layer(128, 32, 8, 8)));
+  test("for a large batch of images without negative numbers", () => check({ ...layer(128, 32, 8, 8), positive: true }));
+});
+
+describe("winogradApplies", () => {
+  const { engine: fast } = openWasm({ threads: 1 });
+  const ordinary = { padding: around(1), stride: [1, 1], dilation: [1, 1], groups: 1 } as const;
+  type Changes = Partial<Parameters<typeof winogradApplies>[5]> & { kernel?: readonly [number, number]; dtype?: DType; engine?: Engine };
+  const applies = (images: number, size: number, channels: number, outChannels: number, changes: Changes = {}): boolean[] => {
+    const { kernel = [3, 3], dtype = "float32", engine = fast, ...rest } = changes;
+    const [x, y] = [
+      [images, size, size, channels],
+      [images, size, size, outChannels],
+    ];
+    const kinds = ["forward", "inputGradient", "weightGradient"] as const;
+    return kinds.map((kind) => winogradApplies(engine, kind, x, y, kernel, { ...ordinary, ...rest }, dtype));
+  };
+  const [all, none] = [
+    [true, true, true],
+    [false, false, false],
+  ];
+
+  test("to the layers of VGG down to images of 4 × 4", () => {
+    for (const [size, channels] of [
+      [32, 64],
+      [16, 128],
+      [8, 256],
+      [4, 512],
+    ] as const)
+      expect(applies(32, size, channels, channels)).toEqual(all);
+  });
+  test("not where direct sums are as fast: tiny images, few channels, one small image", () => {
+    expect(applies(128, 2, 512, 512)).toEqual(none);
+    expect(applies(128, 32, 3, 16)).toEqual(none);
+    expect(applies(1, 4, 512, 512)).toEqual(none);
+    expect(applies(0, 32, 64, 64)).toEqual(none);
+  });
+  test("not to other convolutions and types", () => {
+    const others: Changes[] = [{ stride: [1, 2] }, { dilation: [2, 1] }, { groups: 2 }, { kernel: [3, 1] }, { dtype: "float64" }];
+    for (const other of others) expect(applies(32, 16, 64, 64, other)).toEqual(none);
+  });
+  test("not where the engine is to be exact", () => {
+    const { engine } = openWasm({ threads: 1, precision: "exact" });
+    expect(applies(32, 16, 64, 64, { engine })).toEqual(none);
+    engine.close();
+  });
 });

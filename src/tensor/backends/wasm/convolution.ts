@@ -1,5 +1,6 @@
 import type { DType } from "../../dtype.ts";
 import type { WindowGeometry } from "../../shape.ts";
+import { denseApplies, denseForward, denseInputGradient, denseWeightGradient } from "./dense.ts";
 import type { Engine } from "./engine.ts";
 import { winogradApplies, winogradForward, winogradInputGradient, winogradWeightGradient } from "./winograd.ts";
 import type { Kernels, Operand } from "./kernel.ts";
@@ -296,6 +297,10 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
   conv2d: (engine, [x, weight, bias], params, [y]) => {
     if (y.size === 0) return;
     const [, kernelHeight, kernelWidth] = shape4(weight);
+    if (denseApplies(x.shape, y.shape, [kernelHeight, kernelWidth], params)) {
+      denseForward(engine, x, weight, bias, params, y);
+      return;
+    }
     if (winogradApplies(engine, "forward", x.shape, y.shape, [kernelHeight, kernelWidth], params, y.dtype)) {
       winogradForward(engine, x, weight, bias, params.padding, y);
       return;
@@ -312,6 +317,10 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     const from = shape4(gradient);
     const [out, kernelHeight, kernelWidth, perIn] = shape4(weight);
     const [images, height, width, channels] = shape4(y);
+    if (denseApplies(y.shape, gradient.shape, [kernelHeight, kernelWidth], params)) {
+      denseInputGradient(engine, gradient, weight, params, y);
+      return;
+    }
     if (winogradApplies(engine, "inputGradient", y.shape, gradient.shape, [kernelHeight, kernelWidth], params, dtype)) {
       winogradInputGradient(engine, gradient, weight, padding, y);
       return;
@@ -358,6 +367,10 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     if (y.size === 0) return;
     if (x.size === 0) {
       engine.view(dtype, y.pointer, y.size).fill(0);
+      return;
+    }
+    if (denseApplies(x.shape, gradient.shape, params.kernel, params)) {
+      denseWeightGradient(engine, x, gradient, params, y);
       return;
     }
     if (winogradApplies(engine, "weightGradient", x.shape, gradient.shape, params.kernel, params, dtype)) {

@@ -23,6 +23,8 @@ export interface WasmOptions {
 const WORTH_SHARING = 20_000;
 /** Chunks aim at this many nanoseconds: long enough to forget the cost of taking one, short enough to balance. */
 const CHUNK = 100_000;
+/** At least so many, so that a thread that starts late, or is slower, has less to do. */
+const CHUNKS_A_THREAD = 4;
 /** Scratch memory of each thread; assembly/scratch.ts relies on it. */
 const SCRATCH_BYTES = 4 * 2 ** 20;
 const PAGE = 65536;
@@ -117,7 +119,7 @@ export class Engine {
       return;
     }
     if (rest.length > mostArguments) throw new BackendError(`wasm: ${name} takes more than ${mostArguments} numbers`);
-    const chunks = Math.min(items, Math.max(this.threads, Math.ceil((items * cost) / CHUNK)));
+    const chunks = Math.min(items, Math.max(CHUNKS_A_THREAD * this.threads, Math.ceil((items * cost) / CHUNK)));
     pool.run(name, f, items, Math.ceil(items / chunks), rest);
   }
 

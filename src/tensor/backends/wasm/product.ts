@@ -4,13 +4,13 @@ import type { Engine } from "./engine.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 
 /** A matrix in the engine's memory; one of the strides (in bytes) is an element's size. */
-interface Matrix {
+export interface Matrix {
   readonly pointer: number;
   readonly rowStride: number;
   readonly columnStride: number;
 }
 
-interface GemmOptions {
+export interface GemmOptions {
   /** Pointer to a vector [n] that is added to every row. */
   readonly bias?: number;
   /** Only tiles that touch the lower triangle: the rest of C is left as it was. */
@@ -31,7 +31,7 @@ const BLOCKS = 32;
 const RATE = { float32: 20, float64: 10 } as const;
 
 /** C = A B for A [m, k], B [k, n] and a row-major C, on all threads. */
-function gemm(
+export function gemm(
   engine: Engine,
   dtype: "float32" | "float64",
   [m, n, k]: readonly [number, number, number],
@@ -80,12 +80,12 @@ function gemm(
 type FloatType = "float32" | "float64";
 
 /** The row-major matrix [·, columns] at `pointer`. */
-function rowMajor(pointer: number, columns: number, dtype: FloatType): Matrix {
+export function rowMajor(pointer: number, columns: number, dtype: FloatType): Matrix {
   const size = bytesPerElement[dtype];
   return { pointer, rowStride: columns * size, columnStride: size };
 }
 
-function transposed({ pointer, rowStride, columnStride }: Matrix): Matrix {
+export function transposed({ pointer, rowStride, columnStride }: Matrix): Matrix {
   return { pointer, rowStride: columnStride, columnStride: rowStride };
 }
 

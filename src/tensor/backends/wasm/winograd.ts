@@ -16,19 +16,19 @@ export type WinogradKind = "forward" | "inputGradient" | "weightGradient";
 
 /** Bytes that V and M may have together: of a block, and of a segment. */
 const BLOCK_BYTES = 600_000;
-const SEGMENT_BYTES = 4 * 2 ** 20;
+const SEGMENT_BYTES = 2 * 2 ** 20;
+/** The weight gradient's sum, up to which each part of the tiles has one of its own, and the number of parts. */
+const PART_BYTES = 700_000;
+const MOST_PARTS = 16;
 /** Channels, in and out together, up to which blocks are used. */
-const BLOCK_CHANNELS = 192;
-
-/** Below these, direct sums are as fast. */
-const FEWEST_CHANNELS = 16;
+const BLOCK_CHANNELS = 256;
 
 type ImageShape = readonly [n: number, height: number, width: number, channels: number];
 const shape4 = ({ shape }: { readonly shape: Shape }): ImageShape => shape as unknown as ImageShape;
 
 /**
- * Whether Winograd's convolution can compute this one and is faster than direct sums.
- * @param x shape of the images, [n, height, width, channels]. @param y shape of the convolution's output.
+ * Whether Winograd's convolution can compute this one and is faster than direct sums, by what both were measured to take.
+ * @param x shape of the convolution's images, [n, height, width, channels]. @param y shape of its output. For every kind.
  */
 export function winogradApplies(
   { precision }: Engine,
@@ -41,10 +41,22 @@ export function winogradApplies(
 ): boolean {
   if (precision === "exact" || dtype !== "float32" || groups !== 1) return false;
   if (kernel[0] !== 3 || kernel[1] !== 3 || stride[0] !== 1 || stride[1] !== 1 || dilation[0] !== 1 || dilation[1] !== 1) return false;
-  // The gradient of the input is a convolution with padding 2 − p.
-  const { top, bottom, left, right } = padding;
-  if (kind === "inputGradient" && Math.max(top, bottom, left, right) > 2) return false;
-  return (x[3] as number) >= FEWEST_CHANNELS && (y[3] as number) >= FEWEST_CHANNELS;
+  const [images, height, width, channels] = x as ImageShape;
+  const [, outHeight, outWidth, outChannels] = y as ImageShape;
+  const [down, across] = kind === "inputGradient" ? [height, width] : [outHeight, outWidth];
+  const tiles = images * Math.ceil(down / 4) * Math.ceil(across / 4);
+  const pairs = channels * outChannels;
+  // Nanoseconds on one thread: 40 to 45 floating-point operations each in all products; then the transforms of images and kernels.
+  const direct = 0.05 * pairs * images * taps(height, outHeight, padding.top) * taps(width, outWidth, padding.left);
+  const products = 1.7 * roundUp(channels, 8) * roundUp(outChannels, 8);
+  return tiles * (products + 15 * (channels + outChannels)) + 20 * pairs < direct;
+}
+
+/** Pairs of output and kernel row (or column) that meet the image and not its padding. */
+function taps(extent: number, out: number, padding: number): number {
+  let count = 0;
+  for (let k = 0; k < 3; k++) count += Math.max(0, Math.min(out, extent + padding - k) - Math.max(0, padding - k));
+  return count;
 }
 
 /** y = conv2d(x, weight) + bias. */
@@ -91,8 +103,8 @@ function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number
     const cost = 25 * depth;
     engine.run("winogradKernels_f32", Math.ceil(panels / 2), cost, start, depth, n, depthStride, columnStride, positionStride, u, uStep);
 
-    if (depth + n <= BLOCK_CHANNELS) {
-      const block = 4 * Math.ceil(Math.min(Math.max(BLOCK_BYTES / tileBytes, 8), tiles) / 4);
+    const block = 4 * Math.ceil(Math.min(BLOCK_BYTES / tileBytes, tiles) / 4);
+    if (depth + n <= BLOCK_CHANNELS && tiles >= 2 * engine.threads * block) {
       const [vStep, mStep] = [spread(block * roundUp(depth, 8) * 4), spread(block * panels * 32)];
       const cost = block * (1.6 * depth * n + 10 * (depth + n));
       const image = [x.pointer, height, width, depth, top, left, down, across] as const;
@@ -160,10 +172,29 @@ export function winogradWeightGradient(engine: Engine, x: Operand, gradient: Ope
     return;
   }
   const [panels, blocks] = [Math.ceil(depth / 8), Math.ceil(n / 4)];
+  const tileBytes = 4 * 36 * (8 * panels + 4 * blocks);
+  const uStep = spread(blocks * panels * 128);
+  const geometry = [x.pointer, height, width, depth, top, left, gradient.pointer, outHeight, outWidth, n, down, across] as const;
+
   // An odd number of quadruples: panels then start in different sets of the cache.
-  const wanted = Math.max(SEGMENT_BYTES / (4 * 36 * (8 * panels + 4 * blocks)), 128);
-  const segment = Math.min(tiles, 8 * Math.floor(wanted / 8) + 4);
-  const [vStep, gStep, uStep] = [spread(segment * panels * 32), spread(segment * blocks * 16), spread(blocks * panels * 128)];
+  const oddly = (bytes: number): number => 8 * Math.floor(bytes / tileBytes / 8) + 4;
+  const parts = Math.min(MOST_PARTS, Math.floor(tiles / 64));
+  if (36 * uStep <= PART_BYTES && parts > 1) {
+    const block = oddly(BLOCK_BYTES);
+    const part = Math.ceil(tiles / parts);
+    const [vStep, gStep] = [spread(block * panels * 32), spread(block * blocks * 16)];
+    engine.temporary(36 * uStep * parts, "conv2dWeightGradient", (u) => {
+      const uPart = 36 * uStep;
+      const cost = part * (1.8 * depth * n + 10 * (depth + n));
+      engine.run("winogradPart_f32", Math.ceil(tiles / part), cost, ...geometry, part, tiles, block, vStep, gStep, u, uStep, uPart);
+      engine.run("winogradAddParts_f32", Math.ceil(uPart / 4096), 150 * parts, u, uPart, uPart, Math.ceil(tiles / part));
+      engine.run("winogradKernelGradient_f32", n, 5 * depth, u, uStep, depth, y.pointer);
+    });
+    return;
+  }
+
+  const segment = Math.min(tiles, oddly(Math.max(SEGMENT_BYTES, 128 * tileBytes)));
+  const [vStep, gStep] = [spread(segment * panels * 32), spread(segment * blocks * 16)];
   const group = Math.min(blocks, 16);
   const items = 36 * Math.ceil(blocks / group);
   engine.temporary(36 * (vStep + gStep + uStep), "conv2dWeightGradient", (v) => {
@@ -171,8 +202,7 @@ export function winogradWeightGradient(engine: Engine, x: Operand, gradient: Ope
     const u = g + 36 * gStep;
     for (let first = 0; first < tiles; first += segment) {
       const count = Math.min(segment, tiles - first);
-      const images = [x.pointer, height, width, depth, top, left, gradient.pointer, outHeight, outWidth, n, down, across] as const;
-      engine.run("winogradFactors_f32", Math.ceil(count / 4), 40 * (depth + n), ...images, first, count, v, vStep, g, gStep);
+      engine.run("winogradFactors_f32", Math.ceil(count / 4), 40 * (depth + n), ...geometry, first, count, v, vStep, g, gStep);
       const cost = 0.18 * group * depth * count;
       engine.run("winogradAccumulate_f32", items, cost, v, vStep, g, gStep, u, uStep, count, depth, n, group, first > 0 ? 1 : 0);
     }

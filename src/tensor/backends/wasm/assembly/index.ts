@@ -2,6 +2,7 @@ export { scratch } from "./scratch";
 export * from "./convolution";
 export * from "./covariance";
 export * from "./creation";
+export * from "./dense";
 export * from "./elementwise";
 export * from "./gemm";
 export * from "./loss";

@@ -1,4 +1,47 @@
 import { columns } from "./tile";
+import { lanes } from "./vector";
+
+/** Four columns, each contiguous, as 4 rows of a panel: `k` from 0 to 3 in the half at `to`. */
+function transpose4(from: usize, stride: usize, to: usize): void {
+  const c0 = v128.load(from);
+  const c1 = v128.load(from + stride);
+  const c2 = v128.load(from + 2 * stride);
+  const c3 = v128.load(from + 3 * stride);
+  const low01 = v128.shuffle<f32>(c0, c1, 0, 4, 1, 5);
+  const high01 = v128.shuffle<f32>(c0, c1, 2, 6, 3, 7);
+  const low23 = v128.shuffle<f32>(c2, c3, 0, 4, 1, 5);
+  const high23 = v128.shuffle<f32>(c2, c3, 2, 6, 3, 7);
+  v128.store(to, v128.shuffle<f64>(low01, low23, 0, 2));
+  v128.store(to, v128.shuffle<f64>(low01, low23, 1, 3), 32);
+  v128.store(to, v128.shuffle<f64>(high01, high23, 0, 2), 64);
+  v128.store(to, v128.shuffle<f64>(high01, high23, 1, 3), 96);
+}
+
+/** A whole panel of columns that are contiguous each, by small transposes in registers. */
+function packTransposed<T>(from: usize, columnStride: usize, depth: i32, to: usize): void {
+  const step = lanes<T>();
+  let k = 0;
+  for (; k + step <= depth; k += step) {
+    const source = from + <usize>k * sizeof<T>();
+    const at = to + <usize>k * 32;
+    if (sizeof<T>() == 4) {
+      transpose4(source, columnStride, at);
+      transpose4(source + 4 * columnStride, columnStride, at + 16);
+    } else {
+      for (let half: usize = 0; half < 32; half += 16) {
+        const c0 = v128.load(source + (half >> 3) * columnStride);
+        const c1 = v128.load(source + ((half >> 3) + 1) * columnStride);
+        v128.store(at + half, v128.shuffle<f64>(c0, c1, 0, 2));
+        v128.store(at + half, v128.shuffle<f64>(c0, c1, 1, 3), 32);
+      }
+    }
+  }
+  for (; k < depth; k++) {
+    for (let j = 0; j < 2 * step; j++) {
+      store<T>(to + <usize>k * 32 + <usize>j * sizeof<T>(), load<T>(from + <usize>j * columnStride + <usize>k * sizeof<T>()));
+    }
+  }
+}
 
 /**
  * Packs columns `[start, end)` — counted in panels of two vectors — of a matrix B [depth, n] for `tile`:
@@ -17,6 +60,8 @@ export function packColumns<T>(start: i32, end: i32, b: usize, rowStride: usize,
         v128.store(at, v128.load(row));
         v128.store(at, v128.load(row, 16), 16);
       }
+    } else if (valid == width && rowStride == sizeof<T>()) {
+      packTransposed<T>(from, columnStride, depth, at);
     } else {
       if (valid < width) memory.fill(at, 0, <usize>depth * 32);
       // Column by column in blocks of rows: reads run along memory where columns are what is contiguous.

@@ -26,6 +26,8 @@ const ALPHA: f32 = 1 / (2 * A2 * (A2 - B2));
 const BETA: f32 = 1 / (2 * B2 * (B2 - A2));
 const ZERO: f32 = 1 / (A2 * B2);
 
+/** Terms of the weight gradient that are summed in one go. */
+const LONGEST: i32 = 256;
 /** Channels that are transformed together: a cache line. */
 const CHUNK: i32 = 16;
 const LINE: usize = 64;
@@ -33,12 +35,6 @@ const LINE: usize = 64;
 const HALF: usize = 0;
 const WINDOW: usize = 36 * LINE;
 const BLOCK: usize = 128 * LINE;
-
-// @ts-ignore: decorator
-@inline
-function line(i: i32): usize {
-  return <usize>i * LINE;
-}
 
 /** Bᵀ d: six vectors, `stride` bytes apart, to six. */
 // @ts-ignore: decorator
@@ -158,31 +154,26 @@ function storeLanes(to: usize, v: v128, width: i32): void {
 
 /**
  * Copies `size` × `size` pixels at (`row`, `column`) of an image [height, width, channels], `count` channels from address `x` on,
- * to lines of the scratch memory; what lies outside the image, and channels behind `count`, are zeros.
+ * to lines of the scratch memory; what lies outside the image, and channels up to a multiple of 4, are zeros.
  */
 function readWindow(x: usize, height: i32, width: i32, channels: i32, row: i32, column: i32, size: i32, count: i32): void {
   let to = scratch + WINDOW;
   const zero = f32x4.splat(0);
-  const whole = (count & 7) == 0;
+  const end = <usize>((count + 3) >> 2) << 4;
+  const whole = (count & 3) == 0;
   for (let i = row; i < row + size; i++) {
     for (let j = column; j < column + size; j++, to += LINE) {
       if (i < 0 || i >= height || j < 0 || j >= width) {
-        for (let c = 0; c < count; c += 8) {
-          v128.store(to + (<usize>c << 2), zero);
-          v128.store(to + (<usize>c << 2), zero, 16);
-        }
+        for (let k: usize = 0; k < end; k += 16) v128.store(to + k, zero);
         continue;
       }
       const from = x + <usize>(i * width + j) * (<usize>channels << 2);
       if (whole) {
-        for (let c = 0; c < count; c += 8) {
-          v128.store(to + (<usize>c << 2), v128.load(from + (<usize>c << 2)));
-          v128.store(to + (<usize>c << 2), v128.load(from + (<usize>c << 2), 16), 16);
-        }
+        for (let k: usize = 0; k < end; k += 16) v128.store(to + k, v128.load(from + k));
       } else {
-        let c = 0;
-        for (; c < count; c++) store<f32>(to + (<usize>c << 2), load<f32>(from + (<usize>c << 2)));
-        for (; (c & 7) != 0; c++) store<f32>(to + (<usize>c << 2), 0);
+        let k: usize = 0;
+        for (; k < <usize>count << 2; k += 4) store<f32>(to + k, load<f32>(from + k));
+        for (; k < end; k += 4) store<f32>(to + k, 0);
       }
     }
   }
@@ -210,14 +201,14 @@ function inputTile(
     let from = scratch + WINDOW;
     let pixel = LINE;
     let line: usize = 6 * LINE;
-    if (inside && (count & 7) == 0) {
+    if (inside && (count & 3) == 0) {
       pixel = <usize>channels << 2;
       line = pixel * <usize>width;
       from = x + <usize>(row * width + column) * pixel + (<usize>c << 2);
     } else {
       readWindow(x + (<usize>c << 2), height, width, channels, row, column, 6, count);
     }
-    const end = <usize>((count + 7) >> 3) << 5;
+    const end = <usize>((count + 3) >> 2) << 4;
     for (let j = 0; j < 6; j++) {
       const place = half + <usize>j * LINE;
       for (let k: usize = 0; k < end; k += 16) transformInput(from + k, line, place + k, 6 * LINE);
@@ -225,12 +216,12 @@ function inputTile(
     }
     for (let i = 0; i < 6; i++) {
       const place = half + <usize>i * (6 * LINE);
-      let at = to + <usize>(6 * i) * step;
-      for (let k: usize = 0; k < end; k += 32) {
-        transformInput(place + k, LINE, at, step);
-        transformInput(place + k + 16, LINE, at + 16, step);
-        at += pitch;
-      }
+      const at = to + <usize>(6 * i) * step;
+      for (let k: usize = 0; k < end; k += 16) transformInput(place + k, LINE, at + (k >> 5) * pitch + (k & 16), step);
+    }
+    if ((end & 16) != 0) {
+      const zero = f32x4.splat(0);
+      for (let f: usize = 0; f < 36; f++) v128.store(to + (end >> 5) * pitch + f * step, zero, 16);
     }
     to += 2 * pitch;
   }
@@ -255,7 +246,7 @@ function gradientTile(
     let from = scratch + WINDOW;
     let pixel = LINE;
     let line: usize = 4 * LINE;
-    if (inside && (count & 7) == 0) {
+    if (inside && (count & 3) == 0) {
       pixel = <usize>channels << 2;
       line = pixel * <usize>width;
       from = x + <usize>(row * width + column) * pixel + (<usize>c << 2);
@@ -412,7 +403,8 @@ export function winogradKernels_f32(
 ): void {
   // [16 of k][9 positions][8 columns], then [3][6] half-transformed vectors.
   const block = scratch;
-  const half = scratch + 16 * 9 * 32;
+  const half = block + 16 * 9 * 32;
+  const result = half + 18 * 16;
   const panels = (n + 7) >> 3;
   for (let pair = start; pair < end; pair++) {
     for (let k0 = 0; k0 < depth; k0 += 16) {
@@ -447,12 +439,21 @@ export function winogradKernels_f32(
             }
           }
         }
-        let to = u + (<usize>p * <usize>depth + <usize>k0) * 32;
-        for (let k = 0; k < count; k++, to += 32) {
+        for (let k = 0; k < count; k++) {
           for (let lane: usize = 0; lane < 32; lane += 16) {
             const kernel = block + <usize>k * 288 + lane;
+            const to = result + <usize>k * 32 + lane;
             for (let j = 0; j < 3; j++) transformKernel(kernel + <usize>j * 32, 96, half + <usize>j * 16, 48);
-            for (let i = 0; i < 6; i++) transformKernel(half + <usize>i * 48, 16, to + lane + <usize>(6 * i) * step, step);
+            for (let i = 0; i < 6; i++) transformKernel(half + <usize>i * 48, 16, to + <usize>i * (6 * 512), 512);
+          }
+        }
+        // In runs of 512 bytes: memory takes them faster than 36 interleaved streams.
+        let to = u + (<usize>p * <usize>depth + <usize>k0) * 32;
+        for (let f: usize = 0; f < 36; f++, to += step) {
+          const place = result + f * 512;
+          for (let k: usize = 0; k < <usize>count * 32; k += 32) {
+            v128.store(to + k, v128.load(place + k));
+            v128.store(to + k, v128.load(place + k, 16), 16);
           }
         }
       }
@@ -604,8 +605,8 @@ export function winogradFactors_f32(
 }
 
 /**
- * u[36][n][depth], rows and columns up to multiples of 4 and 8, = or += Σ over `tiles` of gᵀ v. An item is one frequency and `group` blocks of 4
- * rows. Sums over a segment are added to those of the ones before as a whole, which keeps rounding errors small.
+ * u[36][n][depth], rows and columns up to multiples of 4 and 8, = or += Σ over `tiles` of gᵀ v. An item is one frequency and
+ * `group` blocks of 4 rows. Sums of at most `LONGEST` terms are added up, which keeps rounding errors small.
  */
 export function winogradAccumulate_f32(
   start: i32,
@@ -635,42 +636,87 @@ export function winogradAccumulate_f32(
       for (let o = from; o < to; o++) {
         const a = g + f * gStep + <usize>o * (<usize>tiles << 4);
         const c = u + f * uStep + <usize>(4 * o) * pitch + (<usize>p << 5);
-        if (!accumulate) {
-          packedTile<f32>(a, b, tiles, c, pitch, false);
-          continue;
-        }
-        packedTile<f32>(a, b, tiles, scratch, 32, false);
-        for (let i: usize = 0; i < 4; i++) {
-          v128.store(c + i * pitch, f32x4.add(v128.load(c + i * pitch), v128.load(scratch + i * 32)));
-          v128.store(c + i * pitch, f32x4.add(v128.load(c + i * pitch, 16), v128.load(scratch + i * 32, 16)), 16);
+        for (let t = 0; t < tiles; t += LONGEST) {
+          const count = min(LONGEST, tiles - t);
+          packedTile<f32>(a + (<usize>t << 4), b + (<usize>t << 5), count, c, pitch, t > 0 || accumulate);
         }
       }
     }
   }
 }
 
+/**
+ * Factors and products for a part of the tiles, block by block in scratch memory: an item is `part` tiles of altogether `tiles`,
+ * summed in a matrix u of its own, `uPart` bytes from one to the next.
+ */
+export function winogradPart_f32(
+  start: i32,
+  end: i32,
+  x: usize,
+  height: i32,
+  width: i32,
+  depth: i32,
+  top: i32,
+  left: i32,
+  gradient: usize,
+  outHeight: i32,
+  outWidth: i32,
+  n: i32,
+  down: i32,
+  across: i32,
+  part: i32,
+  tiles: i32,
+  block: i32,
+  vStep: usize,
+  gStep: usize,
+  u: usize,
+  uStep: usize,
+  uPart: usize,
+): void {
+  const v = scratch + BLOCK;
+  const g = v + 36 * vStep;
+  const blocks = (n + 3) >> 2;
+  for (let item = start; item < end; item++) {
+    const begin = item * part;
+    const stop = min(begin + part, tiles);
+    const sum = u + <usize>item * uPart;
+    for (let first = begin; first < stop; first += block) {
+      const count = min(block, stop - first);
+      // prettier-ignore
+      winogradFactors_f32(0, (count + 3) >> 2, x, height, width, depth, top, left, gradient, outHeight, outWidth, n, down, across, first, count, v, vStep, g, gStep);
+      winogradAccumulate_f32(0, 36, v, vStep, g, gStep, sum, uStep, count, depth, n, blocks, first > begin);
+    }
+  }
+}
+
+/** Adds the sums of all parts to the first one's, part after part; an item is 4 KiB of it. */
+export function winogradAddParts_f32(start: i32, end: i32, u: usize, bytes: usize, uPart: usize, parts: i32): void {
+  const to = u + min(<usize>end << 12, bytes);
+  for (let at = u + (<usize>start << 12); at < to; at += 16) {
+    let sum = v128.load(at);
+    for (let p = 1; p < parts; p++) sum = f32x4.add(sum, v128.load(at + <usize>p * uPart));
+    v128.store(at, sum);
+  }
+}
+
 /** w[n][3][3][depth] = Gᵀ u G; an item is an output channel. */
 export function winogradKernelGradient_f32(start: i32, end: i32, u: usize, step: usize, depth: i32, w: usize): void {
-  const half = scratch;
+  const line: usize = 4 * LINE; // longer runs than of the images: here u comes from memory
   const row = <usize>depth << 2;
   const pitch = <usize>((depth + 7) >> 3) << 5;
   for (let o = start; o < end; o++) {
     const from = u + <usize>o * pitch;
     const to = w + <usize>(9 * o) * row;
-    for (let k = 0; k < depth; k += CHUNK) {
-      const at = <usize>k << 2;
-      const count = min(CHUNK, depth - k);
-      for (let c = 0; c < count; c += 4) {
-        const lane = <usize>c << 2;
-        for (let j = 0; j < 6; j++) {
-          transformKernelGradient(from + at + lane + <usize>j * step, 6 * step, half + lane + <usize>j * LINE, 6 * LINE, 4);
-        }
+    for (let at: usize = 0; at < row; at += line) {
+      const size = min(line, row - at);
+      for (let j: usize = 0; j < 6; j++) {
+        const place = scratch + j * line;
+        for (let k: usize = 0; k < size; k += 16) transformKernelGradient(from + at + k + j * step, 6 * step, place + k, 6 * line, 4);
       }
-      for (let c = 0; c < count; c += 4) {
-        const lane = <usize>c << 2;
-        for (let i = 0; i < 3; i++) {
-          const place = half + lane + <usize>i * (6 * LINE);
-          transformKernelGradient(place, LINE, to + at + lane + <usize>(3 * i) * row, row, count - c);
+      for (let i: usize = 0; i < 3; i++) {
+        const place = scratch + i * (6 * line);
+        for (let k: usize = 0; k < size; k += 16) {
+          transformKernelGradient(place + k, line, to + at + k + 3 * i * row, row, <i32>((size - k) >> 2));
         }
       }
     }
