@@ -109,7 +109,7 @@ describe("with fused multiply-adds a kernel is as near to the reference:", () =>
 
   beforeAll(async () => {
     setFlagsFromString("--experimental-wasm-relaxed-simd"); // there without asking in newer engines
-    fused = await openEngine({ threads: 2 });
+    fused = await openEngine({ threads: 2, precision: "exact" });
     expect(fused.engine.fusedMultiplyAdd).toBe(true);
     expect((await openEngine({ threads: 1, relaxedSimd: false })).engine.fusedMultiplyAdd).toBe(false);
   });
