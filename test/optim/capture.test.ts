@@ -16,6 +16,7 @@ import {
 } from "../../src/nn/index.ts";
 import { Capture, Kfac, Optimizer, Precondition, RecordedView, releaseRecords, type LayerRecord } from "../../src/optim/index.ts";
 import { conv2d, defaultBackend, Generator, linear, tidy, Tensor, type Shape } from "../../src/tensor/index.ts";
+import { settledBuffers } from "../settled.ts";
 
 const options = { dtype: "float64" } as const;
 
@@ -365,7 +366,7 @@ describe("observing", () => {
     const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, factorUpdateEvery: 1 });
     await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
     await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
-    const before = defaultBackend().memory().buffers;
+    const before = await settledBuffers();
     const good = (): Tensor => crossEntropy(model.forward(images), labels);
     await expect(
       optimizer.minimize([

@@ -19,6 +19,7 @@ import {
 } from "../../src/optim/index.ts";
 import { stateless } from "../../src/optim/transform.ts";
 import { CheckpointError, defaultBackend, Generator, Tensor, UsageError, type Shape } from "../../src/tensor/index.ts";
+import { settledBuffers } from "../settled.ts";
 
 const options = { dtype: "float64" } as const;
 const normal = (shape: Shape, seed: number): Tensor => new Generator(seed).normal(shape, options);
@@ -260,7 +261,7 @@ describe("minimize", () => {
     const optimizer = new Sgd([p], { learningRate: 0.1 });
     await optimizer.minimize(() => p.value.sum());
     await expect(optimizer.minimize(() => p.value.square())).rejects.toThrow();
-    const before = defaultBackend().memory().buffers;
+    const before = await settledBuffers();
     await expect(optimizer.minimize(() => p.value.square())).rejects.toThrow();
     expect(defaultBackend().memory().buffers).toBe(before);
   });
@@ -293,7 +294,7 @@ describe("minimize", () => {
       const x = batch(0);
       const step = (): Promise<Tensor> => optimizer.minimize(() => crossEntropy(model.forward(x), labels));
       for (let i = 0; i < 4; i++) await step();
-      const before = defaultBackend().memory().buffers;
+      const before = await settledBuffers();
       for (let i = 0; i < 12; i++) await step();
       expect(defaultBackend().memory().buffers).toBe(before);
       optimizer.dispose();

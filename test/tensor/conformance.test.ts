@@ -7,6 +7,7 @@ import {
   defaultBackend,
   isFloat,
   machineEpsilon,
+  openBackend,
   sizeOf,
   Tensor,
   tidy,
@@ -174,26 +175,39 @@ eachBackend((backendName) => {
     // The reference's own float64 is what it is compared with.
     const dtypes = backendName === "reference" ? (["float32"] as const) : (["float64", "float32"] as const);
 
-    function equalsOracle<K extends KernelName>(name: K, sample: LargerSample<K>): void {
+    /** The engine's convolutions have ten times the error unless it is told to be exact. */
+    const quick: readonly KernelName[] = ["conv2d", "conv2dInputGradient", "conv2dWeightGradient"];
+
+    function equalsOracle<K extends KernelName>(name: K, sample: LargerSample<K>, backend = defaultBackend(), single = float32Error): void {
       const written = writtenOut(sample);
       let expected: Result[] | undefined;
       for (const dtype of dtypes) {
         if (drawing.includes(name) || !expected) expected = resultsOf(name, written, drawing.includes(name) ? dtype : "float64", oracle);
-        const results = resultsOf(name, written, dtype);
+        const results = resultsOf(name, written, dtype, backend);
         expect(results).toHaveLength(expected.length);
         for (const [i, result] of results.entries()) {
           const { shape, data } = expected[i] as Result;
           expect(result.shape).toEqual(shape);
-          expectNear(result.data, data, !isFloat(result.dtype) ? 0 : dtype === "float32" ? float32Error : float64Error);
+          expectNear(result.data, data, !isFloat(result.dtype) ? 0 : dtype === "float32" ? single : float64Error);
         }
       }
     }
 
     test.each(kernelNames)("%s", (name) => {
+      const single = backendName === "wasm" && quick.includes(name) ? 10 * float32Error : float32Error;
       fc.assert(
-        fc.property(larger[name], (sample: LargerSample<typeof name>) => equalsOracle(name, sample)),
+        fc.property(larger[name], (sample: LargerSample<typeof name>) => equalsOracle(name, sample, defaultBackend(), single)),
         { numRuns: backendName === "reference" ? 5 : 20 },
       );
+    });
+
+    test.runIf(backendName === "wasm").each(quick)("%s, told to be exact", async (name) => {
+      const exact = await openBackend("wasm", { precision: "exact" });
+      fc.assert(
+        fc.property(larger[name], (sample: LargerSample<typeof name>) => equalsOracle(name, sample, exact)),
+        { numRuns: 20 },
+      );
+      exact.close?.();
     });
 
     const draft = (seed: number, ...shape: number[]) => ({ numbers: "from -1/2 to 3/2", shape, seed }) as const;

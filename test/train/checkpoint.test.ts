@@ -14,6 +14,7 @@ import {
   type TrainEvent,
 } from "../../src/train/index.ts";
 import { smallModel } from "./small.ts";
+import { settledBuffers } from "../settled.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "kfacet-checkpoint-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -45,7 +46,7 @@ describe("a checkpoint", () => {
         .get("5.bias")
         ?.assign(Tensor.from([NaN, -0, Infinity, 1e-45])),
     );
-    const buffers = defaultBackend().memory().buffers;
+    const buffers = await settledBuffers();
     await saveCheckpoint(path, from, { epochs: "3" });
     expect(await loadCheckpoint(path, to)).toMatchObject({ epochs: "3", format: "kfacet" });
     expect(bits(to)).toEqual(bits(from));
@@ -76,7 +77,7 @@ describe("a checkpoint", () => {
     const [path, other] = [fresh(), new Sequential(new Linear(3, 2), new ReLU())];
     await saveCheckpoint(path, used(1), {});
     const before = bits(other);
-    const buffers = defaultBackend().memory().buffers;
+    const buffers = await settledBuffers();
     const load = loadCheckpoint(path, other);
     await expect(load).rejects.toThrow(CheckpointError);
     await expect(load).rejects.toThrow(path);

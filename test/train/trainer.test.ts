@@ -4,6 +4,7 @@ import { Kfac, Sgd, type Optimizer } from "../../src/optim/index.ts";
 import { defaultBackend, Generator, NumericalError, Tensor, tidy } from "../../src/tensor/index.ts";
 import { evaluate, train, type EpochEvent, type TrainEvent } from "../../src/train/index.ts";
 import { loaders, smallData, smallModel } from "./small.ts";
+import { settledBuffers } from "../settled.ts";
 
 const data = await smallData();
 const sgd = (model: Module): Optimizer => new Sgd(model.parameters(), { learningRate: 0.1, momentum: 0.9 });
@@ -106,7 +107,7 @@ describe.each([
 test("a loop that is left stops the training after the step told of, and frees the batch", async () => {
   const model = smallModel();
   const optimizer = sgd(model);
-  const before = defaultBackend().memory().buffers;
+  const before = await settledBuffers();
   for await (const event of train({ model, optimizer, ...loaders(data), epochs: 5 })) {
     if (event.type === "step" && event.step === 1) break;
   }
@@ -243,7 +244,7 @@ describe("a loss that is not finite", () => {
     const optimizer = sgd(model);
     const weight = model.namedParameters().get("5.weight");
     const good = weight?.value.keep();
-    const buffers = defaultBackend().memory().buffers;
+    const buffers = await settledBuffers();
     await failure(model, { atStep: 0, spoil: () => set(weight, NaN) }, optimizer);
     weight?.assign(good as Tensor);
     optimizer.dispose();
@@ -284,7 +285,7 @@ describe("evaluate", () => {
     const state = (): unknown => [...model.stateDict()].map(([name, tensor]) => [name, tensor.id]);
     const before = state();
     const { test: loader, train: other } = loaders(data);
-    const buffers = defaultBackend().memory().buffers;
+    const buffers = await settledBuffers();
     const result = await evaluate(model, loader);
     expect(await evaluate(model, loader)).toEqual(result);
     expect(defaultBackend().memory().buffers).toBe(buffers);
