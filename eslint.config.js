@@ -16,7 +16,9 @@ export default defineConfig(
   js.configs.recommended,
   {
     files: ["**/*.js"],
-    languageOptions: { globals: { console: "readonly", performance: "readonly", process: "readonly", URL: "readonly", WebAssembly: "readonly" } },
+    languageOptions: {
+      globals: { console: "readonly", performance: "readonly", process: "readonly", URL: "readonly", WebAssembly: "readonly" },
+    },
   },
   {
     files: ["**/*.ts"],

@@ -282,14 +282,30 @@ describe("the error at the end of the memory", () => {
     expect(refusal(arena, 40 * MIB)).toBe(
       "wasm: no memory for 40.0 MiB wanted by conv2d: 32.0 MiB of at most 64.0 MiB are in use, " +
         "most by matmul 10.0 MiB, relu 8.0 MiB, add 6.0 MiB, multiply 5.0 MiB, gather 2.0 MiB; " +
+        "the largest free piece has 32.0 MiB; " +
         "use a smaller batch, or free tensors with tidy(…) or dispose()",
     );
+  });
+
+  test("tells of the largest piece, where enough is free but not in one", () => {
+    const arena = new Arena(memoryOf(new Pages(1)), 0, 64 * MIB);
+    const blocks = [10, 1, 20, 1, 15, 1].map((size) => arena.alloc(size * MIB, "x"));
+    expect(refusal(arena, 40 * MIB)).toContain(
+      "48.0 MiB of at most 64.0 MiB are in use, most by x 48.0 MiB; the largest free piece has 16.0 MiB;",
+    );
+    for (const at of [0, 2, 4]) arena.free(blocks[at] as Block);
+    expect(refusal(arena, 21 * MIB)).toContain(
+      "3.0 MiB of at most 64.0 MiB are in use, most by x 3.0 MiB; the largest free piece has 20.0 MiB;",
+    );
+    arena.free(blocks[5] as Block);
+    expect(refusal(arena, 33 * MIB)).toContain("the largest free piece has 32.0 MiB;"); // with what was never given out
+    expect(arena.alloc(32 * MIB, "x").start).toBe(32 * MIB);
   });
 
   test("counts small sizes in bytes, and names no holders where there are none", () => {
     const arena = new Arena(memoryOf(new Pages(1)), 0, PAGE);
     expect(refusal(arena, 100_000)).toMatch(
-      /^wasm: no memory for 100032 bytes wanted by conv2d: 0 bytes of at most 65536 bytes are in use; use/,
+      /^wasm: no memory for 100032 bytes wanted by conv2d: 0 bytes of at most 65536 bytes are in use; the largest free piece has 65536 bytes; use/,
     );
   });
 });

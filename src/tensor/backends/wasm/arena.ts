@@ -81,10 +81,10 @@ export class Arena {
     [this.#peakBytes, this.#peakBlocks] = [this.#bytes, this.#used.size];
   }
 
-  /** Blocks given out by their size in bytes, the largest first. */
-  bySize(): { readonly size: number; readonly count: number }[] {
+  /** Blocks given out by their size in bytes, the largest first; those for `except` do not count. */
+  bySize(except?: string): { readonly size: number; readonly count: number }[] {
     const counts = new Map<number, number>();
-    for (const { size } of this.#used) counts.set(size, (counts.get(size) ?? 0) + 1);
+    for (const { size, origin } of this.#used) if (origin !== except) counts.set(size, (counts.get(size) ?? 0) + 1);
     return [...counts].map(([size, count]) => ({ size, count })).sort((a, b) => b.size - a.size);
   }
 
@@ -223,8 +223,16 @@ export class Arena {
     const list = largest.map(([name, bytes]) => `${name} ${megabytes(bytes)}`).join(", ");
     return (
       `wasm: no memory for ${megabytes(size)} wanted by ${origin}: ${megabytes(this.#bytes)} of at most ${megabytes(this.#limit)} ` +
-      `are in use${list && `, most by ${list}`}; use a smaller batch, or free tensors with tidy(…) or dispose()`
+      `are in use${list && `, most by ${list}`}; the largest free piece has ${megabytes(this.#largestFree())}; ` +
+      `use a smaller batch, or free tensors with tidy(…) or dispose()`
     );
+  }
+
+  /** What a request may have at most: free memory is not in one piece. */
+  #largestFree(): number {
+    let largest = this.#limit - (this.#last?.free ? this.#last.start : this.#top);
+    for (let link = this.#free.findLast((first) => first !== null) ?? null; link; link = link.next) largest = Math.max(largest, link.size);
+    return largest;
   }
 }
 

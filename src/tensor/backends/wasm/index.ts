@@ -108,7 +108,7 @@ function backendOf(engine: Engine): WasmBackend {
         peakBuffers: arena.peakBlocks - ownBlocks,
         peakBytes: arena.peakBytes - ownBytes,
         pooledBytes: arena.idleBytes,
-        bySize: arena.bySize(),
+        bySize: arena.bySize("scratch"),
       };
     },
     resetPeak() {
