@@ -1,4 +1,8 @@
+import { setTimeout } from "node:timers/promises";
 import { Bench } from "tinybench";
+
+/** Milliseconds of rest before a sample: threads of the one before may spin for more work, OpenBLAS's for 20 ms. */
+const SETTLE = 60;
 
 /** Something to time, by name. */
 export interface Task {
@@ -17,10 +21,14 @@ export async function interleaved(tasks: readonly Task[], rounds: number, warmup
   for (let round = 0; round < rounds; round++) {
     const bench = new Bench({ iterations: 1, time: 0, warmup: false });
     for (const { name, f } of tasks) {
-      bench.add(name, async () => {
-        const milliseconds = await f();
-        return typeof milliseconds === "number" ? { overriddenDuration: milliseconds } : undefined;
-      });
+      bench.add(
+        name,
+        async () => {
+          const milliseconds = await f();
+          return typeof milliseconds === "number" ? { overriddenDuration: milliseconds } : undefined;
+        },
+        { beforeEach: () => setTimeout(SETTLE) },
+      );
     }
     await bench.run();
     for (const task of bench.tasks) {

@@ -22,9 +22,6 @@ export interface GemmOptions {
 const GEMM = { float32: "gemm_f32", float64: "gemm_f64" } as const;
 const PACK = { float32: "packColumns_f32", float64: "packColumns_f64" } as const;
 
-/** Rows of a block of C: enough to reuse a panel of B, and few enough for the thread's scratch memory. */
-const FEWEST_ROWS = 16;
-const MOST_ROWS = 64;
 /** Blocks to have for the threads to share, where the matrix is large enough. */
 const BLOCKS = 32;
 /** Multiply-adds of a register tile in a nanosecond. */
@@ -48,8 +45,8 @@ export function gemm(
   const rights = offsets ? [...new Set(offsets.map(([, right]) => right))] : [0];
   const products = offsets?.length ?? 1;
   const tableBytes = 12 * products;
-  engine.temporary(panelBytes * rights.length + tableBytes, "matmul", (packed) => {
-    const table = packed + panelBytes * rights.length;
+  engine.temporary(panelBytes * rights.length + tableBytes, "matmul", (packedB) => {
+    const table = packedB + panelBytes * rights.length;
     const words = new Uint32Array(engine.view("int32", table, 3 * products).buffer, table, 3 * products);
     if (offsets) {
       const place = new Map(rights.map((right, i) => [right, i * panelBytes]));
@@ -60,19 +57,22 @@ export function gemm(
       });
     } else words.fill(0);
     rights.forEach((right, i) => {
-      const to = packed + i * panelBytes;
+      const to = packedB + i * panelBytes;
       engine.run(PACK[dtype], panels, k * 4, b.pointer + right, b.rowStride, b.columnStride, k, n, to);
     });
-    // Rows of A that are read transposed are packed once for each block, so columns are split only where rows are few.
-    const rowBlock = Math.min(MOST_ROWS, Math.max(FEWEST_ROWS, 4 * Math.ceil(m / 4 / BLOCKS)));
+    // Many rows a block: then panels of B come seldom from the outer caches, which others share. Rows of A that are read transposed
+    // are packed once a block, so there blocks are low and wide instead.
+    const packed = a.columnStride !== bytesPerElement[dtype];
+    const rowBlock = Math.min(packed ? 64 : 128, Math.max(16, 4 * Math.ceil(m / 4 / (packed ? BLOCKS : BLOCKS / 4))));
     const down = Math.ceil(m / rowBlock);
-    const panelBlock = Math.max(4, Math.ceil((panels * Math.min(down * products, BLOCKS / 2)) / (BLOCKS / 2)));
+    const wanted = packed ? BLOCKS / 2 : BLOCKS;
+    const panelBlock = Math.max(4, Math.ceil((panels * Math.min(down * products, wanted)) / wanted));
     const blocks = products * down * Math.ceil(panels / panelBlock);
     const cost = (Math.min(m, rowBlock) * Math.min(panels, panelBlock) * width * k) / RATE[dtype];
     // prettier-ignore
     engine.run(
       GEMM[dtype], blocks, cost,
-      a.pointer, a.rowStride, a.columnStride, packed, c, m, n, k, rowBlock, panelBlock, bias, lower ? 1 : 0, table,
+      a.pointer, a.rowStride, a.columnStride, packedB, c, m, n, k, rowBlock, panelBlock, bias, lower ? 1 : 0, table,
     );
   });
 }
