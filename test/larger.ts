@@ -439,6 +439,11 @@ export const larger: { readonly [K in KernelName]: Arbitrary<LargerSample<K>> } 
       fc.tuple(draft(usual, s), draft(usual, [c]), draft(usual, [c]), draft(positive, [c]), draft(usual, s)),
     )
     .map((inputs) => ({ inputs, params: {} })),
+  normalize: normalised.chain(({ shape: s, channels: c }) =>
+    fc
+      .tuple(draft(usual, s), draft(usual, [c]), draft(usual, [c]), draft(usual, [c]), fc.boolean())
+      .map(([x, mean, gain, shift, relu]) => ({ inputs: [x, mean, gain, shift], params: { relu } })),
+  ),
   batchNormRelu: normalised.chain(({ shape: s, channels }) =>
     fc.tuple(draft(usual, s), draft(usual, [channels]), draft(usual, [channels])).map((inputs) => ({ inputs, params: { epsilon: 1e-5 } })),
   ),

@@ -396,6 +396,17 @@ export const samples: Samples = {
       return fc.tuple(anything(shape), anything([channels]), anything([channels]), positive([channels]), anything(shape));
     })
     .map((inputs) => ({ inputs, params: {} })),
+  // Sixteenths and their products: an odd number of 512ths is never at the kink of the ReLU.
+  normalize: fc
+    .record({ lead: shapes({ minRank: 1, maxRank: 3, maxSize: 10, minExtent: 0 }), channels: extents(1, 3), relu: fc.boolean() })
+    .chain(({ lead, channels, relu }) =>
+      fc
+        .tuple(anything([...lead, channels]), anything([channels]), nonzero([channels]), anything([channels]))
+        .map(([x, mean, gain, shift]) => ({
+          inputs: [x, mean, gain, { ...shift, values: shift.values.map((value) => value + 1 / 512) }],
+          params: { relu },
+        })),
+    ),
   // Without elements at the kink of the ReLU.
   batchNormRelu: batchNormSamples
     .filter((sample) => normalized(sample).every((y) => Math.abs(y) > 1 / 32))

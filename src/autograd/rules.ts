@@ -363,6 +363,12 @@ export const rules: { readonly [K in PrimitiveName]: Rule<K> } = {
         apply("batchNormGradient", [x.value, scale.value, mean.value, rstd.value, g], {}),
       ),
   },
+  normalize: {
+    definition: ([x, mean, gain, shift], { relu }) => {
+      const y = x.subtract(mean).multiply(gain).add(shift);
+      return [relu ? y.relu() : y];
+    },
+  },
   batchNormRelu: {
     saves: { inputs: [0, 1], outputs: [0, 1, 2] },
     vjp: ({ inputs: [x, scale], outputs: [y, mean, rstd] }, gradients) =>

@@ -94,7 +94,7 @@ export class Sequential extends Module {
   }
 }
 
-/** Batch norm and ReLU in training are one pass over memory instead of two, and so is their gradient. */
+/** Batch norm and ReLU are one pass over memory instead of two, and so is their gradient in training. */
 function isBatchNormRelu(module: Module, next: Module | undefined): module is BatchNorm {
-  return module instanceof BatchNorm && module.training && next?.constructor === ReLU && !isObserved();
+  return module instanceof BatchNorm && next?.constructor === ReLU && !isObserved();
 }

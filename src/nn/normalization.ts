@@ -62,9 +62,7 @@ export abstract class BatchNorm extends Module {
     }
     if (!this.training) {
       const rstd = this.runningVariance.value.add(this.epsilon).sqrt().reciprocal();
-      const scale = this.weight.value.multiply(rstd);
-      const y = input.multiply(scale).add(this.bias.value.subtract(this.runningMean.value.multiply(scale)));
-      return relu ? y.relu() : y;
+      return apply("normalize", [input, this.runningMean.value, this.weight.value.multiply(rstd), this.bias.value], { relu })[0];
     }
     const count = input.size / channels;
     if (count === 1) {

@@ -135,6 +135,8 @@ export interface Primitives<T> {
     params: NoParams;
     outputs: [x: T, scale: T, shift: T];
   };
+  /** (x − mean) · gain + shift along the last axis, and max(·, 0) of that if `relu`: batch norm with statistics of its own. */
+  normalize: { inputs: [x: T, mean: T, gain: T, shift: T]; params: { relu: boolean }; outputs: [T] };
   /** max(·, 0) of `batchNorm` in one pass. */
   batchNormRelu: { inputs: [x: T, scale: T, shift: T]; params: { epsilon: number }; outputs: [y: T, mean: T, rstd: T] };
   /** `batchNormGradient` of the gradient where the output is positive, 0 elsewhere. */

@@ -449,6 +449,14 @@ export const signatures: { readonly [K in PrimitiveName]: Signature<K> } = {
 
   batchNorm: ([x, scale, shift]) => batchNormOutputs("batchNorm", x, scale, shift),
   batchNormGradient: ([x, scale, mean, rstd, gradient]) => batchNormGradients("batchNormGradient", x, scale, mean, rstd, gradient),
+  normalize: ([x, mean, gain, shift]) => {
+    rank("normalize", "the input", x, "[n, …, channels]", (r) => r >= 2);
+    const channels = x.shape.at(-1) as number;
+    channelVector("normalize", "the mean", mean, channels);
+    channelVector("normalize", "the gain", gain, channels);
+    channelVector("normalize", "the shift", shift, channels);
+    return [meta(x.shape, floats("normalize", x, mean, gain, shift))];
+  },
   batchNormRelu: ([x, scale, shift]) => batchNormOutputs("batchNormRelu", x, scale, shift),
   batchNormReluGradient: ([x, scale, mean, rstd, output, gradient]) => {
     equalShapes("batchNormReluGradient", "the output", output.shape, "the gradient", gradient.shape);

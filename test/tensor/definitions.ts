@@ -453,6 +453,11 @@ export const definitions: Definitions = {
     ];
   },
 
+  normalize: ([x, mean, gain, shift], { relu }) => {
+    const channels = mean.values.length;
+    const y = x.values.map((value, i) => (value - at(mean, i % channels)) * at(gain, i % channels) + at(shift, i % channels));
+    return [{ ...x, values: relu ? y.map((value) => Math.max(value, 0)) : y }];
+  },
   batchNormRelu: (inputs, params) => {
     const [y, mean, rstd] = definitions.batchNorm(inputs, params);
     return [{ ...y, values: y.values.map((value) => Math.max(value, 0)) }, mean, rstd];

@@ -55,7 +55,15 @@ const batchNormGradient: Kernel<"batchNormGradient"> = ([x, scale, mean, rstd, g
   }
 };
 
-export const normalization: Kernels<"batchNorm" | "batchNormGradient" | "batchNormRelu" | "batchNormReluGradient"> = {
+export const normalization: Kernels<"normalize" | "batchNorm" | "batchNormGradient" | "batchNormRelu" | "batchNormReluGradient"> = {
+  normalize: ([x, mean, gain, shift], { relu }, [y]) => {
+    const channels = mean.data.length;
+    for (let i = 0; i < y.data.length; i++) {
+      const c = i % channels;
+      const value = (x.data[i]! - mean.data[c]!) * gain.data[c]! + shift.data[c]!;
+      y.data[i] = relu && value < 0 ? 0 : value; // lets NaN through
+    }
+  },
   batchNorm,
   batchNormGradient,
   batchNormRelu: (inputs, params, outputs) => {

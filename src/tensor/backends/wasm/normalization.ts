@@ -99,7 +99,19 @@ function backward(
 }
 
 /** The variants with ReLU cost no pass over memory of their own. */
-export const normalization: Kernels<"batchNorm" | "batchNormGradient" | "batchNormRelu" | "batchNormReluGradient"> = {
+export const normalization: Kernels<"normalize" | "batchNorm" | "batchNormGradient" | "batchNormRelu" | "batchNormReluGradient"> = {
+  normalize: (engine, [x, mean, gain, shift], { relu }, [y]) => {
+    const channels = mean.size;
+    if (y.size === 0) return;
+    const bytes = bytesPerElement[x.dtype];
+    engine.temporary(3 * channels * bytes, "normalize", (table) => {
+      const rows = engine.view(x.dtype, table, 3 * channels);
+      [mean, gain, shift].forEach(({ pointer }, i) => rows.set(engine.view(x.dtype, pointer, channels), i * channels));
+      const cost = 2 + channels * bytes * 0.08;
+      const name = x.dtype === "float64" ? "batchNormRows_f64" : "batchNormRows_f32";
+      engine.run(name, y.size / channels, cost, x.pointer, channels, table, y.pointer, relu ? 1 : 0);
+    });
+  },
   batchNorm: (engine, inputs, { epsilon }, outputs) => {
     forward(engine, inputs, epsilon, outputs, 0);
   },
