@@ -5,15 +5,16 @@
 import { writeFile } from "node:fs/promises";
 import { Command, Option } from "commander";
 import { conv } from "./conv.ts";
+import { covariance } from "./covariance.ts";
 import { gemm } from "./gemm.ts";
 import { memory } from "./memory.ts";
 import { optimizers } from "./optimizers.ts";
 import { machine, printTable, type BenchOptions, type Suite } from "./report.ts";
 import { step } from "./step.ts";
 
-const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>> = { gemm, conv, step, memory, optimizers };
+const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>> = { gemm, conv, covariance, step, memory, optimizers };
 /** Those that take a minute or two. */
-const quick = ["gemm", "conv", "optimizers"];
+const quick = ["gemm", "conv", "covariance", "optimizers"];
 
 const command = new Command("bench")
   .argument("[names...]", `suites: ${Object.keys(suites).join(", ")}`)
