@@ -82,7 +82,7 @@ export async function gemm(options: BenchOptions): Promise<Suite> {
     absent: peers.absences,
     notes: [
       `Peers: ${versions}.`,
-      `Medians of ${rounds} interleaved rounds after ${warmup} warm-up rounds; a sample is as many calls as take 20 ms. The peers' processes run one at a time.`,
+      `Medians of ${rounds} interleaved rounds after ${warmup} warm-up rounds; a sample is as many calls as take 50 ms. The peers' processes run one at a time.`,
       `register-only: the same multiplications and additions on one thread by a loop that touches no memory (${[...loops].join("; ")}); its ratio is kfacet's share of that rate.`,
       `gram: XᵀX of the same size, of which one triangle is computed; the ratio of matmul says what that saves (2 at best).`,
     ],

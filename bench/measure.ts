@@ -47,7 +47,7 @@ export function median(values: readonly number[]): number {
 }
 
 /** A sample shorter than this many milliseconds is repeated, and its mean taken: clocks and caches need some time. */
-const LONG_ENOUGH = 20;
+const LONG_ENOUGH = 50;
 
 /**
  * Samples of a call, in milliseconds: the mean of as many calls as take a while.

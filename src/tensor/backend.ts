@@ -25,6 +25,8 @@ export interface Backend<Buffer = unknown> {
   describe(): string;
   /** Ends what it has running, such as threads. Its tensors can no longer be computed with. */
   close?(): void;
+  /** Whether it can compute no more, since it was closed or a thread of it died. Absent where that cannot be. */
+  readonly closed?: boolean;
 }
 
 /** Every primitive but `reshape`, which only renames a buffer's shape. */

@@ -23,7 +23,7 @@ let current: Backend | undefined;
 
 /**
  * Opens a backend by name: `wasm` (SIMD and threads; the default) or `reference` (plain loops on one thread). Without options
- * it is opened once, and later calls give the same one; with options, a new one that `close()` ends.
+ * it is opened once, and later calls give the same one until it is closed; with options, a new one that `close()` ends.
  *
  * @throws BackendError for a name that does not exist, listing those that do, or if it cannot run here, saying why.
  */
@@ -36,14 +36,14 @@ export async function openBackend(name: string, options?: BackendOptions[Backend
     known.add(own);
     return own;
   }
-  const opened = open.get(name);
+  const opened = openedBefore(name);
   if (opened) return opened;
   const pending = opening.get(name) ?? openers[name]();
   opening.set(name, pending);
   try {
     const backend = await pending;
     // `defaultBackend` may have opened it meanwhile.
-    const first = open.get(name);
+    const first = openedBefore(name);
     if (first && first !== backend) backend.close?.();
     return first ?? remember(name, backend);
   } finally {
@@ -53,6 +53,15 @@ export async function openBackend(name: string, options?: BackendOptions[Backend
 
 function isName(name: string): name is BackendName {
   return Object.hasOwn(openers, name);
+}
+
+/** The shared backend, unless it can compute no more. */
+function openedBefore(name: string): Backend | undefined {
+  const backend = open.get(name);
+  if (!backend?.closed) return backend;
+  backend.close?.(); // of a backend that died, something may be running still
+  open.delete(name);
+  return undefined;
 }
 
 function remember(name: string, backend: Backend): Backend {
@@ -70,7 +79,7 @@ export function backendNames(): readonly string[] {
  * @throws UsageError on a browser's main thread, where that takes `await openBackend("wasm")`; BackendError if it cannot run here.
  */
 export function defaultBackend(): Backend {
-  current ??= open.get("wasm");
+  current ??= openedBefore("wasm");
   if (!current) {
     if ("document" in globalThis) {
       throw new UsageError(

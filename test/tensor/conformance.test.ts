@@ -59,7 +59,7 @@ function expectNear(actual: TypedArray, expected: ArrayLike<number>, relative: n
   for (let i = 0; i < expected.length; i++) {
     const [a, b] = [actual[i] as number, expected[i] as number];
     const difference = a === b ? 0 : Math.abs(a - b);
-    if (!(difference <= worst)) worst = difference;
+    worst = Math.max(worst, difference); // keeps NaN
     if (Math.abs(b) > scale) scale = Math.abs(b);
   }
   if (!(worst <= relative * scale)) expect([...actual, 1]).toBeAllclose([...Array.from(expected), 1], { relative });

@@ -77,8 +77,8 @@ describe("an engine opens with", () => {
 
   test("no more threads than its memory has scratch for", () => {
     const open = (): unknown => openWasm({ threads: 4, memoryLimit: 2 ** 23 });
-    expect(open).toThrow(BackendError);
-    expect(open).toThrow(/wasm: no memory for 4.0 MiB wanted by scratch/);
+    expect(open).toThrow(UsageError);
+    expect(open).toThrow("wasm: 4 threads need 17825792 bytes but memoryLimit is 8388608; use fewer threads, or raise it");
   });
 
   test("no WebAssembly and no SIMD are an error that says what to do", async () => {

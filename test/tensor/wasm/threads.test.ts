@@ -45,7 +45,7 @@ const scratchOf = (count: number): number[] => Array.from({ length: count }, (_,
 /** A pool of `count` workers with a clean first page. */
 function start(count: number): Threads {
   new Uint8Array(kernels.memory.buffer).fill(0);
-  const pool = Threads.start(kernels.module, kernels.memory, kernels.functions, scratchOf(count));
+  const pool = new Threads(kernels.module, kernels.memory, kernels.functions, scratchOf(count));
   pools.push(pool);
   return pool;
 }
@@ -190,11 +190,11 @@ describe("a worker that", () => {
   test("cannot start is an error of what comes after", async () => {
     const { memory } = kernels;
     const empty = new WebAssembly.Module(Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0));
-    const pool = Threads.start(empty, memory, [], [1]);
+    const pool = new Threads(empty, memory, [], [1]);
     pools.push(pool);
     await vi.waitFor(() => expect(() => pool.check()).toThrow(BackendError), { timeout: 20_000 });
     expect(() => pool.check()).toThrow(
-      /^wasm: a worker thread died \(TypeError: .*\); start anew, or open the engine with { threads: 1 }$/,
+      /^wasm: a worker thread died \(TypeError: .*\); open another engine with openBackend\("wasm"\), or one with { threads: 1 }$/,
     );
   });
 
@@ -204,7 +204,7 @@ describe("a worker that", () => {
     await workers[1]?.terminate();
     for (const use of [() => engine.run(named("nothing"), 1000, 1e6), () => engine.call("heapBase")]) {
       expect(use).toThrow(BackendError);
-      expect(use).toThrow(/^wasm: a worker thread died \(exit code \d\); start anew, or open the engine with { threads: 1 }$/);
+      expect(use).toThrow(/^wasm: a worker thread died \(exit code \d\); open another engine with openBackend\("wasm"\)/);
     }
     engine.close();
   });

@@ -4,8 +4,10 @@
  */
 import type { Backend, KernelName, View } from "../../backend.ts";
 import { bytesPerElement, type DType } from "../../dtype.ts";
+import { BackendError } from "../../errors.ts";
 import type { Inputs, Outputs, Params } from "../../primitives.ts";
-import { Engine, planEngine, type Block, type WasmOptions } from "./engine.ts";
+import type { Block } from "./arena.ts";
+import { Engine } from "./engine.ts";
 import { convolution } from "./convolution.ts";
 import { covariance } from "./covariance.ts";
 import { creation } from "./creation.ts";
@@ -14,12 +16,13 @@ import type { Kernels, Operand } from "./kernel.ts";
 import { loss } from "./loss.ts";
 import { movement } from "./movement.ts";
 import { normalization } from "./normalization.ts";
+import { planEngine, type WasmOptions } from "./plan.ts";
 import { pooling } from "./pooling.ts";
 import { product } from "./product.ts";
 import { reduction } from "./reduction.ts";
 import { update } from "./update.ts";
 
-export type { WasmOptions } from "./engine.ts";
+export type { WasmOptions } from "./plan.ts";
 
 const kernels: Kernels<KernelName> = {
   ...creation,
@@ -48,7 +51,6 @@ const operand = ({ buffer, shape, dtype }: View<WasmBuffer>): Operand => ({
   size: buffer.size,
 });
 
-/** What the engine found and uses, for people. */
 export interface WasmBackend extends Backend<WasmBuffer> {
   readonly engine: Engine;
 }
@@ -59,15 +61,29 @@ export interface WasmBackend extends Backend<WasmBuffer> {
  */
 export async function openWasmAsync(options: WasmOptions = {}): Promise<WasmBackend> {
   const plan = planEngine(options);
-  return backendOf(new Engine(plan, await WebAssembly.compile(plan.binary)));
+  return backendOf(new Engine(plan, await WebAssembly.compile(plan.binary).catch(notCompiled)));
 }
 
 /** The same without waiting, where that is allowed. */
 export function openWasm(options: WasmOptions = {}): WasmBackend {
   const plan = planEngine(options);
-  return backendOf(new Engine(plan, new WebAssembly.Module(plan.binary)));
+  return backendOf(new Engine(plan, compile(plan.binary)));
 }
 
+function compile(binary: Uint8Array<ArrayBuffer>): WebAssembly.Module {
+  try {
+    return new WebAssembly.Module(binary);
+  } catch (cause) {
+    return notCompiled(cause);
+  }
+}
+
+function notCompiled(cause: unknown): never {
+  const remedy = `a page's content security policy must allow 'wasm-unsafe-eval'; the "reference" backend needs no WebAssembly`;
+  throw new BackendError(`wasm: the kernels cannot be compiled (${String(cause)}); ${remedy}`, { cause });
+}
+
+/** What the engine found and uses, for people. */
 function describe({ threads, features, fusedMultiplyAdd }: Engine): string {
   const parts = [threads === 1 ? "one thread" : `${threads} threads`, "SIMD", fusedMultiplyAdd ? "fused multiply-add" : "no relaxed SIMD"];
   if (!features.sharedMemory) parts.push("no shared memory, hence no threads");
@@ -116,5 +132,8 @@ function backendOf(engine: Engine): WasmBackend {
     },
     describe: () => describe(engine),
     close: () => engine.close(),
+    get closed() {
+      return engine.closed;
+    },
   };
 }

@@ -110,6 +110,7 @@ export const reduction: Kernels<"sum" | "max" | "argmax"> = {
   sum: reduced("sum"),
   max: reduced("max"),
   argmax: (engine, [x], { axis }, [y]) => {
+    if (y.size === 0) return;
     const length = x.shape[axis]!;
     let inner = 1;
     for (let i = axis + 1; i < x.shape.length; i++) inner *= x.shape[i]!;

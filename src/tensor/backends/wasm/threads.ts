@@ -1,4 +1,5 @@
 import { BackendError } from "../../errors.ts";
+import { runtime } from "./features.ts";
 import { workerProgram, type ExportName } from "./generated.ts";
 
 /** Computes items `[start, end)` of a task. How the items are split never changes a result. */
@@ -27,6 +28,7 @@ export const mostArguments = 32;
 
 /** Longest that a worker may take for a chunk; chunks take milliseconds. */
 const PATIENCE_MS = 60_000;
+const REMEDY = `open another engine with openBackend("wasm"), or one with { threads: 1 }`;
 const SPINS_MAIN = 20_000;
 const SPINS_WORKER = 20_000;
 
@@ -36,32 +38,37 @@ export class Threads {
   readonly #numbers: Float64Array;
   readonly #text: Uint8Array;
   readonly #numberOf: ReadonlyMap<string, number>;
-  readonly #workers: { terminate(): unknown }[];
+  readonly #workers: { terminate(): unknown }[] = [];
   readonly #mayWait: boolean;
   #death: BackendError | null = null;
   #closed = false;
 
-  private constructor(
-    memory: WebAssembly.Memory,
-    functions: readonly string[],
-    start: (onDeath: (why: string) => void) => { terminate(): unknown }[],
-  ) {
+  /**
+   * @param scratch where each worker's scratch memory starts; there are as many workers.
+   * @throws BackendError if one cannot start.
+   */
+  constructor(module: WebAssembly.Module, memory: WebAssembly.Memory, functions: readonly string[], scratch: readonly number[]) {
     this.#control = new Int32Array(memory.buffer, 0, 256);
     this.#numbers = new Float64Array(memory.buffer, NUMBERS_AT, mostArguments);
     this.#text = new Uint8Array(memory.buffer, TEXT_AT, 1024);
     this.#numberOf = new Map(functions.map((name, i) => [name, i]));
     this.#mayWait = canWait();
-    this.#workers = start((why) => {
-      if (!this.#closed)
-        this.#death ??= new BackendError(`wasm: a worker thread died (${why}); start anew, or open the engine with { threads: 1 }`);
-    });
+    const onDeath = (why: string): void => {
+      if (!this.#closed) this.#death ??= new BackendError(`wasm: a worker thread died (${why}); ${REMEDY}`);
+    };
+    try {
+      for (const place of scratch) {
+        this.#workers.push(startWorker({ module, memory, functions, scratch: place, spins: SPINS_WORKER }, onDeath));
+      }
+    } catch (cause) {
+      this.close();
+      throw new BackendError(`wasm: a worker thread cannot start (${String(cause)}); open the engine with { threads: 1 }`, { cause });
+    }
   }
 
-  /** @param scratch where each worker's scratch memory starts. */
-  static start(module: WebAssembly.Module, memory: WebAssembly.Memory, functions: readonly string[], scratch: readonly number[]): Threads {
-    return new Threads(memory, functions, (onDeath) =>
-      scratch.map((place) => startWorker({ module, memory, functions, scratch: place, spins: SPINS_WORKER }, onDeath)),
-    );
+  /** Whether a worker has died. */
+  get dead(): boolean {
+    return this.#death !== null;
   }
 
   /** @throws BackendError if a worker has died. */
@@ -118,7 +125,6 @@ export class Threads {
 
   close(): void {
     this.#closed = true;
-    this.#death ??= new BackendError("wasm: the engine was closed");
     for (const worker of this.#workers) worker.terminate();
   }
 }
@@ -146,10 +152,10 @@ interface Browser {
 }
 
 function startWorker(data: object, onDeath: (why: string) => void): { terminate(): unknown } {
-  // Node's module by name at run time, so that bundles for browsers do not look for it.
-  const node = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule("node:worker_threads");
+  const node = runtime().getBuiltinModule?.("node:worker_threads");
   if (node) {
-    const worker = new node.Worker(workerProgram, { eval: true, workerData: data });
+    // Without the modules that this process preloads: if one of them computes with kfacet, it would start workers without end.
+    const worker = new node.Worker(workerProgram, { eval: true, workerData: data, execArgv: [], env: {} });
     worker.unref(); // a script that is done exits
     worker.on("error", (error) => onDeath(String(error)));
     worker.on("exit", (code) => onDeath(`exit code ${code}`));
@@ -159,6 +165,7 @@ function startWorker(data: object, onDeath: (why: string) => void): { terminate(
   const url = browser.URL.createObjectURL(new browser.Blob([workerProgram], { type: "text/javascript" }));
   const worker = new browser.Worker(url);
   worker.addEventListener("error", ({ message }) => onDeath(message ?? "error"));
+  // Its first and only message is that it has started.
   worker.addEventListener("message", () => browser.URL.revokeObjectURL(url));
   worker.postMessage(data);
   return worker;

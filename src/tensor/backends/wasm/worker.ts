@@ -60,10 +60,16 @@ function begin({ module, memory, functions, scratch, spins }: WorkerStart): void
 }
 
 // A dynamic import by name would have to be resolved; this is there in every Node ≥ 20.16.
-const node = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule("node:worker_threads");
+const node = (globalThis as { process?: Partial<NodeJS.Process> }).process?.getBuiltinModule?.("node:worker_threads");
 if (node) {
   begin(node.workerData as WorkerStart);
 } else {
-  const scope = globalThis as unknown as { onmessage: ((event: { readonly data: WorkerStart }) => void) | null };
-  scope.onmessage = ({ data }) => begin(data);
+  const scope = globalThis as unknown as {
+    onmessage: ((event: { readonly data: WorkerStart }) => void) | null;
+    postMessage(message: string): void;
+  };
+  scope.onmessage = ({ data }) => {
+    scope.postMessage("started");
+    begin(data);
+  };
 }

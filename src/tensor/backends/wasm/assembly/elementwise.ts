@@ -33,7 +33,7 @@ import {
   Tanh,
   Widen,
 } from "./operations";
-import { BLOCK, blocksOf, planeOf, rowsOf, stepAlong, stepOfRows } from "./walk";
+import { BLOCK, blocksOf, elementsOf, planeOf, rowsOf, stepAlong, stepOfRows } from "./walk";
 
 /*
  * Loops over the operations of operations.ts. T is the type of the operands, U that of the result. A step computes as many
@@ -125,7 +125,7 @@ function zip<T, U, Operation>(start: i32, end: i32, a: usize, b: usize, y: usize
   const rowsB = stepOfRows(form, 1, sizeof<T>(), n);
   let row = start / blocks;
   let first = (start - row * blocks) * BLOCK;
-  let left = (end - start) * BLOCK;
+  let left = end - start;
   y += (<usize>row * <usize>n + <usize>first) * sizeof<U>();
   let plane = row / rows;
   row -= plane * rows;
@@ -133,10 +133,10 @@ function zip<T, U, Operation>(start: i32, end: i32, a: usize, b: usize, y: usize
     let p = a + planeOf(form, 0, plane) + <usize>row * rowsA;
     let q = b + planeOf(form, 1, plane) + <usize>row * rowsB;
     for (; left > 0 && row < rows; row++) {
-      let count = min(n - first, left);
+      let count = elementsOf(n - first, left);
       let u = rowOf<T>(p, alongA, scratch) + <usize>first * alongA;
       let v = rowOf<T>(q, alongB, scratch + 16) + <usize>first * alongB;
-      left -= blocksOf(count) * BLOCK;
+      left -= blocksOf(count);
       for (; count >= width<T, U>(); count -= width<T, U>()) {
         storeStep<U>(y, f.of(loadStep<T>(u, width<T, U>()), loadStep<T>(v, width<T, U>())), width<T, U>());
         u += stepA;
@@ -171,7 +171,7 @@ function choose<T>(start: i32, end: i32, c: usize, a: usize, b: usize, y: usize,
   const rowsB = stepOfRows(form, 2, sizeof<T>(), n);
   let row = start / blocks;
   let first = (start - row * blocks) * BLOCK;
-  let left = (end - start) * BLOCK;
+  let left = end - start;
   y += (<usize>row * <usize>n + <usize>first) * sizeof<T>();
   let plane = row / rows;
   row -= plane * rows;
@@ -180,11 +180,11 @@ function choose<T>(start: i32, end: i32, c: usize, a: usize, b: usize, y: usize,
     let p = a + planeOf(form, 1, plane) + <usize>row * rowsA;
     let q = b + planeOf(form, 2, plane) + <usize>row * rowsB;
     for (; left > 0 && row < rows; row++) {
-      let count = min(n - first, left);
+      let count = elementsOf(n - first, left);
       let t = rowOf<i32>(o, alongC, scratch) + <usize>first * alongC;
       let u = rowOf<T>(p, alongA, scratch + 16) + <usize>first * alongA;
       let v = rowOf<T>(q, alongB, scratch + 32) + <usize>first * alongB;
-      left -= blocksOf(count) * BLOCK;
+      left -= blocksOf(count);
       for (; count >= width<i32, T>(); count -= width<i32, T>()) {
         v128.store(y, pick<T>(loadStep<i32>(t, width<i32, T>()), v128.load(u), v128.load(v)));
         t += stepC;

@@ -1,4 +1,4 @@
-import { BLOCK, blocksOf, planeOf, rowsOf, stepAlong, stepOfRows } from "./walk";
+import { BLOCK, blocksOf, elementsOf, planeOf, rowsOf, stepAlong, stepOfRows } from "./walk";
 
 /*
  * Copies move elements of 4 or 8 bytes, whatever they are: T is i32 or i64.
@@ -48,15 +48,15 @@ function copy<T>(start: i32, end: i32, x: usize, y: usize, n: i32, form: usize):
   const rowsY = stepOfRows(form, 1, sizeof<T>(), n);
   let row = start / blocks;
   let first = (start - row * blocks) * BLOCK;
-  let left = (end - start) * BLOCK;
+  let left = end - start;
   let plane = row / rows;
   row -= plane * rows;
   while (left > 0) {
     let p = x + planeOf(form, 0, plane) + <usize>row * rowsX;
     let q = y + planeOf(form, 1, plane) + <usize>row * rowsY;
     for (; left > 0 && row < rows; row++) {
-      const count = min(n - first, left);
-      left -= blocksOf(count) * BLOCK;
+      const count = elementsOf(n - first, left);
+      left -= blocksOf(count);
       let from = p + <usize>first * alongX;
       let to = q + <usize>first * alongY;
       if (alongY == sizeof<T>() && alongX == sizeof<T>()) {

@@ -20,6 +20,13 @@ export function blocksOf(n: i32): i32 {
   return (n + (BLOCK - 1)) / BLOCK;
 }
 
+/** Elements in the next `blocks` blocks, of the `rest` that a row still has. */
+// @ts-ignore: decorator
+@inline
+export function elementsOf(rest: i32, blocks: i32): i32 {
+  return blocks < blocksOf(rest) ? blocks * BLOCK : rest; // all blocks of a task may have more elements than an i32 counts
+}
+
 /** Bytes by which operand k, of `size` bytes an element, moves along a row. */
 // @ts-ignore: decorator
 @inline
