@@ -105,8 +105,12 @@ export const emptySamples: readonly EmptySample[] = [
   ...of("max", {
     "no rows, over columns": { inputs: [floats(0, 3)], params: { axes: [1], keepDims: false } },
     "no integers, over columns": { inputs: [ints(0, 3)], params: { axes: [1], keepDims: true } },
+    "no columns, over rows": { inputs: [floats(3, 0)], params: { axes: [0], keepDims: false } },
   }),
-  ...of("argmax", { "no rows, over columns": { inputs: [floats(0, 3)], params: { axis: 1 } } }),
+  ...of("argmax", {
+    "no rows, over columns": { inputs: [floats(0, 3)], params: { axis: 1 } },
+    "no columns, over rows": { inputs: [floats(3, 0)], params: { axis: 0 } },
+  }),
 
   ...of("matmul", {
     "no rows": { inputs: [floats(0, 3), floats(3, 2)], params: plain },

@@ -7,9 +7,10 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 export async function runScript(
   program: string,
   environment: Readonly<Record<string, string>>,
+  flags: readonly string[] = [],
   timeout = 50_000,
 ): Promise<{ readonly code: number | string | null; readonly stdout: string; readonly stderr: string }> {
-  const words = ["--import", "./scripts/typescript/register.js", "--input-type=module", "--eval", program];
+  const words = ["--import", "./scripts/typescript/register.js", ...flags, "--input-type=module", "--eval", program];
   const child = spawn(process.execPath, words, {
     cwd: root,
     env: { ...process.env, NODE_OPTIONS: "", ...environment },

@@ -92,7 +92,24 @@ describe("on zeros, infinities, NaN, subnormal and extreme numbers", () => {
   test.each(floatTypes)("the others on %s are NaN, infinite and zero of the same sign where the reference is", (dtype) => {
     const eps = dtype === "float32" ? 2 ** -22 : 2 ** -50;
     const least = dtype === "float32" ? 2 ** -126 : 2 ** -1022;
-    const inputs = Float64Array.from([...special, 88.7, 88.8, -87.4, -103.9, -104.1, 709.7, 709.8, -745, 20, -20, 2e6, -3e6, 1e9]);
+    const inputs = Float64Array.from([
+      ...special,
+      88.7,
+      88.8,
+      -87.4,
+      -103.9,
+      -104.1,
+      709.7,
+      709.8,
+      -745,
+      20,
+      -20,
+      2e6,
+      -3e6,
+      1e9,
+      1e27,
+      -9e26,
+    ]);
     const check = (f: (tensor: (data: TypedArray, shape?: Shape) => Tensor) => Tensor): void => {
       const [expected, actual] = [on(reference, f), on(wasm, f)];
       for (const [i, value] of expected.entries()) {
@@ -183,6 +200,13 @@ describe("broadcasting", () => {
     }
     expectSame((t) => apply("negative", [t(numbers(dtype, [2051]))], {}, { donate: [0] })[0]);
   });
+});
+
+test("more rows than fit an i32 as blocks of elements are all walked by one thread", () => {
+  const rows = 2 ** 21 + 3;
+  expectSame((t) => t(numbers("float32", [rows, 2]), [rows, 2]).add(t(Float32Array.of(10, 20))));
+  expectSame((t) => where(t(Int32Array.of(1, 0)), t(numbers("float32", [rows, 2]), [rows, 2]), t(Float32Array.of(5))));
+  expectSame((t) => t(numbers("float32", [rows, 3]), [rows, 3]).slice([0, 1], [rows, 2]));
 });
 
 describe("an element's result does not depend on its place", () => {

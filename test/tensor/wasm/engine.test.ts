@@ -1,6 +1,7 @@
 import ndarray from "ndarray";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { Engine } from "../../../src/tensor/backends/wasm/engine.ts";
+import { planEngine } from "../../../src/tensor/backends/wasm/plan.ts";
 import { openWasm, type WasmBackend, type WasmOptions } from "../../../src/tensor/backends/wasm/index.ts";
 import { BatchNorm2d, Conv2d, crossEntropy, Flatten, Linear, MaxPool2d, ReLU, Sequential } from "../../../src/nn/index.ts";
 import { Adam, Kfac, Sgd, type Optimizer } from "../../../src/optim/index.ts";
@@ -105,6 +106,42 @@ describe("an engine opens with", () => {
     expect(() => openWasm({ threads: 1 })).toThrow(/no address space .*"reference" backend/);
   });
 
+  test("no other precision than fast and exact", () => {
+    const open = (): unknown => openWasm({ precision: "Exact" as "exact" });
+    expect(open).toThrow(UsageError);
+    expect(open).toThrow('wasm: precision must be "fast" or "exact" but is "Exact"');
+  });
+
+  test("memory whose end is an address too", () => {
+    for (const memoryLimit of [undefined, 2 ** 32]) {
+      const { pages } = planEngine({ threads: 1, ...(memoryLimit && { memoryLimit }) });
+      expect(pages * 2 ** 16).toBe(2 ** 32 - 2 ** 16);
+    }
+  });
+
+  test("kernels that may not be compiled are an error that says what to do", async () => {
+    const blocked = (): never => {
+      throw new Error("blocked by CSP");
+    };
+    vi.spyOn(WebAssembly, "compile").mockImplementation(() => Promise.resolve().then(blocked));
+    vi.spyOn(WebAssembly, "Module").mockImplementation(function () {
+      return blocked();
+    });
+    const message = /^wasm: the kernels cannot be compiled \(Error: blocked by CSP\); .*'wasm-unsafe-eval'; the "reference" backend/;
+    await expect(openBackend("wasm", {})).rejects.toThrow(message);
+    expect(() => openWasm()).toThrow(BackendError);
+    expect(() => openWasm()).toThrow(message);
+  });
+
+  test("a bundle's own idea of `process`", () => {
+    for (const process of [undefined, {}, { env: {} }]) {
+      vi.stubGlobal("process", process);
+      expect(threadsOf({ threads: 1 })).toBe(1);
+    }
+    vi.stubGlobal("process", { env: { KFACET_THREADS: "1" } });
+    expect(threadsOf({})).toBe(1);
+  });
+
   test("one thread and memory of its own where memory cannot be shared", async () => {
     for (const missing of [{ SharedArrayBuffer: undefined }, { crossOriginIsolated: false }]) {
       for (const [name, value] of Object.entries(missing)) vi.stubGlobal(name, value);
@@ -116,7 +153,7 @@ describe("an engine opens with", () => {
       expect(engine.view("int32", 0, 1).buffer).toBeInstanceOf(ArrayBuffer);
       expect(backend.describe()).toMatch(/one thread, .*no shared memory, hence no threads/);
     }
-    expect(() => looking({ threads: 1 }, ({ engine }) => expect(engine.view("int32", 0, 1).buffer).toBeInstanceOf(SharedArrayBuffer)));
+    looking({ threads: 1 }, ({ engine }) => expect(engine.view("int32", 0, 1).buffer).toBeInstanceOf(SharedArrayBuffer));
   });
 });
 
@@ -213,10 +250,10 @@ describe.each([
     for (const dtype of ["float32", "float64", "int32"] as const) {
       const empty = Tensor.from([], { shape: [3, 0], dtype, backend });
       expect([empty.dataSync().length, (await empty.data()).length]).toEqual([0, 0]);
-      expect([...empty.sum(1).dataSync()]).toEqual([0, 0, 0]);
+      tidy(() => expect([...empty.sum(1).dataSync()]).toEqual([0, 0, 0]));
       empty.dispose();
     }
-    expect(() => backend.memory()).not.toThrow();
+    expect(backend.memory().buffers).toBe(0);
   });
 
   test("data of any strides and types are uploaded in order, and reading gives copies", () => {
@@ -354,6 +391,32 @@ test("500 steps of a small training need no more memory than 20", async () => {
   const { buffers, bytes, peakBytes, pooledBytes } = backend.memory();
   expect([buffers, bytes]).toEqual([0, 0]);
   expect(pooledBytes).toBeLessThan(2 * peakBytes); // with what lay between blocks
+});
+
+describe("the engine that openBackend shares", () => {
+  test("is opened again after it was closed, and the closed one computes no more", async () => {
+    const first = (await openBackend("wasm")) as WasmBackend;
+    expect(await openBackend("wasm")).toBe(first);
+    const x = Tensor.ones([3], { backend: first });
+    first.engine.close();
+    expect(first.closed).toBe(true);
+    const second = (await openBackend("wasm")) as WasmBackend;
+    expect(second).not.toBe(first);
+    expect(await openBackend("wasm")).toBe(second);
+    expect([...tidy(() => Tensor.ones([2], { backend: second }).add(1).dataSync())]).toEqual([2, 2]);
+    expect(() => x.add(1)).toThrow(BackendError);
+    expect(() => x.add(1)).toThrow('wasm: the engine was closed; open another with openBackend("wasm")');
+    x.dispose();
+  });
+
+  test("closes with one thread too", () => {
+    const backend = openWasm({ threads: 1 });
+    expect(backend.closed).toBe(false);
+    backend.engine.close();
+    expect(backend.closed).toBe(true);
+    expect(() => Tensor.ones([2], { backend })).toThrow("wasm: the engine was closed");
+    expect(backend.memory().buffers).toBe(0);
+  });
 });
 
 test("an engine is one of its own: others do not see its tensors", () => {

@@ -114,6 +114,19 @@ describe("a job", () => {
     expect(countItems(start(0), 1000, 10).counts.every((count) => count === 1)).toBe(true);
   });
 
+  test("is done where this thread may look but not wait, as a browser's main thread", () => {
+    const wait = vi.spyOn(Atomics, "wait").mockImplementation(() => {
+      throw new TypeError("Atomics.wait cannot be called in this context");
+    });
+    const pool = start(2);
+    expect(wait).toHaveBeenCalledTimes(1); // to find that out
+    for (let job = 0; job < 200; job++) {
+      const { counts } = countItems(pool, 50, 1, job % 10 === 0 ? 0.1 : 0);
+      expect(counts.every((count) => count === 1)).toBe(true);
+    }
+    expect(wait).toHaveBeenCalledTimes(1);
+  });
+
   test("hands all its numbers to every thread", async () => {
     const pool = start(2);
     const rest = [COUNTERS, ...Array.from({ length: 12 }, (_, i) => 1.25 + i / 3)];
@@ -209,6 +222,22 @@ describe("a worker that", () => {
     engine.close();
   });
 
+  test("may not be started is an error, and leaves none behind", async () => {
+    let started = 0;
+    threadsOfNode.Worker = class extends NotedWorker {
+      constructor(...parameters: ConstructorParameters<typeof Worker>) {
+        if (started === 2) throw new Error("no more processes");
+        started++;
+        super(...parameters);
+      }
+    };
+    const open = (): unknown => openWasm({ threads: 4 });
+    expect(open).toThrow(BackendError);
+    expect(workers).toHaveLength(2);
+    await vi.waitFor(() => expect(workers.map(({ threadId }) => threadId)).toEqual([-1, -1]), { timeout: 20_000 });
+    expect(open).toThrow("wasm: a worker thread cannot start (Error: no more processes); open the engine with { threads: 1 }");
+  });
+
   test("was ended by close says that", async () => {
     const { engine } = openWasm({ threads: 2 });
     engine.close();
@@ -243,6 +272,15 @@ describe("a script", () => {
     expect(await runScript(open, { KFACET_THREADS: "4" })).toEqual({ code: 0, stdout: "", stderr: "" });
     const asleep = `${open} await new Promise((resolve) => setTimeout(resolve, 500));`;
     expect(await runScript(asleep, { KFACET_THREADS: "4" })).toEqual({ code: 0, stdout: "", stderr: "" });
+  });
+
+  test("whose preloaded modules compute too starts no more workers than it asks for", async () => {
+    const preloaded = `${open.replaceAll("./src", new URL("../../../src", import.meta.url).href)}
+      tidy(() => Tensor.ones([300, 300]).matmul(Tensor.ones([300, 300])));
+      console.log("preloaded");`;
+    const module = `data:text/javascript,${encodeURIComponent(preloaded)}`;
+    const { code, stdout } = await runScript("console.log(1)", { KFACET_THREADS: "3" }, ["--import", module]);
+    expect({ code, stdout }).toEqual({ code: 0, stdout: "preloaded\n1\n" });
   });
 
   test("that fails exits with its error", async () => {

@@ -79,10 +79,10 @@ export class Sin<T> {
   @inline of(x: v128): v128 {
     if (sizeof<T>() == 4) {
       return four<f32>(
-        Mathf.sin(f32x4.extract_lane(x, 0)),
-        Mathf.sin(f32x4.extract_lane(x, 1)),
-        Mathf.sin(f32x4.extract_lane(x, 2)),
-        Mathf.sin(f32x4.extract_lane(x, 3)),
+        <f32>sine(f32x4.extract_lane(x, 0)),
+        <f32>sine(f32x4.extract_lane(x, 1)),
+        <f32>sine(f32x4.extract_lane(x, 2)),
+        <f32>sine(f32x4.extract_lane(x, 3)),
       );
     }
     return pair(sine(f64x2.extract_lane(x, 0)), sine(f64x2.extract_lane(x, 1)));
@@ -92,10 +92,10 @@ export class Cos<T> {
   @inline of(x: v128): v128 {
     if (sizeof<T>() == 4) {
       return four<f32>(
-        Mathf.cos(f32x4.extract_lane(x, 0)),
-        Mathf.cos(f32x4.extract_lane(x, 1)),
-        Mathf.cos(f32x4.extract_lane(x, 2)),
-        Mathf.cos(f32x4.extract_lane(x, 3)),
+        <f32>cosine(f32x4.extract_lane(x, 0)),
+        <f32>cosine(f32x4.extract_lane(x, 1)),
+        <f32>cosine(f32x4.extract_lane(x, 2)),
+        <f32>cosine(f32x4.extract_lane(x, 3)),
       );
     }
     return pair(cosine(f64x2.extract_lane(x, 0)), cosine(f64x2.extract_lane(x, 1)));
