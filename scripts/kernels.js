@@ -32,7 +32,7 @@ async function compile(features) {
       join(folder, "assembly/index.ts"),
       ...["--outFile", join(out, "kernels.wasm"), "-O3", "--converge", "--noAssert", "--runtime", "stub"],
       ...["--enable", features, "--importMemory", "--sharedMemory", "--initialMemory", "16", "--maximumMemory", "65536"],
-      // The first page belongs to the engine: see control.ts.
+      // The first page belongs to the threads: see threads.ts.
       ...["--memoryBase", "65536"],
     ]);
     if (error) throw new Error(`AssemblyScript: ${stderr.toString()}`, { cause: error });

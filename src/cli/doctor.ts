@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import { setTimeout } from "node:timers/promises";
 import Table from "cli-table3";
 import { dataNames, loadData } from "../data/index.ts";
 import { backendNames, openBackend, Tensor } from "../tensor/index.ts";
@@ -18,7 +19,7 @@ export async function doctorCommand(json: boolean): Promise<number> {
     kfacet: version,
     node: process.version,
     platform: `${process.platform} ${process.arch}`,
-    threads: availableParallelism(),
+    cores: availableParallelism(),
   };
   if (json) console.log(JSON.stringify({ machine, backends, data }));
   else {
@@ -34,21 +35,24 @@ export async function doctorCommand(json: boolean): Promise<number> {
   return backends.some(({ works }) => works) ? 0 : 1;
 }
 
-/** A product with a known result in each float type. */
+/** A side from which on a product is shared among threads. */
+const SIDE = 300;
+
+/** Products with a known result in each float type: twice, as threads that cannot live are known dead a little later. */
 async function tryBackend(name: string): Promise<Finding> {
   try {
     const backend = await openBackend(name);
-    for (const dtype of ["float32", "float64"] as const) {
-      using a = Tensor.from(
-        [
-          [1, 2],
-          [3, 4],
-        ],
-        { dtype, backend },
-      );
-      using b = a.matmul(a);
-      const [p, q, r, s] = await b.data();
-      if (p !== 7 || q !== 10 || r !== 15 || s !== 22) return { name, works: false, detail: `a ${dtype} matrix product came out wrong` };
+    for (const dtype of ["float32", "float64", "float32"] as const) {
+      using rows = Tensor.arange(SIDE, { dtype, backend });
+      using column = rows.reshape([SIDE, 1]);
+      using ones = Tensor.ones([SIDE, SIDE], { dtype, backend });
+      using matrix = ones.multiply(column);
+      using product = matrix.matmul(ones); // row i is i · SIDE
+      const found = await product.data();
+      if (!found.every((value, i) => value === Math.floor(i / SIDE) * SIDE)) {
+        return { name, works: false, detail: `a ${dtype} matrix product came out wrong` };
+      }
+      await setTimeout(100);
     }
     return { name, works: true, detail: backend.describe() };
   } catch (error) {

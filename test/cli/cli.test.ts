@@ -300,11 +300,11 @@ describe("doctor", () => {
   test("tries every backend and data source; with --json it prints one line that says the same", async () => {
     const [text, line] = await Promise.all([kfacet.run("doctor"), kfacet.run("doctor", "--json")]);
     expect(text).toMatchObject({ code: 0, stderr: "" });
-    for (const name of ["reference", "mnist", "synthetic"]) expect(text.stdout).toMatch(new RegExp(`${name} +│ yes`));
+    for (const name of ["wasm", "reference", "mnist", "synthetic"]) expect(text.stdout).toMatch(new RegExp(`${name} +│ yes`));
 
     expect(line).toMatchObject({ code: 0, stderr: "" });
     const finding = z.strictObject({ name: z.string(), works: z.boolean(), detail: z.string() });
-    const machine = z.strictObject({ kfacet: z.string(), node: z.string(), platform: z.string(), threads: z.int().positive() });
+    const machine = z.strictObject({ kfacet: z.string(), node: z.string(), platform: z.string(), cores: z.int().positive() });
     const report = z.strictObject({ machine, backends: z.array(finding), data: z.array(finding) }).parse(JSON.parse(line.stdout));
     expect(report.machine.node).toBe(process.version);
     expect(report.backends.map(({ name }) => name)).toEqual(backendNames());

@@ -1,7 +1,5 @@
 import type { Kernels } from "./kernel.ts";
-
-/** Elements of an item; as in assembly/update.ts. */
-const BLOCK = 1024;
+import { BLOCK } from "./walk.ts";
 
 /** What optimizers do to parameters and averages: each in one pass, in place where the tensor is given up. */
 export const update: Kernels<"linearCombination" | "divideByRoot"> = {

@@ -1,3 +1,2 @@
-/** Where this thread's scratch memory starts: 4 MiB that no other thread touches. Set by the host in each instance. */
+/** Where this thread's scratch memory starts: 4 MiB (SCRATCH_BYTES in plan.ts) that no other thread touches. The host sets it. */
 export let scratch: usize = 0;
-export const SCRATCH_BYTES: usize = 4 << 20;

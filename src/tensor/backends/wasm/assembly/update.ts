@@ -1,7 +1,5 @@
 import { lanes, madd } from "./vector";
-
-/** Elements of an item. */
-const BLOCK: i32 = 1024;
+import { BLOCK } from "./walk";
 
 /** z = a x + b y over elements `[start · BLOCK, end · BLOCK)` of n; z may be x or y. */
 function linearCombination<T>(start: i32, end: i32, x: usize, y: usize, z: usize, n: i32, a: T, b: T): void {
