@@ -216,219 +216,40 @@ function pick<T>(c: v128, a: v128, b: v128): v128 {
 
 // ── exports ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export function negative_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Negative<f32>>(start, end, x, y, n);
-}
-export function negative_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Negative<f64>>(start, end, x, y, n);
-}
-export function negative_i32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<i32, i32, Negative<i32>>(start, end, x, y, n);
-}
-export function abs_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Abs<f32>>(start, end, x, y, n);
-}
-export function abs_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Abs<f64>>(start, end, x, y, n);
-}
-export function abs_i32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<i32, i32, Abs<i32>>(start, end, x, y, n);
-}
-export function sign_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Sign<f32>>(start, end, x, y, n);
-}
-export function sign_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Sign<f64>>(start, end, x, y, n);
-}
-export function sign_i32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<i32, i32, Sign<i32>>(start, end, x, y, n);
-}
-export function reciprocal_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Reciprocal<f32>>(start, end, x, y, n);
-}
-export function reciprocal_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Reciprocal<f64>>(start, end, x, y, n);
-}
-export function sqrt_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Sqrt<f32>>(start, end, x, y, n);
-}
-export function sqrt_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Sqrt<f64>>(start, end, x, y, n);
-}
-export function exp_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Exp<f32>>(start, end, x, y, n);
-}
-export function exp_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Exp<f64>>(start, end, x, y, n);
-}
-export function log_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Log<f32>>(start, end, x, y, n);
-}
-export function log_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Log<f64>>(start, end, x, y, n);
-}
-export function sin_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Sin<f32>>(start, end, x, y, n);
-}
-export function sin_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Sin<f64>>(start, end, x, y, n);
-}
-export function cos_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Cos<f32>>(start, end, x, y, n);
-}
-export function cos_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Cos<f64>>(start, end, x, y, n);
-}
-export function tanh_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Tanh<f32>>(start, end, x, y, n);
-}
-export function tanh_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Tanh<f64>>(start, end, x, y, n);
-}
-export function sigmoid_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Sigmoid<f32>>(start, end, x, y, n);
-}
-export function sigmoid_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Sigmoid<f64>>(start, end, x, y, n);
-}
-export function softplus_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Softplus<f32>>(start, end, x, y, n);
-}
-export function softplus_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Softplus<f64>>(start, end, x, y, n);
-}
-export function erf_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Erf<f32>>(start, end, x, y, n);
-}
-export function erf_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Erf<f64>>(start, end, x, y, n);
-}
-export function relu_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f32, Relu<f32>>(start, end, x, y, n);
-}
-export function relu_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f64, Relu<f64>>(start, end, x, y, n);
-}
-export function copy_32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<i32, i32, Same>(start, end, x, y, n);
-}
-export function copy_64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<i64, i64, Same>(start, end, x, y, n);
-}
-export function cast_f32_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, f64, Widen>(start, end, x, y, n);
-}
-export function cast_f64_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, f32, Narrow>(start, end, x, y, n);
-}
-export function cast_i32_f32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<i32, f32, IntegerToSingle>(start, end, x, y, n);
-}
-export function cast_i32_f64(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<i32, f64, IntegerToDouble>(start, end, x, y, n);
-}
-export function cast_f32_i32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f32, i32, SingleToInteger>(start, end, x, y, n);
-}
-export function cast_f64_i32(start: i32, end: i32, x: usize, y: usize, n: i32): void {
-  map<f64, i32, DoubleToInteger>(start, end, x, y, n);
-}
-
-export function add_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, Add<f32>>(start, end, a, b, y, n, form);
-}
-export function add_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, Add<f64>>(start, end, a, b, y, n, form);
-}
-export function add_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, Add<i32>>(start, end, a, b, y, n, form);
-}
-export function subtract_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, Subtract<f32>>(start, end, a, b, y, n, form);
-}
-export function subtract_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, Subtract<f64>>(start, end, a, b, y, n, form);
-}
-export function subtract_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, Subtract<i32>>(start, end, a, b, y, n, form);
-}
-export function multiply_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, Multiply<f32>>(start, end, a, b, y, n, form);
-}
-export function multiply_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, Multiply<f64>>(start, end, a, b, y, n, form);
-}
-export function multiply_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, Multiply<i32>>(start, end, a, b, y, n, form);
-}
-export function maximum_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, Maximum<f32>>(start, end, a, b, y, n, form);
-}
-export function maximum_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, Maximum<f64>>(start, end, a, b, y, n, form);
-}
-export function maximum_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, Maximum<i32>>(start, end, a, b, y, n, form);
-}
-export function minimum_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, Minimum<f32>>(start, end, a, b, y, n, form);
-}
-export function minimum_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, Minimum<f64>>(start, end, a, b, y, n, form);
-}
-export function minimum_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, Minimum<i32>>(start, end, a, b, y, n, form);
-}
-export function divide_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, Divide<f32>>(start, end, a, b, y, n, form);
-}
-export function divide_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, Divide<f64>>(start, end, a, b, y, n, form);
-}
-export function power_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, Power<f32>>(start, end, a, b, y, n, form);
-}
-export function power_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, Power<f64>>(start, end, a, b, y, n, form);
-}
-export function reluGradient_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, f32, ReluGradient<f32>>(start, end, a, b, y, n, form);
-}
-export function reluGradient_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, f64, ReluGradient<f64>>(start, end, a, b, y, n, form);
-}
-export function equal_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, i32, Equal<f32>>(start, end, a, b, y, n, form);
-}
-export function equal_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, i32, Equal<f64>>(start, end, a, b, y, n, form);
-}
-export function equal_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, Equal<i32>>(start, end, a, b, y, n, form);
-}
-export function less_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, i32, Less<f32>>(start, end, a, b, y, n, form);
-}
-export function less_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, i32, Less<f64>>(start, end, a, b, y, n, form);
-}
-export function less_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, Less<i32>>(start, end, a, b, y, n, form);
-}
-export function lessEqual_f32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f32, i32, LessEqual<f32>>(start, end, a, b, y, n, form);
-}
-export function lessEqual_f64(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<f64, i32, LessEqual<f64>>(start, end, a, b, y, n, form);
-}
-export function lessEqual_i32(start: i32, end: i32, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  zip<i32, i32, LessEqual<i32>>(start, end, a, b, y, n, form);
-}
+// export negative_T = map<T, T, Negative<T>> for T of f32, f64, i32
+// export abs_T = map<T, T, Abs<T>> for T of f32, f64, i32
+// export sign_T = map<T, T, Sign<T>> for T of f32, f64, i32
+// export reciprocal_T = map<T, T, Reciprocal<T>> for T of f32, f64
+// export sqrt_T = map<T, T, Sqrt<T>> for T of f32, f64
+// export exp_T = map<T, T, Exp<T>> for T of f32, f64
+// export log_T = map<T, T, Log<T>> for T of f32, f64
+// export sin_T = map<T, T, Sin<T>> for T of f32, f64
+// export cos_T = map<T, T, Cos<T>> for T of f32, f64
+// export tanh_T = map<T, T, Tanh<T>> for T of f32, f64
+// export sigmoid_T = map<T, T, Sigmoid<T>> for T of f32, f64
+// export softplus_T = map<T, T, Softplus<T>> for T of f32, f64
+// export erf_T = map<T, T, Erf<T>> for T of f32, f64
+// export relu_T = map<T, T, Relu<T>> for T of f32, f64
+// export copy_32 = map<i32, i32, Same>
+// export copy_64 = map<i64, i64, Same>
+// export cast_f32_f64 = map<f32, f64, Widen>
+// export cast_f64_f32 = map<f64, f32, Narrow>
+// export cast_i32_f32 = map<i32, f32, IntegerToSingle>
+// export cast_i32_f64 = map<i32, f64, IntegerToDouble>
+// export cast_f32_i32 = map<f32, i32, SingleToInteger>
+// export cast_f64_i32 = map<f64, i32, DoubleToInteger>
+// export add_T = zip<T, T, Add<T>> for T of f32, f64, i32
+// export subtract_T = zip<T, T, Subtract<T>> for T of f32, f64, i32
+// export multiply_T = zip<T, T, Multiply<T>> for T of f32, f64, i32
+// export maximum_T = zip<T, T, Maximum<T>> for T of f32, f64, i32
+// export minimum_T = zip<T, T, Minimum<T>> for T of f32, f64, i32
+// export divide_T = zip<T, T, Divide<T>> for T of f32, f64
+// export power_T = zip<T, T, Power<T>> for T of f32, f64
+// export reluGradient_T = zip<T, T, ReluGradient<T>> for T of f32, f64
+// export equal_T = zip<T, i32, Equal<T>> for T of f32, f64, i32
+// export less_T = zip<T, i32, Less<T>> for T of f32, f64, i32
+// export lessEqual_T = zip<T, i32, LessEqual<T>> for T of f32, f64, i32
 
 /** For elements of 4 bytes, whatever they are, and of 8. */
-export function where_32(start: i32, end: i32, c: usize, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  choose<i32>(start, end, c, a, b, y, n, form);
-}
-export function where_64(start: i32, end: i32, c: usize, a: usize, b: usize, y: usize, n: i32, form: usize): void {
-  choose<i64>(start, end, c, a, b, y, n, form);
-}
+// export where_32 = choose<i32>
+// export where_64 = choose<i64>

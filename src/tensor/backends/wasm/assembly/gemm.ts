@@ -135,17 +135,5 @@ function mirrorLower<T>(start: i32, end: i32, c: usize, d: i32, scale: T): void 
   }
 }
 
-// prettier-ignore
-export function gemm_f32(start: i32, end: i32, a: usize, aRow: usize, aColumn: usize, b: usize, c: usize, m: i32, n: i32, k: i32, rowBlock: i32, panelBlock: i32, bias: usize, lower: bool, table: usize): void {
-  gemm<f32>(start, end, a, aRow, aColumn, b, c, m, n, k, rowBlock, panelBlock, bias, lower, table);
-}
-// prettier-ignore
-export function gemm_f64(start: i32, end: i32, a: usize, aRow: usize, aColumn: usize, b: usize, c: usize, m: i32, n: i32, k: i32, rowBlock: i32, panelBlock: i32, bias: usize, lower: bool, table: usize): void {
-  gemm<f64>(start, end, a, aRow, aColumn, b, c, m, n, k, rowBlock, panelBlock, bias, lower, table);
-}
-export function mirrorLower_f32(start: i32, end: i32, c: usize, d: i32, scale: f32): void {
-  mirrorLower<f32>(start, end, c, d, scale);
-}
-export function mirrorLower_f64(start: i32, end: i32, c: usize, d: i32, scale: f64): void {
-  mirrorLower<f64>(start, end, c, d, scale);
-}
+// export gemm_T = gemm<T> for T of f32, f64
+// export mirrorLower_T = mirrorLower<T> for T of f32, f64

@@ -125,70 +125,7 @@ function squaredError<T>(start: i32, end: i32, prediction: usize, target: usize,
   }
 }
 
-export function logSoftmax_f32(start: i32, end: i32, x: usize, length: i32, y: usize): void {
-  logSoftmax<f32>(start, end, x, length, y);
-}
-export function logSoftmax_f64(start: i32, end: i32, x: usize, length: i32, y: usize): void {
-  logSoftmax<f64>(start, end, x, length, y);
-}
-
-export function crossEntropy_f32(
-  start: i32,
-  end: i32,
-  logits: usize,
-  labels: usize,
-  classes: i32,
-  own: f64,
-  other: f64,
-  losses: usize,
-  probabilities: usize,
-): void {
-  crossEntropy<f32>(start, end, logits, labels, classes, own, other, losses, probabilities);
-}
-export function crossEntropy_f64(
-  start: i32,
-  end: i32,
-  logits: usize,
-  labels: usize,
-  classes: i32,
-  own: f64,
-  other: f64,
-  losses: usize,
-  probabilities: usize,
-): void {
-  crossEntropy<f64>(start, end, logits, labels, classes, own, other, losses, probabilities);
-}
-
-export function crossEntropyGradient_f32(
-  start: i32,
-  end: i32,
-  probabilities: usize,
-  labels: usize,
-  gradient: usize,
-  classes: i32,
-  own: f64,
-  other: f64,
-  y: usize,
-): void {
-  crossEntropyGradient<f32>(start, end, probabilities, labels, gradient, classes, own, other, y);
-}
-export function crossEntropyGradient_f64(
-  start: i32,
-  end: i32,
-  probabilities: usize,
-  labels: usize,
-  gradient: usize,
-  classes: i32,
-  own: f64,
-  other: f64,
-  y: usize,
-): void {
-  crossEntropyGradient<f64>(start, end, probabilities, labels, gradient, classes, own, other, y);
-}
-
-export function squaredError_f32(start: i32, end: i32, prediction: usize, target: usize, length: i32, y: usize): void {
-  squaredError<f32>(start, end, prediction, target, length, y);
-}
-export function squaredError_f64(start: i32, end: i32, prediction: usize, target: usize, length: i32, y: usize): void {
-  squaredError<f64>(start, end, prediction, target, length, y);
-}
+// export logSoftmax_T = logSoftmax<T> for T of f32, f64
+// export crossEntropy_T = crossEntropy<T> for T of f32, f64
+// export crossEntropyGradient_T = crossEntropyGradient<T> for T of f32, f64
+// export squaredError_T = squaredError<T> for T of f32, f64

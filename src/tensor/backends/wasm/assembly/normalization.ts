@@ -362,58 +362,14 @@ function gradientRows<T>(
   }
 }
 
-export function batchNormMoments_f32(start: i32, end: i32, x: usize, rows: i32, channels: i32, chunk: i32, statistics: usize): void {
-  moments<f32>(start, end, x, rows, channels, chunk, statistics);
-}
-export function batchNormMoments_f64(start: i32, end: i32, x: usize, rows: i32, channels: i32, chunk: i32, statistics: usize): void {
-  moments<f64>(start, end, x, rows, channels, chunk, statistics);
-}
-
-export function batchNormFinish_f32(
-  start: i32,
-  end: i32,
-  statistics: usize,
-  rows: i32,
-  channels: i32,
-  chunk: i32,
-  epsilon: f64,
-  scale: usize,
-  shift: usize,
-  mean: usize,
-  rstd: usize,
-  table: usize,
-): void {
-  finishMoments<f32>(start, end, statistics, rows, channels, chunk, epsilon, scale, shift, mean, rstd, table);
-}
-export function batchNormFinish_f64(
-  start: i32,
-  end: i32,
-  statistics: usize,
-  rows: i32,
-  channels: i32,
-  chunk: i32,
-  epsilon: f64,
-  scale: usize,
-  shift: usize,
-  mean: usize,
-  rstd: usize,
-  table: usize,
-): void {
-  finishMoments<f64>(start, end, statistics, rows, channels, chunk, epsilon, scale, shift, mean, rstd, table);
-}
-
-/** `relu`: 1 to write the positive part. */
-export function batchNormRows_f32(start: i32, end: i32, x: usize, channels: i32, table: usize, y: usize, relu: i32): void {
-  if (relu) normalizeRows<f32>(start, end, x, channels, table, y, true);
-  else normalizeRows<f32>(start, end, x, channels, table, y, false);
-}
-export function batchNormRows_f64(start: i32, end: i32, x: usize, channels: i32, table: usize, y: usize, relu: i32): void {
-  if (relu) normalizeRows<f64>(start, end, x, channels, table, y, true);
-  else normalizeRows<f64>(start, end, x, channels, table, y, false);
+/** `relu`: 1 to write the positive part. A kernel of its own for each, as everywhere here: nothing is asked within a loop. */
+function normalizedRows<T>(start: i32, end: i32, x: usize, channels: i32, table: usize, y: usize, relu: i32): void {
+  if (relu) normalizeRows<T>(start, end, x, channels, table, y, true);
+  else normalizeRows<T>(start, end, x, channels, table, y, false);
 }
 
 /** `output`: that of the ReLU after the normalisation, or 0. */
-export function batchNormDots_f32(
+function maskedDots<T>(
   start: i32,
   end: i32,
   x: usize,
@@ -425,59 +381,11 @@ export function batchNormDots_f32(
   chunk: i32,
   statistics: usize,
 ): void {
-  if (output) dots<f32>(start, end, x, g, output, mean, rows, channels, chunk, statistics, true);
-  else dots<f32>(start, end, x, g, 0, mean, rows, channels, chunk, statistics, false);
-}
-export function batchNormDots_f64(
-  start: i32,
-  end: i32,
-  x: usize,
-  g: usize,
-  output: usize,
-  mean: usize,
-  rows: i32,
-  channels: i32,
-  chunk: i32,
-  statistics: usize,
-): void {
-  if (output) dots<f64>(start, end, x, g, output, mean, rows, channels, chunk, statistics, true);
-  else dots<f64>(start, end, x, g, 0, mean, rows, channels, chunk, statistics, false);
+  if (output) dots<T>(start, end, x, g, output, mean, rows, channels, chunk, statistics, true);
+  else dots<T>(start, end, x, g, 0, mean, rows, channels, chunk, statistics, false);
 }
 
-export function batchNormFinishDots_f32(
-  start: i32,
-  end: i32,
-  statistics: usize,
-  chunks: i32,
-  rows: i32,
-  channels: i32,
-  scale: usize,
-  mean: usize,
-  rstd: usize,
-  gscale: usize,
-  gshift: usize,
-  table: usize,
-): void {
-  finishDots<f32>(start, end, statistics, chunks, rows, channels, scale, mean, rstd, gscale, gshift, table);
-}
-export function batchNormFinishDots_f64(
-  start: i32,
-  end: i32,
-  statistics: usize,
-  chunks: i32,
-  rows: i32,
-  channels: i32,
-  scale: usize,
-  mean: usize,
-  rstd: usize,
-  gscale: usize,
-  gshift: usize,
-  table: usize,
-): void {
-  finishDots<f64>(start, end, statistics, chunks, rows, channels, scale, mean, rstd, gscale, gshift, table);
-}
-
-export function batchNormGradientRows_f32(
+function maskedGradientRows<T>(
   start: i32,
   end: i32,
   x: usize,
@@ -487,19 +395,13 @@ export function batchNormGradientRows_f32(
   table: usize,
   gx: usize,
 ): void {
-  if (output) gradientRows<f32>(start, end, x, g, output, channels, table, gx, true);
-  else gradientRows<f32>(start, end, x, g, 0, channels, table, gx, false);
+  if (output) gradientRows<T>(start, end, x, g, output, channels, table, gx, true);
+  else gradientRows<T>(start, end, x, g, 0, channels, table, gx, false);
 }
-export function batchNormGradientRows_f64(
-  start: i32,
-  end: i32,
-  x: usize,
-  g: usize,
-  output: usize,
-  channels: i32,
-  table: usize,
-  gx: usize,
-): void {
-  if (output) gradientRows<f64>(start, end, x, g, output, channels, table, gx, true);
-  else gradientRows<f64>(start, end, x, g, 0, channels, table, gx, false);
-}
+
+// export batchNormMoments_T = moments<T> for T of f32, f64
+// export batchNormFinish_T = finishMoments<T> for T of f32, f64
+// export batchNormRows_T = normalizedRows<T> for T of f32, f64
+// export batchNormDots_T = maskedDots<T> for T of f32, f64
+// export batchNormFinishDots_T = finishDots<T> for T of f32, f64
+// export batchNormGradientRows_T = maskedGradientRows<T> for T of f32, f64

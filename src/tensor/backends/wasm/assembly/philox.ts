@@ -92,18 +92,8 @@ function random<T, Kind>(start: i32, end: i32, y: usize, n: i32, low: u32, high:
   }
 }
 
-export function uniform_f32(start: i32, end: i32, y: usize, n: i32, low: u32, high: u32, k0: u32, k1: u32): void {
-  random<f32, Uniform<f32>>(start, end, y, n, low, high, k0, k1);
-}
-export function uniform_f64(start: i32, end: i32, y: usize, n: i32, low: u32, high: u32, k0: u32, k1: u32): void {
-  random<f64, Uniform<f64>>(start, end, y, n, low, high, k0, k1);
-}
-export function normal_f32(start: i32, end: i32, y: usize, n: i32, low: u32, high: u32, k0: u32, k1: u32): void {
-  random<f32, Normal<f32>>(start, end, y, n, low, high, k0, k1);
-}
-export function normal_f64(start: i32, end: i32, y: usize, n: i32, low: u32, high: u32, k0: u32, k1: u32): void {
-  random<f64, Normal<f64>>(start, end, y, n, low, high, k0, k1);
-}
+// export uniform_T = random<T, Uniform<T>> for T of f32, f64
+// export normal_T = random<T, Normal<T>> for T of f32, f64
 
 // ── the normal quantile: AS 241, see src/tensor/philox.ts ─────────────────────────────────────────────────────────────────
 

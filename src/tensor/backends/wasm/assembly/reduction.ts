@@ -370,74 +370,15 @@ function argmaxColumns<T>(start: i32, end: i32, x: usize, rows: i32, columns: i3
   }
 }
 
-export function sumRows_f32(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumRows<f32, f64, f32>(start, end, x, length, chunk, chunks, y);
-}
-export function sumRows_f32_f64(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumRows<f32, f64, f64>(start, end, x, length, chunk, chunks, y);
-}
-export function sumRows_f64_f32(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumRows<f64, f64, f32>(start, end, x, length, chunk, chunks, y);
-}
-export function sumRows_f64(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumRows<f64, f64, f64>(start, end, x, length, chunk, chunks, y);
-}
-export function sumRows_i32(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumRows<i32, i32, i32>(start, end, x, length, chunk, chunks, y);
-}
-
-export function sumColumns_f32(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumColumns<f32, f64, f32>(start, end, x, rows, columns, chunk, chunks, y);
-}
-export function sumColumns_f32_f64(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumColumns<f32, f64, f64>(start, end, x, rows, columns, chunk, chunks, y);
-}
-export function sumColumns_f64_f32(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumColumns<f64, f64, f32>(start, end, x, rows, columns, chunk, chunks, y);
-}
-export function sumColumns_f64(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumColumns<f64, f64, f64>(start, end, x, rows, columns, chunk, chunks, y);
-}
-export function sumColumns_i32(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  sumColumns<i32, i32, i32>(start, end, x, rows, columns, chunk, chunks, y);
-}
-
-export function maxRows_f32(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  maxRows<f32>(start, end, x, length, chunk, chunks, y);
-}
-export function maxRows_f64(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  maxRows<f64>(start, end, x, length, chunk, chunks, y);
-}
-export function maxRows_i32(start: i32, end: i32, x: usize, length: i32, chunk: i32, chunks: i32, y: usize): void {
-  maxRows<i32>(start, end, x, length, chunk, chunks, y);
-}
-
-export function maxColumns_f32(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  maxColumns<f32>(start, end, x, rows, columns, chunk, chunks, y);
-}
-export function maxColumns_f64(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  maxColumns<f64>(start, end, x, rows, columns, chunk, chunks, y);
-}
-export function maxColumns_i32(start: i32, end: i32, x: usize, rows: i32, columns: i32, chunk: i32, chunks: i32, y: usize): void {
-  maxColumns<i32>(start, end, x, rows, columns, chunk, chunks, y);
-}
-
-export function argmaxRows_f32(start: i32, end: i32, x: usize, length: i32, y: usize): void {
-  argmaxRows<f32>(start, end, x, length, y);
-}
-export function argmaxRows_f64(start: i32, end: i32, x: usize, length: i32, y: usize): void {
-  argmaxRows<f64>(start, end, x, length, y);
-}
-export function argmaxRows_i32(start: i32, end: i32, x: usize, length: i32, y: usize): void {
-  argmaxRows<i32>(start, end, x, length, y);
-}
-
-export function argmaxColumns_f32(start: i32, end: i32, x: usize, rows: i32, columns: i32, y: usize): void {
-  argmaxColumns<f32>(start, end, x, rows, columns, y);
-}
-export function argmaxColumns_f64(start: i32, end: i32, x: usize, rows: i32, columns: i32, y: usize): void {
-  argmaxColumns<f64>(start, end, x, rows, columns, y);
-}
-export function argmaxColumns_i32(start: i32, end: i32, x: usize, rows: i32, columns: i32, y: usize): void {
-  argmaxColumns<i32>(start, end, x, rows, columns, y);
-}
+// export sumRows_f32 = sumRows<f32, f64, f32>
+// export sumRows_f32_f64 = sumRows<f32, f64, f64>
+// export sumRows_f64_f32 = sumRows<f64, f64, f32>
+// export sumRows_T = sumRows<T, T, T> for T of f64, i32
+// export sumColumns_f32 = sumColumns<f32, f64, f32>
+// export sumColumns_f32_f64 = sumColumns<f32, f64, f64>
+// export sumColumns_f64_f32 = sumColumns<f64, f64, f32>
+// export sumColumns_T = sumColumns<T, T, T> for T of f64, i32
+// export maxRows_T = maxRows<T> for T of f32, f64, i32
+// export maxColumns_T = maxColumns<T> for T of f32, f64, i32
+// export argmaxRows_T = argmaxRows<T> for T of f32, f64, i32
+// export argmaxColumns_T = argmaxColumns<T> for T of f32, f64, i32

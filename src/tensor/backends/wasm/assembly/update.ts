@@ -38,17 +38,5 @@ function divideByRoot<T>(start: i32, end: i32, x: usize, square: usize, y: usize
   }
 }
 
-export function linearCombination_f32(start: i32, end: i32, x: usize, y: usize, z: usize, n: i32, a: f32, b: f32): void {
-  linearCombination<f32>(start, end, x, y, z, n, a, b);
-}
-export function linearCombination_f64(start: i32, end: i32, x: usize, y: usize, z: usize, n: i32, a: f64, b: f64): void {
-  linearCombination<f64>(start, end, x, y, z, n, a, b);
-}
-// prettier-ignore
-export function divideByRoot_f32(start: i32, end: i32, x: usize, square: usize, y: usize, n: i32, scale: f32, rootScale: f32, epsilon: f32): void {
-  divideByRoot<f32>(start, end, x, square, y, n, scale, rootScale, epsilon);
-}
-// prettier-ignore
-export function divideByRoot_f64(start: i32, end: i32, x: usize, square: usize, y: usize, n: i32, scale: f64, rootScale: f64, epsilon: f64): void {
-  divideByRoot<f64>(start, end, x, square, y, n, scale, rootScale, epsilon);
-}
+// export linearCombination_T = linearCombination<T> for T of f32, f64
+// export divideByRoot_T = divideByRoot<T> for T of f32, f64
