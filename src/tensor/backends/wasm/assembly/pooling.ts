@@ -1,22 +1,9 @@
 import { splatIndex, storeIndices } from "./reduction";
 import { scratch } from "./scratch";
 import { lanes, madd } from "./vector";
+import { endInside, firstInside } from "./window";
 
 /** Pooling of images [n, height, width, channels]: vectors along the channels. */
-
-// Of the taps k = 0 … of a window, those with 0 ≤ origin + k · dilation < extent are in the image.
-
-// @ts-ignore: decorator
-@inline
-function firstTap(origin: i32, dilation: i32): i32 {
-  return origin >= 0 ? 0 : (dilation - 1 - origin) / dilation;
-}
-/** One behind the last tap; `extent` is larger than `origin`. */
-// @ts-ignore: decorator
-@inline
-function endOfTaps(origin: i32, dilation: i32, taps: i32, extent: i32): i32 {
-  return min(taps, (extent - origin + dilation - 1) / dilation);
-}
 
 /** Where a candidate takes the place of the largest element so far: it is larger, or NaN. */
 // @ts-ignore: decorator
@@ -57,15 +44,15 @@ function maxPool<T>(
   for (let row = start; row < end; row++) {
     const image = row / outHeight;
     const h0 = (row - image * outHeight) * strideY - top;
-    const a0 = firstTap(h0, dilationY);
-    const a1 = endOfTaps(h0, dilationY, kernelHeight, height);
+    const a0 = firstInside(h0, dilationY, kernelHeight);
+    const a1 = endInside(h0, dilationY, kernelHeight, height);
     const from = x + <usize>image * <usize>height * <usize>width * line;
     let to = y + <usize>row * <usize>outWidth * line;
     let place = indices + ((<usize>row * <usize>outWidth * <usize>channels) << 2);
     for (let ow = 0; ow < outWidth; ow++) {
       const w0 = ow * strideX - left;
-      const b0 = firstTap(w0, dilationX);
-      const b1 = endOfTaps(w0, dilationX, kernelWidth, width);
+      const b0 = firstInside(w0, dilationX, kernelWidth);
+      const b1 = endInside(w0, dilationX, kernelWidth, width);
       const first = (h0 + a0 * dilationY) * width + w0 + b0 * dilationX;
       let c = 0;
       for (; c + lanes<T>() <= channels; c += lanes<T>(), to += 16, place += (<usize>lanes<T>()) << 2) {
@@ -342,14 +329,14 @@ function averagePool<T>(
   for (let row = start; row < end; row++) {
     const image = row / outHeight;
     const h0 = (row - image * outHeight) * strideY - top;
-    const a0 = firstTap(h0, dilationY);
-    const rows = endOfTaps(h0, dilationY, kernelHeight, height) - a0;
+    const a0 = firstInside(h0, dilationY, kernelHeight);
+    const rows = endInside(h0, dilationY, kernelHeight, height) - a0;
     const from = x + (<usize>image * <usize>height + <usize>(h0 + a0 * dilationY)) * <usize>width * line;
     let to = y + <usize>row * <usize>outWidth * line;
     for (let ow = 0; ow < outWidth; ow++) {
       const w0 = ow * strideX - left;
-      const b0 = firstTap(w0, dilationX);
-      const columns = endOfTaps(w0, dilationX, kernelWidth, width) - b0;
+      const b0 = firstInside(w0, dilationX, kernelWidth);
+      const columns = endInside(w0, dilationX, kernelWidth, width) - b0;
       const share = weight != 0 ? weight : 1 / (<f64>rows * <f64>columns);
       let corner = from + <usize>(w0 + b0 * dilationX) * line;
       let c: usize = 0;
@@ -441,11 +428,11 @@ function averagePoolGradient<T>(
       for (let oh = oh0; oh <= oh1; oh++) {
         if ((h - oh * strideY) % dilationY != 0) continue;
         const h0 = oh * strideY - top;
-        const rows = endOfTaps(h0, dilationY, kernelHeight, height) - firstTap(h0, dilationY);
+        const rows = endInside(h0, dilationY, kernelHeight, height) - firstInside(h0, dilationY, kernelHeight);
         for (let ow = ow0; ow <= ow1; ow++) {
           if ((w - ow * strideX) % dilationX != 0) continue;
           const w0 = ow * strideX - left;
-          const columns = endOfTaps(w0, dilationX, kernelWidth, width) - firstTap(w0, dilationX);
+          const columns = endInside(w0, dilationX, kernelWidth, width) - firstInside(w0, dilationX, kernelWidth);
           if (count == LISTED) {
             addListed<T>(count, line, to, added);
             added = true;
