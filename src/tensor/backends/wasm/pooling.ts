@@ -1,4 +1,4 @@
-import { bytesPerElement } from "../../dtype.ts";
+import { bytesPerElement, type DType } from "../../dtype.ts";
 import { DataError } from "../../errors.ts";
 import type { WindowGeometry } from "../../shape.ts";
 import { suffixOf, type Engine } from "./engine.ts";
@@ -8,6 +8,36 @@ type ImageShape = readonly [n: number, height: number, width: number, channels: 
 
 const shape4 = (x: Operand): ImageShape => x.shape as unknown as ImageShape;
 const floatSuffix = (x: Operand): "f32" | "f64" => suffixOf(x.dtype) as "f32" | "f64";
+
+/** Vectors in a row of an image. */
+const vectorsOf = ([, , width, channels]: ImageShape, dtype: DType): number => (width * channels * bytesPerElement[dtype]) / 16;
+
+/** The numbers of `Images` in assembly/pooling.ts, in its order, for images `x` and their pooled ones. */
+const imagesPlan = (x: ImageShape, [, outHeight, outWidth]: ImageShape): readonly number[] => [...x, outHeight, outWidth];
+
+/** And those of `Windows`. */
+function windowsPlan(x: ImageShape, y: ImageShape, geometry: WindowGeometry, countPadding: boolean): readonly number[] {
+  const { kernel, stride, dilation, padding } = geometry;
+  return [...imagesPlan(x, y), ...kernel, ...stride, ...dilation, padding.top, padding.left, countPadding ? 1 : 0];
+}
+
+/** Bytes that the numbers of a plan take, at most. */
+const PLAN_BYTES = 64;
+
+/** Runs `f` with a plan's address, and that of `bytes` behind it. */
+function withPlan(
+  engine: Engine,
+  operation: string,
+  numbers: readonly number[],
+  bytes: number,
+  f: (plan: number, behind: number) => void,
+): void {
+  engine.temporary(PLAN_BYTES + bytes, operation, (plan) => {
+    const to = engine.view("int32", plan, numbers.length);
+    for (let i = 0; i < numbers.length; i++) to[i] = numbers[i]!;
+    f(plan, plan + PLAN_BYTES);
+  });
+}
 
 /** Windows that neither leave the image nor skip a pixel. */
 function plain({ padding: { top, bottom, left, right }, dilation }: WindowGeometry): boolean {
@@ -21,146 +51,82 @@ const CHANNEL_GROUP = 32;
 const GATHER = 4096;
 
 /**
- * Runs a kernel that checks indices: `run` gets the address of one int32 an item, where the kernel leaves the position of a
- * wrong index, else −1.
+ * Runs a kernel that checks indices of pixels of images `x`: `run` gets, with the plan, the address of one int32 an item, where the
+ * kernel leaves the position of a wrong index, else −1.
  * @throws DataError for the first index that is none of the image's pixels.
  */
 function checkingIndices(
   engine: Engine,
   operation: string,
+  x: ImageShape,
   indices: Operand,
-  pixels: number,
   items: number,
-  run: (faults: number) => void,
+  run: (plan: number, faults: number) => void,
 ): void {
-  engine.temporary(items * 4, operation, (faults) => {
-    run(faults);
+  withPlan(engine, operation, imagesPlan(x, shape4(indices)), items * 4, (plan, faults) => {
+    run(plan, faults);
     const position = engine.call("firstFault_i32", faults, items);
     if (position < 0) return;
     const index = engine.view("int32", indices.pointer + position * 4, 1)[0]!;
-    throw new DataError(`${operation}: index ${index} at position ${position} is outside of an image of ${pixels} pixels`);
+    throw new DataError(`${operation}: index ${index} at position ${position} is outside of an image of ${x[1] * x[2]} pixels`);
   });
 }
 
 export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGather" | "averagePool2d" | "averagePool2dGradient"> = {
   maxPool2d: (engine, [x], geometry, [y, indices]) => {
-    const [n, height, width, channels] = shape4(x);
-    const [, outHeight, outWidth] = shape4(y);
-    const { kernel, stride, padding, dilation } = geometry;
-    const type = floatSuffix(x);
-    const items = y.size === 0 ? 0 : n * outHeight;
-    const vectors = (outWidth * channels * bytesPerElement[x.dtype]) / 16;
-    if (kernel[0] === 2 && kernel[1] === 2 && stride[0] === 2 && stride[1] === 2 && plain(geometry)) {
-      const cost = 10 + 6 * vectors;
-      engine.run(`maxPool2x2_${type}`, items, cost, x.pointer, y.pointer, indices.pointer, height, width, channels, outHeight, outWidth);
-      return;
-    }
-    engine.run(
-      `maxPool2d_${type}`,
-      items,
-      10 + 2 * vectors * kernel[0] * kernel[1],
-      x.pointer,
-      y.pointer,
-      indices.pointer,
-      height,
-      width,
-      channels,
-      outHeight,
-      outWidth,
-      kernel[0],
-      kernel[1],
-      stride[0],
-      stride[1],
-      padding.top,
-      padding.left,
-      dilation[0],
-      dilation[1],
-    );
+    if (y.size === 0) return;
+    const { kernel, stride } = geometry;
+    const [n, outHeight] = shape4(y);
+    const vectors = vectorsOf(shape4(y), y.dtype);
+    const sideBySide = kernel[0] === 2 && kernel[1] === 2 && stride[0] === 2 && stride[1] === 2 && plain(geometry);
+    const name = `${sideBySide ? "maxPool2x2" : "maxPool2d"}_${floatSuffix(x)}` as const;
+    const cost = 10 + vectors * (sideBySide ? 6 : 2 * kernel[0] * kernel[1]);
+    withPlan(engine, "maxPool2d", windowsPlan(shape4(x), shape4(y), geometry, false), 0, (plan) => {
+      engine.run(name, n * outHeight, cost, plan, x.pointer, y.pointer, indices.pointer);
+    });
   },
   maxPool2dScatter: (engine, [y, indices], _, [x]) => {
     const [n, height, width, channels] = shape4(x);
     if (n === 0 || channels === 0) return;
-    const [pixels, outPixels] = [height * width, y.size / (n * channels)];
+    const [, outHeight, outWidth] = shape4(y);
     const group = n >= MANY_IMAGES ? channels : CHANNEL_GROUP;
     const items = n * Math.ceil(channels / group);
-    const cost = 20 + Math.min(group, channels) * (pixels * 0.3 + outPixels);
-    checkingIndices(engine, "maxPool2dScatter", indices, pixels, items, (faults) => {
-      const name = `maxPool2dScatter_${floatSuffix(x)}` as const;
-      engine.run(name, items, cost, y.pointer, indices.pointer, x.pointer, pixels, outPixels, channels, group, faults);
+    const cost = 20 + Math.min(group, channels) * (height * width * 0.3 + outHeight * outWidth);
+    const name = `maxPool2dScatter_${floatSuffix(x)}` as const;
+    checkingIndices(engine, "maxPool2dScatter", shape4(x), indices, items, (plan, faults) => {
+      engine.run(name, items, cost, plan, y.pointer, indices.pointer, x.pointer, group, faults);
     });
   },
   maxPool2dGather: (engine, [x, indices], _, [y]) => {
     if (y.size === 0) return;
-    const [, height, width, channels] = shape4(x);
-    const [n, outHeight, outWidth] = shape4(y);
-    const [pixels, count] = [height * width, n * outHeight * outWidth];
+    const [n, outHeight, outWidth, channels] = shape4(y);
     const group = Math.ceil(GATHER / channels);
-    const items = Math.ceil(count / group);
-    checkingIndices(engine, "maxPool2dGather", indices, pixels, items, (faults) => {
-      const name = `maxPool2dGather_${floatSuffix(x)}` as const;
-      const cost = group * channels;
-      engine.run(name, items, cost, x.pointer, indices.pointer, y.pointer, pixels, outHeight * outWidth, channels, count, group, faults);
+    const items = Math.ceil((n * outHeight * outWidth) / group);
+    const name = `maxPool2dGather_${floatSuffix(x)}` as const;
+    checkingIndices(engine, "maxPool2dGather", shape4(x), indices, items, (plan, faults) => {
+      engine.run(name, items, group * channels, plan, x.pointer, indices.pointer, y.pointer, group, faults);
     });
   },
-  averagePool2d: (engine, [x], { kernel, stride, padding, dilation, countPadding }, [y]) => {
-    const [n, height, width, channels] = shape4(x);
-    const [, outHeight, outWidth] = shape4(y);
-    engine.run(
-      `averagePool2d_${floatSuffix(x)}`,
-      y.size === 0 ? 0 : n * outHeight,
-      10 + (outWidth * channels * bytesPerElement[x.dtype] * kernel[0] * kernel[1]) / 16,
-      x.pointer,
-      y.pointer,
-      height,
-      width,
-      channels,
-      outHeight,
-      outWidth,
-      kernel[0],
-      kernel[1],
-      stride[0],
-      stride[1],
-      padding.top,
-      padding.left,
-      dilation[0],
-      dilation[1],
-      countPadding ? 1 / (kernel[0] * kernel[1]) : 0,
-    );
+  averagePool2d: (engine, [x], params, [y]) => {
+    if (y.size === 0) return;
+    const { kernel, countPadding } = params;
+    const [n, outHeight] = shape4(y);
+    const cost = 10 + vectorsOf(shape4(y), y.dtype) * kernel[0] * kernel[1];
+    withPlan(engine, "averagePool2d", windowsPlan(shape4(x), shape4(y), params, countPadding), 0, (plan) => {
+      engine.run(`averagePool2d_${floatSuffix(x)}`, n * outHeight, cost, plan, x.pointer, y.pointer);
+    });
   },
   averagePool2dGradient: (engine, [gradient], params, [x]) => {
-    const [n, height, width, channels] = shape4(x);
-    const [, outHeight, outWidth] = shape4(gradient);
-    const { kernel, stride, padding, dilation, countPadding } = params;
-    const type = floatSuffix(x);
-    const items = x.size === 0 ? 0 : n * height;
-    const vectors = (width * channels * bytesPerElement[x.dtype]) / 16;
-    if (kernel[0] === stride[0] && kernel[1] === stride[1] && plain(params)) {
-      const name = `averagePool2dGradientTiled_${type}` as const;
-      const cost = 10 + vectors;
-      const [g, y] = [gradient.pointer, x.pointer];
-      engine.run(name, items, cost, g, y, height, width, channels, outHeight, outWidth, kernel[0], kernel[1]);
-      return;
-    }
-    engine.run(
-      `averagePool2dGradient_${type}`,
-      items,
-      10 + width * 30 + 2 * vectors * Math.ceil(kernel[0] / stride[0]) * Math.ceil(kernel[1] / stride[1]),
-      gradient.pointer,
-      x.pointer,
-      height,
-      width,
-      channels,
-      outHeight,
-      outWidth,
-      kernel[0],
-      kernel[1],
-      stride[0],
-      stride[1],
-      padding.top,
-      padding.left,
-      dilation[0],
-      dilation[1],
-      countPadding ? 1 / (kernel[0] * kernel[1]) : 0,
-    );
+    if (x.size === 0) return;
+    const { kernel, stride, countPadding } = params;
+    const [n, height, width] = shape4(x);
+    const vectors = vectorsOf(shape4(x), x.dtype);
+    const sideBySide = kernel[0] === stride[0] && kernel[1] === stride[1] && plain(params);
+    const overlapping = Math.ceil(kernel[0] / stride[0]) * Math.ceil(kernel[1] / stride[1]);
+    const name = `${sideBySide ? "averagePool2dGradientTiled" : "averagePool2dGradient"}_${floatSuffix(x)}` as const;
+    const cost = sideBySide ? 10 + vectors : 10 + width * 30 + 2 * vectors * overlapping;
+    withPlan(engine, "averagePool2dGradient", windowsPlan(shape4(x), shape4(gradient), params, countPadding), 0, (plan) => {
+      engine.run(name, n * height, cost, plan, gradient.pointer, x.pointer);
+    });
   },
 };

@@ -1,6 +1,7 @@
 import { scratch } from "./scratch";
 import { columns } from "./tile";
 import { lanes, madd } from "./vector";
+import { endInside, firstInside } from "./window";
 
 /**
  * Convolutions as products over windows that are never written down. A block of output pixels is computed at a time: the part of
@@ -753,16 +754,6 @@ function packDepthwise<T>(
     const k = (firstH + ((item - 1) / width) * stepH) * kernelWidth + firstW + ((item - 1) % width) * stepW;
     for (let c = 0; c < channels; c++, at += sizeof<T>()) store<T>(at, load<T>(weight + <usize>(c * depth + k) * sizeof<T>()));
   }
-}
-
-/** The first kernel element whose place `from` + i · `dilation` is not before the image. */
-function firstInside(from: i32, dilation: i32, kernel: i32): i32 {
-  return from >= 0 ? 0 : min(kernel, ceilDivide(-from, dilation));
-}
-
-/** The kernel element after the last one whose place is not behind an image of `extent`. */
-function endInside(from: i32, dilation: i32, kernel: i32, extent: i32): i32 {
-  return from >= extent ? 0 : min(kernel, (extent - 1 - from) / dilation + 1);
 }
 
 /** Convolution of every channel on its own; an item is an output row. */

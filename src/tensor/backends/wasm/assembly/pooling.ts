@@ -1,22 +1,44 @@
 import { splatIndex, storeIndices } from "./reduction";
 import { scratch } from "./scratch";
 import { lanes, madd } from "./vector";
+import { endInside, firstInside } from "./window";
 
-/** Pooling of images [n, height, width, channels]: vectors along the channels. */
+/**
+ * Pooling of images [n, height, width, channels]: vectors along the channels. A maximum also leaves where it was found, as the
+ * pixel's number row · width + column within its image; scatter and gather go by such numbers, so that the gradient of a maximum,
+ * of any order, needs no window. Averages are linear, and their gradient goes by the windows again.
+ */
 
-// Of the taps k = 0 … of a window, those with 0 ≤ origin + k · dilation < extent are in the image.
-
+/** Images and their pooled ones; int32 numbers that the host prepares, in this order. */
 // @ts-ignore: decorator
-@inline
-function firstTap(origin: i32, dilation: i32): i32 {
-  return origin >= 0 ? 0 : (dilation - 1 - origin) / dilation;
+@unmanaged
+class Images {
+  images: i32;
+  height: i32;
+  width: i32;
+  channels: i32;
+  outHeight: i32;
+  outWidth: i32;
 }
-/** One behind the last tap; `extent` is larger than `origin`. */
+
+/** And the windows that lead from one to the other; numbers that follow those. */
 // @ts-ignore: decorator
-@inline
-function endOfTaps(origin: i32, dilation: i32, taps: i32, extent: i32): i32 {
-  return min(taps, (extent - origin + dilation - 1) / dilation);
+@unmanaged
+class Windows extends Images {
+  kernelHeight: i32;
+  kernelWidth: i32;
+  strideHeight: i32;
+  strideWidth: i32;
+  dilationHeight: i32;
+  dilationWidth: i32;
+  /** Padding before the first row and column. */
+  top: i32;
+  left: i32;
+  /** Of averages: 1 to divide by the elements of a window, 0 by those inside of the image. */
+  countPadding: i32;
 }
+
+// ── maximum ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Where a candidate takes the place of the largest element so far: it is larger, or NaN. */
 // @ts-ignore: decorator
@@ -32,50 +54,38 @@ function takesPlace<T>(candidate: T, value: T): bool {
   return <bool>(i32(candidate > value) | i32(candidate != candidate));
 }
 
-/** Item: a row of the output. */
-function maxPool<T>(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  indices: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-): void {
+/** Item: a row of the output. The signature sees to it that no window is empty: each has a first element to start from. */
+function maxPool<T>(start: i32, end: i32, at: usize, x: usize, y: usize, indices: usize): void {
+  const plan = changetype<Windows>(at);
+  // What inner loops use is read once: after a store to y the compiler would have to read the plan again.
+  const width = plan.width;
+  const channels = plan.channels;
+  const outWidth = plan.outWidth;
+  const dilationHeight = plan.dilationHeight;
+  const dilationWidth = plan.dilationWidth;
   const line = <usize>channels * sizeof<T>();
   for (let row = start; row < end; row++) {
-    const image = row / outHeight;
-    const h0 = (row - image * outHeight) * strideY - top;
-    const a0 = firstTap(h0, dilationY);
-    const a1 = endOfTaps(h0, dilationY, kernelHeight, height);
-    const from = x + <usize>image * <usize>height * <usize>width * line;
+    const image = row / plan.outHeight;
+    const h0 = (row - image * plan.outHeight) * plan.strideHeight - plan.top;
+    const a0 = firstInside(h0, dilationHeight, plan.kernelHeight);
+    const a1 = endInside(h0, dilationHeight, plan.kernelHeight, plan.height);
+    const from = x + <usize>image * <usize>plan.height * <usize>width * line;
     let to = y + <usize>row * <usize>outWidth * line;
     let place = indices + ((<usize>row * <usize>outWidth * <usize>channels) << 2);
     for (let ow = 0; ow < outWidth; ow++) {
-      const w0 = ow * strideX - left;
-      const b0 = firstTap(w0, dilationX);
-      const b1 = endOfTaps(w0, dilationX, kernelWidth, width);
-      const first = (h0 + a0 * dilationY) * width + w0 + b0 * dilationX;
+      const w0 = ow * plan.strideWidth - plan.left;
+      const b0 = firstInside(w0, dilationWidth, plan.kernelWidth);
+      const b1 = endInside(w0, dilationWidth, plan.kernelWidth, width);
+      const first = (h0 + a0 * dilationHeight) * width + w0 + b0 * dilationWidth;
       let c = 0;
       for (; c + lanes<T>() <= channels; c += lanes<T>(), to += 16, place += (<usize>lanes<T>()) << 2) {
-        const at = from + <usize>c * sizeof<T>();
-        let value = v128.load(at + <usize>first * line);
+        const column = from + <usize>c * sizeof<T>();
+        let value = v128.load(column + <usize>first * line);
         let best = splatIndex<T>(first);
         for (let a = a0; a < a1; a++) {
-          let pixel = (h0 + a * dilationY) * width + w0 + b0 * dilationX;
-          for (let b = b0; b < b1; b++, pixel += dilationX) {
-            const candidate = v128.load(at + <usize>pixel * line);
+          let pixel = (h0 + a * dilationHeight) * width + w0 + b0 * dilationWidth;
+          for (let b = b0; b < b1; b++, pixel += dilationWidth) {
+            const candidate = v128.load(column + <usize>pixel * line);
             const wins = takesOver<T>(candidate, value);
             value = v128.bitselect(candidate, value, wins);
             best = v128.bitselect(splatIndex<T>(pixel), best, wins);
@@ -85,13 +95,13 @@ function maxPool<T>(
         storeIndices<T>(place, best);
       }
       for (; c < channels; c++, to += sizeof<T>(), place += 4) {
-        const at = from + <usize>c * sizeof<T>();
-        let value = load<T>(at + <usize>first * line);
+        const column = from + <usize>c * sizeof<T>();
+        let value = load<T>(column + <usize>first * line);
         let best = first;
         for (let a = a0; a < a1; a++) {
-          let pixel = (h0 + a * dilationY) * width + w0 + b0 * dilationX;
-          for (let b = b0; b < b1; b++, pixel += dilationX) {
-            const candidate = load<T>(at + <usize>pixel * line);
+          let pixel = (h0 + a * dilationHeight) * width + w0 + b0 * dilationWidth;
+          for (let b = b0; b < b1; b++, pixel += dilationWidth) {
+            const candidate = load<T>(column + <usize>pixel * line);
             const wins = takesPlace<T>(candidate, value);
             value = select(candidate, value, wins);
             best = select(pixel, best, wins);
@@ -105,27 +115,19 @@ function maxPool<T>(
 }
 
 /** The same for windows of 2 × 2 side by side, without padding. */
-function maxPool2x2<T>(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  indices: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-): void {
-  const line = <usize>channels * sizeof<T>();
+function maxPool2x2<T>(start: i32, end: i32, at: usize, x: usize, y: usize, indices: usize): void {
+  const plan = changetype<Images>(at);
+  const width = plan.width;
+  const outWidth = plan.outWidth;
+  const line = <usize>plan.channels * sizeof<T>();
   const below = <usize>width * line;
   const vectors = line & ~15;
   for (let row = start; row < end; row++) {
-    const image = row / outHeight;
-    const h = (row - image * outHeight) * 2;
-    let from = x + (<usize>image * <usize>height + <usize>h) * below;
+    const image = row / plan.outHeight;
+    const h = (row - image * plan.outHeight) * 2;
+    let from = x + (<usize>image * <usize>plan.height + <usize>h) * below;
     let to = y + <usize>row * <usize>outWidth * line;
-    let place = indices + ((<usize>row * <usize>outWidth * <usize>channels) << 2);
+    let place = indices + ((<usize>row * <usize>outWidth * <usize>plan.channels) << 2);
     for (let ow = 0; ow < outWidth; ow++, from += line) {
       const pixel = h * width + ow * 2;
       const i0 = splatIndex<T>(pixel);
@@ -170,6 +172,8 @@ function maxPool2x2<T>(
   }
 }
 
+// ── by indices ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
 // Indices come from anywhere: they are checked where they are read, and an item that meets a wrong one stops and leaves its
 // position in `faults`, which holds −1 for the others.
 
@@ -194,22 +198,16 @@ function clear(x: usize, start: i32, end: i32, line: usize, width: usize): void 
  * Item: (image, group of channels). Zeros, then sums in the order of y. Pixels are zeroed when the indices first come to them, so
  * that they are still in cache where indices rise as those of a pooling do.
  */
-function maxPoolScatter<T>(
-  start: i32,
-  end: i32,
-  y: usize,
-  indices: usize,
-  x: usize,
-  pixels: i32,
-  outPixels: i32,
-  channels: i32,
-  group: i32,
-  faults: usize,
-): void {
+function maxPoolScatter<T>(start: i32, end: i32, at: usize, y: usize, indices: usize, x: usize, group: i32, faults: usize): void {
+  const plan = changetype<Images>(at);
+  const channels = plan.channels;
   const groups = (channels + group - 1) / group;
   const line = <usize>channels * sizeof<T>();
   const factor = i32x4.splat(channels);
   for (let item = start; item < end; item++) {
+    // Read here, and not above, because V8 then finds better registers for the inner loop.
+    const pixels = plan.height * plan.width;
+    const outPixels = plan.outHeight * plan.outWidth;
     const image = item / groups;
     const c0 = (item - image * groups) * group;
     const width = min(channels - c0, group);
@@ -221,16 +219,16 @@ function maxPoolScatter<T>(
     for (let p = 0; p < outPixels && fault < 0; p++) {
       const position = (<usize>image * <usize>outPixels + <usize>p) * <usize>channels + <usize>c0;
       const from = y + position * sizeof<T>();
-      const at = indices + (position << 2);
+      const entries = indices + (position << 2);
       let lane = i32x4(0, 1, 2, 3);
       for (let c = 0; c < width;) {
         const v = <usize>c;
         const whole = c + 4 <= width;
-        const index = whole ? v128.load(at + (v << 2)) : v128.load32_splat(at + (v << 2));
+        const index = whole ? v128.load(entries + (v << 2)) : v128.load32_splat(entries + (v << 2));
         if (v128.any_true(i32x4.ge_u(index, i32x4.splat(cleared)))) {
           let top: u32 = 0;
           for (let k: usize = 0; k < <usize>(whole ? 4 : 1); k++) {
-            const pixel = load<u32>(at + ((v + k) << 2));
+            const pixel = load<u32>(entries + ((v + k) << 2));
             if (pixel >= <u32>pixels) {
               fault = <i32>(position + v + k);
               break;
@@ -265,36 +263,29 @@ function maxPoolScatter<T>(
   }
 }
 
-/** Item: `group` of the `count` pixels of the output, those of all images in a row. */
-function maxPoolGather<T>(
-  start: i32,
-  end: i32,
-  x: usize,
-  indices: usize,
-  y: usize,
-  pixels: i32,
-  outPixels: i32,
-  channels: i32,
-  count: i32,
-  group: i32,
-  faults: usize,
-): void {
-  const size = <usize>pixels * <usize>channels * sizeof<T>();
+/** Item: `group` pixels of the output, those of all images in a row. */
+function maxPoolGather<T>(start: i32, end: i32, at: usize, x: usize, indices: usize, y: usize, group: i32, faults: usize): void {
+  const plan = changetype<Images>(at);
+  const channels = <usize>plan.channels;
+  const pixels = plan.height * plan.width;
+  const outPixels = plan.outHeight * plan.outWidth;
+  const count = plan.images * outPixels;
+  const size = <usize>pixels * channels * sizeof<T>();
   for (let item = start; item < end; item++) {
     const last = min(count, (item + 1) * group);
     let fault = -1;
     for (let p = item * group; p < last && fault < 0; p++) {
       const from = x + <usize>(p / outPixels) * size;
-      const base = <usize>p * <usize>channels;
-      let at = indices + (base << 2);
+      const base = <usize>p * channels;
+      let entry = indices + (base << 2);
       let to = y + base * sizeof<T>();
-      for (let c: usize = 0; c < <usize>channels; c++, at += 4, to += sizeof<T>()) {
-        const index = load<i32>(at);
+      for (let c: usize = 0; c < channels; c++, entry += 4, to += sizeof<T>()) {
+        const index = load<i32>(entry);
         if (<u32>index >= <u32>pixels) {
           fault = <i32>(base + c);
           break;
         }
-        store<T>(to, load<T>(from + (<usize>index * <usize>channels + c) * sizeof<T>()));
+        store<T>(to, load<T>(from + (<usize>index * channels + c) * sizeof<T>()));
       }
     }
     store<i32>(faults + ((<usize>item) << 2), fault);
@@ -308,50 +299,43 @@ export function firstFault_i32(faults: usize, items: i32): i32 {
   return <i32>first;
 }
 
+// ── average ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
 /** Windows of more elements are summed in float64. */
 const FEW: i32 = 16;
 /** Elements of a row of a window that are summed in their own type. */
 const RUN: i32 = 64;
 
-/** Item: a row of the output. `weight` is 1 / (elements of a window), or 0 where only those inside of the image count. */
-function averagePool<T>(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-  weight: f64,
-): void {
-  const line = <usize>channels * sizeof<T>();
-  const rowPitch = <usize>dilationY * <usize>width * line;
-  const pitch = <usize>dilationX * line;
+/** What the elements of a window are multiplied by where all of them count; 0 where only those inside of the image do. */
+// @ts-ignore: decorator
+@inline
+function fixedShare(plan: Windows): f64 {
+  return plan.countPadding ? 1 / (<f64>plan.kernelHeight * <f64>plan.kernelWidth) : 0;
+}
+
+/** Item: a row of the output. */
+function averagePool<T>(start: i32, end: i32, at: usize, x: usize, y: usize): void {
+  const plan = changetype<Windows>(at);
+  const outWidth = plan.outWidth;
+  const fixed = fixedShare(plan);
+  const line = <usize>plan.channels * sizeof<T>();
+  const rowPitch = <usize>plan.dilationHeight * <usize>plan.width * line;
+  const pitch = <usize>plan.dilationWidth * line;
   const vectors = line & ~15;
   const zero = v128.splat<T>(<T>0);
   for (let row = start; row < end; row++) {
-    const image = row / outHeight;
-    const h0 = (row - image * outHeight) * strideY - top;
-    const a0 = firstTap(h0, dilationY);
-    const rows = endOfTaps(h0, dilationY, kernelHeight, height) - a0;
-    const from = x + (<usize>image * <usize>height + <usize>(h0 + a0 * dilationY)) * <usize>width * line;
+    const image = row / plan.outHeight;
+    const h0 = (row - image * plan.outHeight) * plan.strideHeight - plan.top;
+    const a0 = firstInside(h0, plan.dilationHeight, plan.kernelHeight);
+    const rows = endInside(h0, plan.dilationHeight, plan.kernelHeight, plan.height) - a0;
+    const from = x + (<usize>image * <usize>plan.height + <usize>(h0 + a0 * plan.dilationHeight)) * <usize>plan.width * line;
     let to = y + <usize>row * <usize>outWidth * line;
     for (let ow = 0; ow < outWidth; ow++) {
-      const w0 = ow * strideX - left;
-      const b0 = firstTap(w0, dilationX);
-      const columns = endOfTaps(w0, dilationX, kernelWidth, width) - b0;
-      const share = weight != 0 ? weight : 1 / (<f64>rows * <f64>columns);
-      let corner = from + <usize>(w0 + b0 * dilationX) * line;
+      const w0 = ow * plan.strideWidth - plan.left;
+      const b0 = firstInside(w0, plan.dilationWidth, plan.kernelWidth);
+      const columns = endInside(w0, plan.dilationWidth, plan.kernelWidth, plan.width) - b0;
+      const share = fixed != 0 ? fixed : 1 / (<f64>rows * <f64>columns);
+      let corner = from + <usize>(w0 + b0 * plan.dilationWidth) * line;
       let c: usize = 0;
       for (; c < vectors; c += 16, corner += 16, to += 16) {
         let rowAt = corner;
@@ -362,8 +346,8 @@ function averagePool<T>(
             sum = v128.add<T>(v128.add<T>(v128.load(rowAt), v128.load(rowAt + pitch)), below);
           } else {
             for (let a = 0; a < rows; a++, rowAt += rowPitch) {
-              let at = rowAt;
-              for (let b = 0; b < columns; b++, at += pitch) sum = v128.add<T>(sum, v128.load(at));
+              let element = rowAt;
+              for (let b = 0; b < columns; b++, element += pitch) sum = v128.add<T>(sum, v128.load(element));
             }
           }
           v128.store(to, v128.mul<T>(sum, v128.splat<T>(<T>share)));
@@ -371,10 +355,10 @@ function averagePool<T>(
           let low = f64x2.splat(0);
           let high = low;
           for (let a = 0; a < rows; a++, rowAt += rowPitch) {
-            let at = rowAt;
+            let element = rowAt;
             for (let b = 0; b < columns;) {
               let sum = zero;
-              for (const stop = min(columns, b + RUN); b < stop; b++, at += pitch) sum = v128.add<T>(sum, v128.load(at));
+              for (const stop = min(columns, b + RUN); b < stop; b++, element += pitch) sum = v128.add<T>(sum, v128.load(element));
               low = f64x2.add(low, f64x2.promote_low_f32x4(sum));
               high = f64x2.add(high, f64x2.promote_low_f32x4(v128.shuffle<i64>(sum, sum, 1, 1)));
             }
@@ -388,8 +372,8 @@ function averagePool<T>(
         let rowAt = corner;
         let sum: f64 = 0;
         for (let a = 0; a < rows; a++, rowAt += rowPitch) {
-          let at = rowAt;
-          for (let b = 0; b < columns; b++, at += pitch) sum += <f64>load<T>(at);
+          let element = rowAt;
+          for (let b = 0; b < columns; b++, element += pitch) sum += <f64>load<T>(element);
         }
         store<T>(to, <T>(sum * share));
       }
@@ -397,55 +381,52 @@ function averagePool<T>(
   }
 }
 
-/** Windows around a pixel of which addresses and weights are listed in scratch memory. */
+/** Windows around a pixel of which addresses and shares are listed in scratch memory. */
 const LISTED: i32 = 64;
 
 /**
- * Item: a row of the image. Each pixel is the sum over the windows that it is in, of their gradients by their weights; `weight` as
- * in `averagePool`. The windows are listed first; if there are too many of them, the list is worked off whenever it is full.
+ * Item: a row of the image. Each pixel is the sum over the windows that it is in, of their gradients by their shares. The windows are
+ * listed first; if there are too many of them, the list is worked off whenever it is full.
  */
-function averagePoolGradient<T>(
-  start: i32,
-  end: i32,
-  g: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-  weight: f64,
-): void {
-  const line = <usize>channels * sizeof<T>();
+function averagePoolGradient<T>(start: i32, end: i32, at: usize, g: usize, y: usize): void {
+  const plan = changetype<Windows>(at);
+  const width = plan.width;
+  const outWidth = plan.outWidth;
+  const left = plan.left;
+  const kernelWidth = plan.kernelWidth;
+  const strideHeight = plan.strideHeight;
+  const strideWidth = plan.strideWidth;
+  const dilationHeight = plan.dilationHeight;
+  const dilationWidth = plan.dilationWidth;
+  const fixed = fixedShare(plan);
+  const line = <usize>plan.channels * sizeof<T>();
   for (let row = start; row < end; row++) {
-    const image = row / height;
-    const h = row - image * height + top;
-    // The window at `oh` has its tap k at h = oh · stride + k · dilation.
-    const oh1 = min(outHeight - 1, h / strideY);
-    const oh0 = max(0, (h - dilationY * (kernelHeight - 1) + strideY - 1) / strideY);
-    const images = g + <usize>image * <usize>outHeight * <usize>outWidth * line;
+    const image = row / plan.height;
+    const h = row - image * plan.height + plan.top;
+    // The window at `oh` has its row k at h = oh · stride + k · dilation.
+    const oh1 = min(plan.outHeight - 1, h / strideHeight);
+    const oh0 = max(0, (h - dilationHeight * (plan.kernelHeight - 1) + strideHeight - 1) / strideHeight);
+    const images = g + <usize>image * <usize>plan.outHeight * <usize>outWidth * line;
     let to = y + <usize>row * <usize>width * line;
     for (let w = left; w < width + left; w++, to += line) {
-      const ow1 = min(outWidth - 1, w / strideX);
-      const ow0 = max(0, (w - dilationX * (kernelWidth - 1) + strideX - 1) / strideX);
+      const ow1 = min(outWidth - 1, w / strideWidth);
+      const ow0 = max(0, (w - dilationWidth * (kernelWidth - 1) + strideWidth - 1) / strideWidth);
       let count = 0;
       let added = false;
       for (let oh = oh0; oh <= oh1; oh++) {
-        if ((h - oh * strideY) % dilationY != 0) continue;
-        const h0 = oh * strideY - top;
-        const rows = endOfTaps(h0, dilationY, kernelHeight, height) - firstTap(h0, dilationY);
+        if ((h - oh * strideHeight) % dilationHeight != 0) continue;
+        const h0 = oh * strideHeight - plan.top;
+        const a0 = firstInside(h0, dilationHeight, plan.kernelHeight);
+        const rows = endInside(h0, dilationHeight, plan.kernelHeight, plan.height) - a0;
         for (let ow = ow0; ow <= ow1; ow++) {
-          if ((w - ow * strideX) % dilationX != 0) continue;
-          const w0 = ow * strideX - left;
-          const columns = endOfTaps(w0, dilationX, kernelWidth, width) - firstTap(w0, dilationX);
+          if ((w - ow * strideWidth) % dilationWidth != 0) continue;
+          let share = fixed;
+          // Two divisions, as much as a window of few channels takes: only where they count.
+          if (share == 0) {
+            const w0 = ow * strideWidth - left;
+            const columns = endInside(w0, dilationWidth, kernelWidth, width) - firstInside(w0, dilationWidth, kernelWidth);
+            share = 1 / (<f64>rows * <f64>columns);
+          }
           if (count == LISTED) {
             addListed<T>(count, line, to, added);
             added = true;
@@ -453,7 +434,7 @@ function averagePoolGradient<T>(
           }
           const entry = scratch + ((<usize>count) << 4);
           store<usize>(entry, images + (<usize>oh * <usize>outWidth + <usize>ow) * line);
-          store<T>(entry, <T>(weight != 0 ? weight : 1 / (<f64>rows * <f64>columns)), 8);
+          store<T>(entry, <T>share, 8);
           count++;
         }
       }
@@ -462,7 +443,7 @@ function averagePoolGradient<T>(
   }
 }
 
-/** y = or += Σ weight · pixel over the list. */
+/** y = or += Σ share · pixel over the list. */
 function addListed<T>(count: i32, line: usize, y: usize, accumulate: bool): void {
   const end = scratch + ((<usize>count) << 4);
   let c: usize = 0;
@@ -481,32 +462,24 @@ function addListed<T>(count: i32, line: usize, y: usize, accumulate: bool): void
 }
 
 /** The same where windows lie side by side, without padding or dilation: each pixel is in one window at most. */
-function averagePoolGradientTiled<T>(
-  start: i32,
-  end: i32,
-  g: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-): void {
-  const line = <usize>channels * sizeof<T>();
+function averagePoolGradientTiled<T>(start: i32, end: i32, at: usize, g: usize, y: usize): void {
+  const plan = changetype<Windows>(at);
+  const width = plan.width;
+  const outWidth = plan.outWidth;
+  const kernelWidth = plan.kernelWidth;
+  const line = <usize>plan.channels * sizeof<T>();
   const vectors = line & ~15;
-  const share = <T>(1 / (<f64>kernelHeight * <f64>kernelWidth));
+  const share = <T>(1 / (<f64>plan.kernelHeight * <f64>kernelWidth));
   const factor = v128.splat<T>(share);
   for (let row = start; row < end; row++) {
-    const image = row / height;
-    const oh = (row - image * height) / kernelHeight;
+    const image = row / plan.height;
+    const oh = (row - image * plan.height) / plan.kernelHeight;
     let to = y + <usize>row * <usize>width * line;
-    if (oh >= outHeight) {
+    if (oh >= plan.outHeight) {
       memory.fill(to, 0, <usize>width * line);
       continue;
     }
-    let from = g + (<usize>image * <usize>outHeight + <usize>oh) * <usize>outWidth * line;
+    let from = g + (<usize>image * <usize>plan.outHeight + <usize>oh) * <usize>outWidth * line;
     for (let ow = 0; ow < outWidth; ow++, from += line) {
       for (let b = 0; b < kernelWidth; b++, to += line) {
         let c: usize = 0;
@@ -518,371 +491,47 @@ function averagePoolGradientTiled<T>(
   }
 }
 
-export function maxPool2d_f32(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  indices: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-): void {
-  maxPool<f32>(
-    start,
-    end,
-    x,
-    y,
-    indices,
-    height,
-    width,
-    channels,
-    outHeight,
-    outWidth,
-    kernelHeight,
-    kernelWidth,
-    strideY,
-    strideX,
-    top,
-    left,
-    dilationY,
-    dilationX,
-  );
-}
-export function maxPool2d_f64(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  indices: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-): void {
-  maxPool<f64>(
-    start,
-    end,
-    x,
-    y,
-    indices,
-    height,
-    width,
-    channels,
-    outHeight,
-    outWidth,
-    kernelHeight,
-    kernelWidth,
-    strideY,
-    strideX,
-    top,
-    left,
-    dilationY,
-    dilationX,
-  );
-}
+// ── exports ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export function maxPool2x2_f32(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  indices: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-): void {
-  maxPool2x2<f32>(start, end, x, y, indices, height, width, channels, outHeight, outWidth);
+export function maxPool2d_f32(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
+  maxPool<f32>(start, end, plan, x, y, indices);
 }
-export function maxPool2x2_f64(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  indices: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-): void {
-  maxPool2x2<f64>(start, end, x, y, indices, height, width, channels, outHeight, outWidth);
+export function maxPool2d_f64(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
+  maxPool<f64>(start, end, plan, x, y, indices);
 }
-
-export function maxPool2dScatter_f32(
-  start: i32,
-  end: i32,
-  y: usize,
-  indices: usize,
-  x: usize,
-  pixels: i32,
-  outPixels: i32,
-  channels: i32,
-  group: i32,
-  faults: usize,
-): void {
-  maxPoolScatter<f32>(start, end, y, indices, x, pixels, outPixels, channels, group, faults);
+export function maxPool2x2_f32(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
+  maxPool2x2<f32>(start, end, plan, x, y, indices);
 }
-export function maxPool2dScatter_f64(
-  start: i32,
-  end: i32,
-  y: usize,
-  indices: usize,
-  x: usize,
-  pixels: i32,
-  outPixels: i32,
-  channels: i32,
-  group: i32,
-  faults: usize,
-): void {
-  maxPoolScatter<f64>(start, end, y, indices, x, pixels, outPixels, channels, group, faults);
+export function maxPool2x2_f64(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
+  maxPool2x2<f64>(start, end, plan, x, y, indices);
 }
-
-export function maxPool2dGather_f32(
-  start: i32,
-  end: i32,
-  x: usize,
-  indices: usize,
-  y: usize,
-  pixels: i32,
-  outPixels: i32,
-  channels: i32,
-  count: i32,
-  group: i32,
-  faults: usize,
-): void {
-  maxPoolGather<f32>(start, end, x, indices, y, pixels, outPixels, channels, count, group, faults);
+export function maxPool2dScatter_f32(start: i32, end: i32, plan: usize, y: usize, indices: usize, x: usize, group: i32, faults: usize): void {
+  maxPoolScatter<f32>(start, end, plan, y, indices, x, group, faults);
 }
-export function maxPool2dGather_f64(
-  start: i32,
-  end: i32,
-  x: usize,
-  indices: usize,
-  y: usize,
-  pixels: i32,
-  outPixels: i32,
-  channels: i32,
-  count: i32,
-  group: i32,
-  faults: usize,
-): void {
-  maxPoolGather<f64>(start, end, x, indices, y, pixels, outPixels, channels, count, group, faults);
+export function maxPool2dScatter_f64(start: i32, end: i32, plan: usize, y: usize, indices: usize, x: usize, group: i32, faults: usize): void {
+  maxPoolScatter<f64>(start, end, plan, y, indices, x, group, faults);
 }
-
-export function averagePool2d_f32(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-  weight: f64,
-): void {
-  averagePool<f32>(
-    start,
-    end,
-    x,
-    y,
-    height,
-    width,
-    channels,
-    outHeight,
-    outWidth,
-    kernelHeight,
-    kernelWidth,
-    strideY,
-    strideX,
-    top,
-    left,
-    dilationY,
-    dilationX,
-    weight,
-  );
+export function maxPool2dGather_f32(start: i32, end: i32, plan: usize, x: usize, indices: usize, y: usize, group: i32, faults: usize): void {
+  maxPoolGather<f32>(start, end, plan, x, indices, y, group, faults);
 }
-export function averagePool2d_f64(
-  start: i32,
-  end: i32,
-  x: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-  weight: f64,
-): void {
-  averagePool<f64>(
-    start,
-    end,
-    x,
-    y,
-    height,
-    width,
-    channels,
-    outHeight,
-    outWidth,
-    kernelHeight,
-    kernelWidth,
-    strideY,
-    strideX,
-    top,
-    left,
-    dilationY,
-    dilationX,
-    weight,
-  );
+export function maxPool2dGather_f64(start: i32, end: i32, plan: usize, x: usize, indices: usize, y: usize, group: i32, faults: usize): void {
+  maxPoolGather<f64>(start, end, plan, x, indices, y, group, faults);
 }
-
-export function averagePool2dGradient_f32(
-  start: i32,
-  end: i32,
-  g: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-  weight: f64,
-): void {
-  averagePoolGradient<f32>(
-    start,
-    end,
-    g,
-    y,
-    height,
-    width,
-    channels,
-    outHeight,
-    outWidth,
-    kernelHeight,
-    kernelWidth,
-    strideY,
-    strideX,
-    top,
-    left,
-    dilationY,
-    dilationX,
-    weight,
-  );
+export function averagePool2d_f32(start: i32, end: i32, plan: usize, x: usize, y: usize): void {
+  averagePool<f32>(start, end, plan, x, y);
 }
-export function averagePool2dGradient_f64(
-  start: i32,
-  end: i32,
-  g: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  strideY: i32,
-  strideX: i32,
-  top: i32,
-  left: i32,
-  dilationY: i32,
-  dilationX: i32,
-  weight: f64,
-): void {
-  averagePoolGradient<f64>(
-    start,
-    end,
-    g,
-    y,
-    height,
-    width,
-    channels,
-    outHeight,
-    outWidth,
-    kernelHeight,
-    kernelWidth,
-    strideY,
-    strideX,
-    top,
-    left,
-    dilationY,
-    dilationX,
-    weight,
-  );
+export function averagePool2d_f64(start: i32, end: i32, plan: usize, x: usize, y: usize): void {
+  averagePool<f64>(start, end, plan, x, y);
 }
-
-export function averagePool2dGradientTiled_f32(
-  start: i32,
-  end: i32,
-  g: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-): void {
-  averagePoolGradientTiled<f32>(start, end, g, y, height, width, channels, outHeight, outWidth, kernelHeight, kernelWidth);
+export function averagePool2dGradient_f32(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
+  averagePoolGradient<f32>(start, end, plan, g, y);
 }
-export function averagePool2dGradientTiled_f64(
-  start: i32,
-  end: i32,
-  g: usize,
-  y: usize,
-  height: i32,
-  width: i32,
-  channels: i32,
-  outHeight: i32,
-  outWidth: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-): void {
-  averagePoolGradientTiled<f64>(start, end, g, y, height, width, channels, outHeight, outWidth, kernelHeight, kernelWidth);
+export function averagePool2dGradient_f64(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
+  averagePoolGradient<f64>(start, end, plan, g, y);
+}
+export function averagePool2dGradientTiled_f32(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
+  averagePoolGradientTiled<f32>(start, end, plan, g, y);
+}
+export function averagePool2dGradientTiled_f64(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
+  averagePoolGradientTiled<f64>(start, end, plan, g, y);
 }
