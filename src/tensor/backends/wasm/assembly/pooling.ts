@@ -493,45 +493,10 @@ function averagePoolGradientTiled<T>(start: i32, end: i32, at: usize, g: usize, 
 
 // ── exports ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export function maxPool2d_f32(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
-  maxPool<f32>(start, end, plan, x, y, indices);
-}
-export function maxPool2d_f64(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
-  maxPool<f64>(start, end, plan, x, y, indices);
-}
-export function maxPool2x2_f32(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
-  maxPool2x2<f32>(start, end, plan, x, y, indices);
-}
-export function maxPool2x2_f64(start: i32, end: i32, plan: usize, x: usize, y: usize, indices: usize): void {
-  maxPool2x2<f64>(start, end, plan, x, y, indices);
-}
-export function maxPool2dScatter_f32(start: i32, end: i32, plan: usize, y: usize, indices: usize, x: usize, group: i32, faults: usize): void {
-  maxPoolScatter<f32>(start, end, plan, y, indices, x, group, faults);
-}
-export function maxPool2dScatter_f64(start: i32, end: i32, plan: usize, y: usize, indices: usize, x: usize, group: i32, faults: usize): void {
-  maxPoolScatter<f64>(start, end, plan, y, indices, x, group, faults);
-}
-export function maxPool2dGather_f32(start: i32, end: i32, plan: usize, x: usize, indices: usize, y: usize, group: i32, faults: usize): void {
-  maxPoolGather<f32>(start, end, plan, x, indices, y, group, faults);
-}
-export function maxPool2dGather_f64(start: i32, end: i32, plan: usize, x: usize, indices: usize, y: usize, group: i32, faults: usize): void {
-  maxPoolGather<f64>(start, end, plan, x, indices, y, group, faults);
-}
-export function averagePool2d_f32(start: i32, end: i32, plan: usize, x: usize, y: usize): void {
-  averagePool<f32>(start, end, plan, x, y);
-}
-export function averagePool2d_f64(start: i32, end: i32, plan: usize, x: usize, y: usize): void {
-  averagePool<f64>(start, end, plan, x, y);
-}
-export function averagePool2dGradient_f32(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
-  averagePoolGradient<f32>(start, end, plan, g, y);
-}
-export function averagePool2dGradient_f64(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
-  averagePoolGradient<f64>(start, end, plan, g, y);
-}
-export function averagePool2dGradientTiled_f32(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
-  averagePoolGradientTiled<f32>(start, end, plan, g, y);
-}
-export function averagePool2dGradientTiled_f64(start: i32, end: i32, plan: usize, g: usize, y: usize): void {
-  averagePoolGradientTiled<f64>(start, end, plan, g, y);
-}
+// export maxPool2d_T = maxPool<T> for T of f32, f64
+// export maxPool2x2_T = maxPool2x2<T> for T of f32, f64
+// export maxPool2dScatter_T = maxPoolScatter<T> for T of f32, f64
+// export maxPool2dGather_T = maxPoolGather<T> for T of f32, f64
+// export averagePool2d_T = averagePool<T> for T of f32, f64
+// export averagePool2dGradient_T = averagePoolGradient<T> for T of f32, f64
+// export averagePool2dGradientTiled_T = averagePoolGradientTiled<T> for T of f32, f64
