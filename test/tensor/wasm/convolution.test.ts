@@ -19,9 +19,10 @@ import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import { openWasm } from "../../../src/tensor/backends/wasm/index.ts";
 
 const engines = [1, 2, 3].map((threads) => openWasm({ threads, precision: "exact" }));
+const fast = openWasm({ threads: 1 });
 const oracle = openReference();
 afterAll(() => {
-  for (const { engine } of engines) engine.close();
+  for (const { engine } of [...engines, fast]) engine.close();
 });
 const [first, ...others] = engines as unknown as [Backend, ...Backend[]];
 
@@ -220,3 +221,69 @@ test.each<[string, Case]>([
     },
   ],
 ])("depthwise sums stay accurate for positive numbers: %s", (_, example) => expectAgreement(example, "float32", positiveResults));
+
+/** Images with fewer pixels than a kernel, many enough for products of whole images. */
+const tiny: [string, Case][] = [
+  ["narrow images", { n: 9, size: [2, 4], channels: 5, out: 6, geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)), groups: 1 }],
+  ["dilated kernels", { n: 8, size: [2, 3], channels: 4, out: 3, geometry: geometryOf([3, 3], [1, 1], [2, 1], pad(2)), groups: 1 }],
+  ["strides", { n: 8, size: [4, 4], channels: 3, out: 5, geometry: geometryOf([5, 5], [2, 2], [1, 1], pad(2)), groups: 1 }],
+  [
+    "images that windows cover",
+    { n: 8, size: [2, 2], channels: 4, out: 4, geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)), groups: 1 },
+  ],
+];
+
+test.each(tiny)("convolutions of tiny images are direct sums in fast float32 too: %s", (_, example) => {
+  const expected = results(example, "float64", oracle);
+  for (const [i, [name, data]] of results(example, "float32", fast).entries()) {
+    expect(data, name).toBeAllclose(expected[i]?.[1] ?? [], { relative: tolerance.float32 });
+  }
+});
+
+describe("a number that is not finite", () => {
+  /** Results, with an infinity and a NaN in the second image of what is convolved. */
+  function spread({ n, size, channels, out, geometry, groups }: Case, dtype: FloatDType, backend: Backend, values = [Infinity, NaN]) {
+    const { kernel, ...rest } = geometry;
+    const params: Conv2dParams = { ...rest, groups };
+    const drawn = normal(9, dtype, backend);
+    const marked = (shape: Shape): Tensor => {
+      const numbers = Array.from(drawn(shape).dataSync());
+      const image = numbers.length / n;
+      // At the first pixel and at the last one.
+      if (values.length > 0) [numbers[image], numbers[2 * image - 1]] = values as [number, number];
+      return Tensor.from(numbers, { shape, dtype, backend });
+    };
+    return tidy(() => {
+      const [x, weight] = [marked([n, ...size, channels]), drawn([out, ...kernel, channels / groups])];
+      const gradient = marked([n, ...windowOutput("case", size, geometry), out]);
+      return {
+        conv2d: apply("conv2d", [x, weight], params)[0].dataSync(),
+        conv2dInputGradient: apply("conv2dInputGradient", [gradient, weight], { ...params, inputSize: size })[0].dataSync(),
+      };
+    });
+  }
+
+  /** All finite numbers are of one kind. */
+  const kind = (x: number): number => (Number.isFinite(x) ? 0 : x);
+
+  test.each(tiny)("stays where direct sums have it, in exact float32 and in float64: %s", (_, example) => {
+    const expected = spread(example, "float64", oracle);
+    for (const actual of [spread(example, "float32", first), spread(example, "float64", first), spread(example, "float64", fast)]) {
+      for (const name of ["conv2d", "conv2dInputGradient"] as const) {
+        expect(Array.from(actual[name], kind), name).toEqual(Array.from(expected[name], kind));
+      }
+    }
+  });
+
+  test.each<[string, Case]>([
+    ...tiny,
+    ["Winograd tiles", { n: 8, size: [9, 8], channels: 32, out: 32, geometry: geometryOf([3, 3], [1, 1], [1, 1], pad(1)), groups: 1 }],
+  ])("leaves other images as they are in fast float32: %s", (_, example) => {
+    const [actual, without] = [spread(example, "float32", fast), spread(example, "float32", fast, [])];
+    for (const name of ["conv2d", "conv2dInputGradient"] as const) {
+      const image = without[name].length / example.n;
+      expect(actual[name].subarray(0, image)).toHaveSameBits(without[name].subarray(0, image));
+      expect(actual[name].subarray(2 * image)).toHaveSameBits(without[name].subarray(2 * image));
+    }
+  });
+});

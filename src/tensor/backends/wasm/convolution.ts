@@ -302,7 +302,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
   conv2d: (engine, [x, weight, bias], params, [y]) => {
     if (y.size === 0) return;
     const [, kernelHeight, kernelWidth] = shape4(weight);
-    if (denseApplies(x.shape, y.shape, [kernelHeight, kernelWidth], params)) {
+    if (denseApplies(engine, x.shape, y.shape, [kernelHeight, kernelWidth], params, y.dtype)) {
       denseForward(engine, x, weight, bias, params, y);
       return;
     }
@@ -322,7 +322,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     const from = shape4(gradient);
     const [out, kernelHeight, kernelWidth, perIn] = shape4(weight);
     const [images, height, width, channels] = shape4(y);
-    if (denseApplies(y.shape, gradient.shape, [kernelHeight, kernelWidth], params)) {
+    if (denseApplies(engine, y.shape, gradient.shape, [kernelHeight, kernelWidth], params, dtype)) {
       denseInputGradient(engine, gradient, weight, params, y);
       return;
     }
@@ -374,7 +374,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
       engine.view(dtype, y.pointer, y.size).fill(0);
       return;
     }
-    if (denseApplies(x.shape, gradient.shape, params.kernel, params)) {
+    if (denseApplies(engine, x.shape, gradient.shape, params.kernel, params, dtype)) {
       denseWeightGradient(engine, x, gradient, params, y);
       return;
     }
