@@ -1,6 +1,7 @@
+import { packTransposed } from "./pack";
 import { scratch } from "./scratch";
 import { columns } from "./tile";
-import { lanes, madd } from "./vector";
+import { lanes, madd, transposeSquare } from "./vector";
 
 /**
  * Convolutions as products over windows that are never written down. A block of output pixels is computed at a time: the part of
@@ -297,50 +298,6 @@ function copyFours<T>(x: usize, plan: Plan, images: i32, row0: i32, rows: i32, c
         clear(at, <usize>(width - right) * four);
       }
     }
-  }
-}
-
-/** A square block of as many rows as a vector has elements to one of as many columns. */
-function transpose<T>(from: usize, fromPitch: usize, to: usize, toPitch: usize): void {
-  const a = v128.load(from);
-  const b = v128.load(from + fromPitch);
-  if (sizeof<T>() == 8) {
-    v128.store(to, v128.shuffle<f64>(a, b, 0, 2));
-    v128.store(to + toPitch, v128.shuffle<f64>(a, b, 1, 3));
-    return;
-  }
-  const c = v128.load(from + 2 * fromPitch);
-  const d = v128.load(from + 3 * fromPitch);
-  const ab01 = v128.shuffle<f32>(a, b, 0, 4, 1, 5);
-  const ab23 = v128.shuffle<f32>(a, b, 2, 6, 3, 7);
-  const cd01 = v128.shuffle<f32>(c, d, 0, 4, 1, 5);
-  const cd23 = v128.shuffle<f32>(c, d, 2, 6, 3, 7);
-  v128.store(to, v128.shuffle<f64>(ab01, cd01, 0, 2));
-  v128.store(to + toPitch, v128.shuffle<f64>(ab01, cd01, 1, 3));
-  v128.store(to + 2 * toPitch, v128.shuffle<f64>(ab23, cd23, 0, 2));
-  v128.store(to + 3 * toPitch, v128.shuffle<f64>(ab23, cd23, 1, 3));
-}
-
-/**
- * Transposes `rows` ≤ `columns<T>()` rows of `depth` elements, `pitch` bytes apart, to a panel [depth][2 vectors]; missing rows
- * are zeros.
- */
-function packTransposed<T>(from: usize, pitch: usize, rows: i32, depth: i32, to: usize): void {
-  let k = 0;
-  if (rows == columns<T>()) {
-    for (; k + lanes<T>() <= depth; k += lanes<T>()) {
-      transpose<T>(from, pitch, to, 32);
-      transpose<T>(from + <usize>lanes<T>() * pitch, pitch, to + 16, 32);
-      from += 16;
-      to += <usize>lanes<T>() * 32;
-    }
-  } else {
-    clear(to, <usize>depth * 32);
-  }
-  for (; k < depth; k++) {
-    for (let j = 0; j < rows; j++) store<T>(to + <usize>j * sizeof<T>(), load<T>(from + <usize>j * pitch));
-    from += sizeof<T>();
-    to += 32;
   }
 }
 
@@ -708,8 +665,8 @@ function weightSum<T>(start: i32, end: i32, at: usize, partials: usize, weight: 
       if (valid == 4 && rows == columns<T>()) {
         for (let half: usize = 0; half < 2; half++) {
           const place = to + half * <usize>lanes<T>() * pitch;
-          transpose<T>(sum + 16 * half, 32, place, pitch);
-          if (sizeof<T>() == 8) transpose<T>(sum + 64 + 16 * half, 32, place + 16, pitch);
+          transposeSquare<T>(sum + 16 * half, 32, place, pitch);
+          if (sizeof<T>() == 8) transposeSquare<T>(sum + 64 + 16 * half, 32, place + 16, pitch);
         }
       } else {
         for (let o: usize = 0; o < <usize>rows; o++) {

@@ -1,6 +1,6 @@
 import { scratch } from "./scratch";
 import { columns, ROWS } from "./tile";
-import { lanes, madd } from "./vector";
+import { lanes, madd, transposeSquare } from "./vector";
 
 /*
  * Sums of products of displaced pixels, Σ_u x_u x_{u+d}ᵀ. The host (covariance.ts beside this folder) says which.
@@ -312,32 +312,11 @@ function writeBlock<T>(from: usize, to: usize, pitch: usize, rows: i32, width: i
 
 /** Transposes a block with rows of 32 bytes. */
 function transposeBlock<T>(from: usize, to: usize): void {
-  const step = <usize>lanes<T>();
-  for (let i: usize = 0; i < 2; i++) {
-    for (let j: usize = 0; j < 2; j++) {
-      const a = from + i * step * LINE + j * 16;
-      const b = to + j * step * LINE + i * 16;
-      if (sizeof<T>() == 8) {
-        const r0 = v128.load(a);
-        const r1 = v128.load(a, 32);
-        v128.store(b, v128.shuffle<f64>(r0, r1, 0, 2));
-        v128.store(b, v128.shuffle<f64>(r0, r1, 1, 3), 32);
-      } else {
-        const r0 = v128.load(a);
-        const r1 = v128.load(a, 32);
-        const r2 = v128.load(a, 64);
-        const r3 = v128.load(a, 96);
-        const low01 = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
-        const high01 = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
-        const low23 = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
-        const high23 = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
-        v128.store(b, v128.shuffle<f32>(low01, low23, 0, 1, 4, 5));
-        v128.store(b, v128.shuffle<f32>(low01, low23, 2, 3, 6, 7), 32);
-        v128.store(b, v128.shuffle<f32>(high01, high23, 0, 1, 4, 5), 64);
-        v128.store(b, v128.shuffle<f32>(high01, high23, 2, 3, 6, 7), 96);
-      }
-    }
-  }
+  const half = <usize>lanes<T>() * LINE;
+  transposeSquare<T>(from, LINE, to, LINE);
+  transposeSquare<T>(from + 16, LINE, to + half, LINE);
+  transposeSquare<T>(from + half, LINE, to + 16, LINE);
+  transposeSquare<T>(from + half + 16, LINE, to + half + 16, LINE);
 }
 
 /**
