@@ -63,7 +63,7 @@ function ceilDivide(a: i32, b: i32): i32 {
 
 /**
  * C[4][2 vectors] = from + Σ a_i · b, for four windows of `count` runs of `depth` elements, `step` bytes from one run's start to
- * the next one's, and a packed panel `b`. See `tile` for why it looks like this.
+ * the next one's, and a packed panel `b`. It is `tile`, apart because a row of A is several runs: a window of the image.
  */
 function tileRuns<T>(
   a0: usize,
@@ -134,7 +134,8 @@ function tileRuns<T>(
 
 /**
  * The same for the weight's gradient, where the sum runs over pixels: C[4][2 vectors] = or += Σ_p a_p[4] · b_p[2 vectors], with a_p
- * at `a` + the p-th number of `offsets`, b_p `step` bytes apart, and C's rows one after the other.
+ * at `a` + the p-th number of `offsets`, b_p `step` bytes apart, and C's rows one after the other. It is `packedTile`, apart because
+ * a is not packed: pixels lie where a list says.
  *
  * The loop is cut in two levels because V8 unrolls inner loops of such a size twice, and outer ones not at all.
  */

@@ -24,8 +24,8 @@ function blockBytes<T>(): usize {
 }
 
 /**
- * C[4][2 vectors] += Σ_k a[k][0 … 3] · b[k][2 vectors], over `runs` runs of `run` bytes with `gap` bytes in between. `packedTile`
- * for two operands with lines of 32 bytes.
+ * C[4][2 vectors] += Σ_k a[k][0 … 3] · b[k][2 vectors], over `runs` runs of `run` bytes with `gap` bytes in between. It is
+ * `packedTile`, apart because both operands have lines of 32 bytes and a rectangle of pixels is several runs.
  */
 function addTile<T>(a: usize, b: usize, runs: i32, run: usize, gap: usize, c: usize): void {
   let c00 = v128.splat<T>(<T>0);
