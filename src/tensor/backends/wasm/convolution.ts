@@ -27,6 +27,8 @@ const SUM_BYTES = 1.25 * 2 ** 20;
 const MOST_SPLITS = 16;
 const SPLIT_BYTES = 32 * 2 ** 20;
 const MOST_DEPTHWISE_SPLITS = 64;
+/** Columns of a row that depthwise convolutions take at a time: few enough for short sums, and for threads to share a long row. */
+const DEPTHWISE_COLUMNS = 128;
 /** Items that a large convolution is divided into, at least, and nanoseconds below which an item is not divided further. */
 const ITEMS = 32;
 const ITEM_COST = 50_000;
@@ -245,9 +247,11 @@ function depthwise(
   engine.temporary(PLAN_BYTES + rows * channels * bytesOf(dtype), "conv2d", (pointer) => {
     const packed = pointer + PLAN_BYTES;
     engine.run(`packDepthwise_${suffix}`, rows, channels, weight, bias, packed, channels, ...elements, kernelWidth);
+    plan.blockColumns = evenly(plan.outWidth, DEPTHWISE_COLUMNS);
     writePlan(engine, plan, pointer);
-    const cost = (plan.outWidth * channels * rows * bytesOf(dtype)) / SPEED;
-    engine.run(`depthwise_${suffix}`, plan.images * plan.outHeight, cost, pointer, x, packed, y);
+    const items = plan.images * plan.outHeight * Math.ceil(plan.outWidth / plan.blockColumns);
+    const cost = (plan.blockColumns * channels * rows * bytesOf(dtype)) / SPEED;
+    engine.run(`depthwise_${suffix}`, items, cost, pointer, x, packed, y);
   });
 }
 
@@ -255,12 +259,13 @@ function depthwiseWeightGradient(engine: Engine, plan: Plan, dtype: DType, x: nu
   const suffix = suffixOf(dtype);
   const positions = plan.kernelHeight * plan.kernelWidth;
   const bytes = positions * plan.channels * bytesOf(dtype);
-  const rows = plan.images * plan.outHeight;
-  plan.splits = Math.max(1, Math.min(MOST_DEPTHWISE_SPLITS, rows >> 2, Math.floor(SPLIT_BYTES / bytes)));
+  plan.blockColumns = evenly(plan.outWidth, DEPTHWISE_COLUMNS);
+  const blocks = plan.images * plan.outHeight * Math.ceil(plan.outWidth / plan.blockColumns);
+  plan.splits = Math.max(1, Math.min(MOST_DEPTHWISE_SPLITS, blocks >> 2, Math.floor(SPLIT_BYTES / bytes)));
   engine.temporary(PLAN_BYTES + plan.splits * bytes, "conv2dWeightGradient", (pointer) => {
     writePlan(engine, plan, pointer);
     const partials = pointer + PLAN_BYTES;
-    const cost = ((rows / plan.splits) * plan.outWidth * bytes) / SPEED;
+    const cost = ((blocks / plan.splits) * plan.blockColumns * bytes) / SPEED;
     engine.run(`depthwisePartials_${suffix}`, plan.splits, cost, pointer, x, gradient, partials);
     engine.run(`depthwiseSum_${suffix}`, positions, plan.channels * plan.splits, pointer, partials, y);
   });
@@ -297,7 +302,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
   conv2d: (engine, [x, weight, bias], params, [y]) => {
     if (y.size === 0) return;
     const [, kernelHeight, kernelWidth] = shape4(weight);
-    if (denseApplies(x.shape, y.shape, [kernelHeight, kernelWidth], params)) {
+    if (denseApplies(engine, x.shape, y.shape, [kernelHeight, kernelWidth], params, y.dtype)) {
       denseForward(engine, x, weight, bias, params, y);
       return;
     }
@@ -317,7 +322,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     const from = shape4(gradient);
     const [out, kernelHeight, kernelWidth, perIn] = shape4(weight);
     const [images, height, width, channels] = shape4(y);
-    if (denseApplies(y.shape, gradient.shape, [kernelHeight, kernelWidth], params)) {
+    if (denseApplies(engine, y.shape, gradient.shape, [kernelHeight, kernelWidth], params, dtype)) {
       denseInputGradient(engine, gradient, weight, params, y);
       return;
     }
@@ -369,7 +374,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
       engine.view(dtype, y.pointer, y.size).fill(0);
       return;
     }
-    if (denseApplies(x.shape, gradient.shape, params.kernel, params)) {
+    if (denseApplies(engine, x.shape, gradient.shape, params.kernel, params, dtype)) {
       denseWeightGradient(engine, x, gradient, params, y);
       return;
     }

@@ -1,4 +1,4 @@
-import { bytesPerElement } from "../../dtype.ts";
+import { bytesPerElement, type DType } from "../../dtype.ts";
 import type { Conv2dParams, Size2d } from "../../primitives.ts";
 import type { Shape } from "../../shape.ts";
 import type { Engine } from "./engine.ts";
@@ -18,13 +18,34 @@ const MOST_BYTES = 2 ** 27;
 type ImageShape = readonly [n: number, height: number, width: number, channels: number];
 const shape4 = (shape: Shape): ImageShape => shape as unknown as ImageShape;
 
-/** @param x shape of the convolution's images. @param y shape of its output. */
-export function denseApplies(x: Shape, y: Shape, kernel: Size2d, { groups }: Conv2dParams): boolean {
+/**
+ * Whether a convolution is to be computed in this way. Where a window does not cover its whole image the product multiplies numbers
+ * that the window does not read with zeros, which hides them only if they are finite; so that is left to fast float32.
+ * @param x shape of the convolution's images. @param y shape of its output.
+ */
+export function denseApplies({ precision }: Engine, x: Shape, y: Shape, kernel: Size2d, params: Conv2dParams, dtype: DType): boolean {
+  const { groups, stride, dilation, padding } = params;
   const [n, height, width, channels] = shape4(x);
   const [, outHeight, outWidth, out] = shape4(y);
   const pixels = height * width;
   const bytes = pixels * channels * outHeight * outWidth * out * 8;
-  return groups === 1 && n >= FEWEST_IMAGES && pixels < kernel[0] * kernel[1] && bytes <= MOST_BYTES;
+  if (groups !== 1 || n < FEWEST_IMAGES || pixels >= kernel[0] * kernel[1] || bytes > MOST_BYTES) return false;
+  if (precision === "fast" && dtype === "float32") return true;
+  return (
+    coversAll(height, outHeight, kernel[0], stride[0], dilation[0], padding.top) &&
+    coversAll(width, outWidth, kernel[1], stride[1], dilation[1], padding.left)
+  );
+}
+
+/** Whether, along one direction, each of the `out` windows reads all of the `extent` pixels. */
+function coversAll(extent: number, out: number, kernel: number, stride: number, dilation: number, padding: number): boolean {
+  for (let u = 0; u < out; u++) {
+    for (let v = 0; v < extent; v++) {
+      const position = (v + padding - u * stride) / dilation;
+      if (!Number.isInteger(position) || position < 0 || position >= kernel) return false;
+    }
+  }
+  return true;
 }
 
 interface Sizes {

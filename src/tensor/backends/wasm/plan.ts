@@ -10,8 +10,10 @@ export interface WasmOptions {
   /** Use fused multiply-add where there is relaxed SIMD. Results then differ in the last digits. Default true. */
   readonly relaxedSimd?: boolean;
   /**
-   * `fast` (default): Winograd convolutions, with a relative error of about 1e-5 in float32 where direct sums have 1e-6.
-   * `exact`: direct sums everywhere.
+   * `fast` (default): Winograd convolutions where they are faster. In float32 their error is about 1e-5 where that of direct sums is
+   * 1e-6, relative to the largest number of a tile of 4 × 4 results rather than to each result. A number that is not finite spreads
+   * to all of the tiles that read it or, where an image has fewer pixels than a kernel, to all of its image.
+   * `exact`: direct sums everywhere, as float64 always has them.
    */
   readonly precision?: "fast" | "exact";
 }

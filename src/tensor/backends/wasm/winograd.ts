@@ -20,8 +20,10 @@ const SEGMENT_BYTES = 2 * 2 ** 20;
 /** The weight gradient's sum, up to which each part of the tiles has one of its own, and the number of parts. */
 const PART_BYTES = 700_000;
 const MOST_PARTS = 16;
-/** Channels, in and out together, up to which blocks are used. */
+/** Channels, in and out together, up to which blocks are used; the number of blocks, at least, and of tiles that make one worth it. */
 const BLOCK_CHANNELS = 256;
+const BLOCKS = 32;
+const BLOCK_TILES = 12;
 
 type ImageShape = readonly [n: number, height: number, width: number, channels: number];
 const shape4 = ({ shape }: { readonly shape: Shape }): ImageShape => shape as unknown as ImageShape;
@@ -103,8 +105,8 @@ function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number
     const cost = 25 * depth;
     engine.run("winogradKernels_f32", Math.ceil(panels / 2), cost, start, depth, n, depthStride, columnStride, positionStride, u, uStep);
 
-    const block = 4 * Math.ceil(Math.min(BLOCK_BYTES / tileBytes, tiles) / 4);
-    if (depth + n <= BLOCK_CHANNELS && tiles >= 2 * engine.threads * block) {
+    const block = 4 * Math.ceil(Math.min(BLOCK_BYTES / tileBytes, tiles / BLOCKS) / 4);
+    if (depth + n <= BLOCK_CHANNELS && block >= BLOCK_TILES) {
       const [vStep, mStep] = [spread(block * roundUp(depth, 8) * 4), spread(block * panels * 32)];
       const cost = block * (1.6 * depth * n + 10 * (depth + n));
       const image = [x.pointer, height, width, depth, top, left, down, across] as const;

@@ -1,6 +1,7 @@
+import { packTransposed } from "./pack";
 import { scratch } from "./scratch";
 import { columns } from "./tile";
-import { lanes, madd } from "./vector";
+import { lanes, madd, transposeSquare } from "./vector";
 import { endInside, firstInside } from "./window";
 
 /**
@@ -63,7 +64,7 @@ function ceilDivide(a: i32, b: i32): i32 {
 
 /**
  * C[4][2 vectors] = from + Σ a_i · b, for four windows of `count` runs of `depth` elements, `step` bytes from one run's start to
- * the next one's, and a packed panel `b`. See `tile` for why it looks like this.
+ * the next one's, and a packed panel `b`. It is `tile`, apart because a row of A is several runs: a window of the image.
  */
 function tileRuns<T>(
   a0: usize,
@@ -134,7 +135,8 @@ function tileRuns<T>(
 
 /**
  * The same for the weight's gradient, where the sum runs over pixels: C[4][2 vectors] = or += Σ_p a_p[4] · b_p[2 vectors], with a_p
- * at `a` + the p-th number of `offsets`, b_p `step` bytes apart, and C's rows one after the other.
+ * at `a` + the p-th number of `offsets`, b_p `step` bytes apart, and C's rows one after the other. It is `packedTile`, apart because
+ * a is not packed: pixels lie where a list says.
  *
  * The loop is cut in two levels because V8 unrolls inner loops of such a size twice, and outer ones not at all.
  */
@@ -298,50 +300,6 @@ function copyFours<T>(x: usize, plan: Plan, images: i32, row0: i32, rows: i32, c
         clear(at, <usize>(width - right) * four);
       }
     }
-  }
-}
-
-/** A square block of as many rows as a vector has elements to one of as many columns. */
-function transpose<T>(from: usize, fromPitch: usize, to: usize, toPitch: usize): void {
-  const a = v128.load(from);
-  const b = v128.load(from + fromPitch);
-  if (sizeof<T>() == 8) {
-    v128.store(to, v128.shuffle<f64>(a, b, 0, 2));
-    v128.store(to + toPitch, v128.shuffle<f64>(a, b, 1, 3));
-    return;
-  }
-  const c = v128.load(from + 2 * fromPitch);
-  const d = v128.load(from + 3 * fromPitch);
-  const ab01 = v128.shuffle<f32>(a, b, 0, 4, 1, 5);
-  const ab23 = v128.shuffle<f32>(a, b, 2, 6, 3, 7);
-  const cd01 = v128.shuffle<f32>(c, d, 0, 4, 1, 5);
-  const cd23 = v128.shuffle<f32>(c, d, 2, 6, 3, 7);
-  v128.store(to, v128.shuffle<f64>(ab01, cd01, 0, 2));
-  v128.store(to + toPitch, v128.shuffle<f64>(ab01, cd01, 1, 3));
-  v128.store(to + 2 * toPitch, v128.shuffle<f64>(ab23, cd23, 0, 2));
-  v128.store(to + 3 * toPitch, v128.shuffle<f64>(ab23, cd23, 1, 3));
-}
-
-/**
- * Transposes `rows` ≤ `columns<T>()` rows of `depth` elements, `pitch` bytes apart, to a panel [depth][2 vectors]; missing rows
- * are zeros.
- */
-function packTransposed<T>(from: usize, pitch: usize, rows: i32, depth: i32, to: usize): void {
-  let k = 0;
-  if (rows == columns<T>()) {
-    for (; k + lanes<T>() <= depth; k += lanes<T>()) {
-      transpose<T>(from, pitch, to, 32);
-      transpose<T>(from + <usize>lanes<T>() * pitch, pitch, to + 16, 32);
-      from += 16;
-      to += <usize>lanes<T>() * 32;
-    }
-  } else {
-    clear(to, <usize>depth * 32);
-  }
-  for (; k < depth; k++) {
-    for (let j = 0; j < rows; j++) store<T>(to + <usize>j * sizeof<T>(), load<T>(from + <usize>j * pitch));
-    from += sizeof<T>();
-    to += 32;
   }
 }
 
@@ -709,8 +667,8 @@ function weightSum<T>(start: i32, end: i32, at: usize, partials: usize, weight: 
       if (valid == 4 && rows == columns<T>()) {
         for (let half: usize = 0; half < 2; half++) {
           const place = to + half * <usize>lanes<T>() * pitch;
-          transpose<T>(sum + 16 * half, 32, place, pitch);
-          if (sizeof<T>() == 8) transpose<T>(sum + 64 + 16 * half, 32, place + 16, pitch);
+          transposeSquare<T>(sum + 16 * half, 32, place, pitch);
+          if (sizeof<T>() == 8) transposeSquare<T>(sum + 64 + 16 * half, 32, place + 16, pitch);
         }
       } else {
         for (let o: usize = 0; o < <usize>rows; o++) {
@@ -756,89 +714,145 @@ function packDepthwise<T>(
   }
 }
 
-/** Convolution of every channel on its own; an item is an output row. */
-function depthwise<T>(start: i32, end: i32, at: usize, x: usize, packed: usize, y: usize): void {
-  const plan = changetype<Plan>(at);
-  const pixel = <usize>plan.channels * sizeof<T>();
-  const vectors = plan.channels / lanes<T>();
-  const columnStep = <usize>plan.dilationWidth * pixel;
-  for (let item = start; item < end; item++) {
-    const image = item / plan.outHeight;
-    const outRow = item % plan.outHeight;
-    const row0 = outRow * plan.strideHeight - plan.top;
-    const i0 = firstInside(row0, plan.dilationHeight, plan.kernelHeight);
-    const i1 = endInside(row0, plan.dilationHeight, plan.kernelHeight, plan.height);
-    const source = x + <usize>(image * plan.height * plan.width) * pixel;
-    let to = y + <usize>(image * plan.toImage + outRow * plan.toRow) * sizeof<T>();
-    for (let column = 0; column < plan.outWidth; column++, to += <usize>plan.toPixel * sizeof<T>()) {
-      const column0 = column * plan.strideWidth - plan.left;
-      const j0 = firstInside(column0, plan.dilationWidth, plan.kernelWidth);
-      const j1 = endInside(column0, plan.dilationWidth, plan.kernelWidth, plan.width);
-      let c: usize = 0;
-      let v = vectors;
-      for (; v >= 4; v -= 4, c += 64) {
-        let s0 = v128.load(packed + c);
-        let s1 = v128.load(packed + c, 16);
-        let s2 = v128.load(packed + c, 32);
-        let s3 = v128.load(packed + c, 48);
-        for (let i = i0; i < i1; i++) {
-          const row = row0 + i * plan.dilationHeight;
-          let a = source + <usize>(row * plan.width + column0 + j0 * plan.dilationWidth) * pixel + c;
-          let b = packed + <usize>(1 + i * plan.kernelWidth + j0) * pixel + c;
-          for (let j = j0; j < j1; j++, a += columnStep, b += pixel) {
-            s0 = madd<T>(v128.load(a), v128.load(b), s0);
-            s1 = madd<T>(v128.load(a, 16), v128.load(b, 16), s1);
-            s2 = madd<T>(v128.load(a, 32), v128.load(b, 32), s2);
-            s3 = madd<T>(v128.load(a, 48), v128.load(b, 48), s3);
-          }
-        }
-        v128.store(to + c, s0);
-        v128.store(to + c, s1, 16);
-        v128.store(to + c, s2, 32);
-        v128.store(to + c, s3, 48);
+/**
+ * to[c] = from[c] + Σ a[i][j][c] · b[i][j][c] over `height` × `width` elements of a kernel, for all channels, `pixel` bytes. In
+ * bytes, the elements of a are `rowStep` and `columnStep` apart; rows of b are `weightStep` apart, its columns follow each other.
+ */
+// @ts-ignore: decorator
+@inline
+function sumWindow<T>(
+  a: usize,
+  rowStep: usize,
+  columnStep: usize,
+  b: usize,
+  weightStep: usize,
+  height: i32,
+  width: i32,
+  pixel: usize,
+  from: usize,
+  to: usize,
+): void {
+  const zero = v128.splat<T>(<T>0);
+  let c: usize = 0;
+  for (; c + 64 <= pixel; c += 64) {
+    let s0 = zero;
+    let s1 = zero;
+    let s2 = zero;
+    let s3 = zero;
+    let aRow = a + c;
+    let bRow = b + c;
+    for (let i = 0; i < height; i++, aRow += rowStep, bRow += weightStep) {
+      let p = aRow;
+      let q = bRow;
+      for (let j = 0; j < width; j++, p += columnStep, q += pixel) {
+        s0 = madd<T>(v128.load(p), v128.load(q), s0);
+        s1 = madd<T>(v128.load(p, 16), v128.load(q, 16), s1);
+        s2 = madd<T>(v128.load(p, 32), v128.load(q, 32), s2);
+        s3 = madd<T>(v128.load(p, 48), v128.load(q, 48), s3);
       }
-      for (; c < pixel; v--) {
-        // The last channels, fewer than a vector, one by one.
-        let sum = v > 0 ? v128.load(packed + c) : v128.splat<T>(load<T>(packed + c));
-        for (let i = i0; i < i1; i++) {
-          const row = row0 + i * plan.dilationHeight;
-          let a = source + <usize>(row * plan.width + column0 + j0 * plan.dilationWidth) * pixel + c;
-          let b = packed + <usize>(1 + i * plan.kernelWidth + j0) * pixel + c;
-          for (let j = j0; j < j1; j++, a += columnStep, b += pixel) {
-            if (v > 0) sum = madd<T>(v128.load(a), v128.load(b), sum);
-            else sum = madd<T>(v128.load_splat<T>(a), v128.load_splat<T>(b), sum);
-          }
-        }
-        if (v > 0) v128.store(to + c, sum);
-        else store<T>(to + c, v128.extract_lane<T>(sum, 0));
-        c += v > 0 ? 16 : sizeof<T>();
+    }
+    v128.store(to + c, v128.add<T>(v128.load(from + c), s0));
+    v128.store(to + c, v128.add<T>(v128.load(from + c, 16), s1), 16);
+    v128.store(to + c, v128.add<T>(v128.load(from + c, 32), s2), 32);
+    v128.store(to + c, v128.add<T>(v128.load(from + c, 48), s3), 48);
+  }
+  while (c < pixel) {
+    // Vector by vector; the last channels, fewer than a vector, one by one.
+    const whole = c + 16 <= pixel;
+    let sum = zero;
+    let aRow = a + c;
+    let bRow = b + c;
+    for (let i = 0; i < height; i++, aRow += rowStep, bRow += weightStep) {
+      let p = aRow;
+      let q = bRow;
+      for (let j = 0; j < width; j++, p += columnStep, q += pixel) {
+        if (whole) sum = madd<T>(v128.load(p), v128.load(q), sum);
+        else sum = madd<T>(v128.load_splat<T>(p), v128.load_splat<T>(q), sum);
       }
+    }
+    if (whole) {
+      v128.store(to + c, v128.add<T>(v128.load(from + c), sum));
+      c += 16;
+    } else {
+      store<T>(to + c, load<T>(from + c) + v128.extract_lane<T>(sum, 0));
+      c += sizeof<T>();
     }
   }
 }
 
-/** Partial sums of its weight's gradient, [split][kernelHeight][kernelWidth][channels]; an item is a part of the output rows. */
+/** Convolution of every channel on its own; an item is a block of columns of an output row. */
+function depthwise<T>(start: i32, end: i32, at: usize, x: usize, packed: usize, y: usize): void {
+  const plan = changetype<Plan>(at);
+  const pixel = <usize>plan.channels * sizeof<T>();
+  const rowStep = <usize>(plan.dilationHeight * plan.width) * pixel;
+  const columnStep = <usize>plan.dilationWidth * pixel;
+  const weightStep = <usize>plan.kernelWidth * pixel;
+  const toPixel = <usize>plan.toPixel * sizeof<T>();
+  const blocks = ceilDivide(plan.outWidth, plan.blockColumns);
+  // A running sum takes as many rows of the kernel as have at most MOST elements, or a part of a row.
+  const most = max(1, MOST / max(1, plan.kernelWidth));
+  for (let item = start; item < end; item++) {
+    const image = item / blocks / plan.outHeight;
+    const outRow = (item / blocks) % plan.outHeight;
+    const firstColumn = (item % blocks) * plan.blockColumns;
+    const endColumn = min(plan.outWidth, firstColumn + plan.blockColumns);
+    const row0 = outRow * plan.strideHeight - plan.top;
+    const i0 = firstInside(row0, plan.dilationHeight, plan.kernelHeight);
+    const i1 = endInside(row0, plan.dilationHeight, plan.kernelHeight, plan.height);
+    const source = x + <usize>(image * plan.height * plan.width) * pixel;
+    const result = y + <usize>(image * plan.toImage + outRow * plan.toRow + firstColumn * plan.toPixel) * sizeof<T>();
+    let isFirst = true;
+    let i = i0;
+    do {
+      const height = min(most, i1 - i);
+      let part = 0;
+      do {
+        let to = result;
+        for (let column = firstColumn; column < endColumn; column++, to += toPixel) {
+          const column0 = column * plan.strideWidth - plan.left;
+          const j = max(part, firstInside(column0, plan.dilationWidth, plan.kernelWidth));
+          const width = min(part + MOST, endInside(column0, plan.dilationWidth, plan.kernelWidth, plan.width)) - j;
+          const a = source + <usize>((row0 + i * plan.dilationHeight) * plan.width + column0 + j * plan.dilationWidth) * pixel;
+          const b = packed + <usize>(1 + i * plan.kernelWidth + j) * pixel;
+          sumWindow<T>(a, rowStep, columnStep, b, weightStep, height, width, pixel, isFirst ? packed : to, to);
+        }
+        isFirst = false;
+        part += MOST;
+      } while (part < plan.kernelWidth);
+      i += most;
+    } while (i < i1);
+  }
+}
+
+/**
+ * Partial sums of its weight's gradient, [split][kernelHeight][kernelWidth][channels]; an item is a part of the blocks of columns
+ * of all output rows. What a block has for a kernel element is one running sum.
+ */
 function depthwisePartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: usize, partials: usize): void {
   const plan = changetype<Plan>(at);
   const pixel = <usize>plan.channels * sizeof<T>();
   const step = <usize>plan.strideWidth * pixel;
-  const all = plan.images * plan.outHeight;
+  const blocks = ceilDivide(plan.outWidth, plan.blockColumns);
+  const all = <i64>(plan.images * plan.outHeight) * blocks;
   const bytes = <usize>(plan.kernelHeight * plan.kernelWidth) * pixel;
   for (let item = start; item < end; item++) {
     const sums = partials + <usize>item * bytes;
     memory.fill(sums, 0, bytes);
-    const last = <i32>((<i64>all * (item + 1)) / plan.splits);
-    for (let line = <i32>((<i64>all * item) / plan.splits); line < last; line++) {
+    const last = <i32>((all * (item + 1)) / plan.splits);
+    for (let block = <i32>((all * item) / plan.splits); block < last; block++) {
+      const line = block / blocks;
+      const firstColumn = (block % blocks) * plan.blockColumns;
+      const endColumn = min(plan.outWidth, firstColumn + plan.blockColumns);
       const image = line / plan.outHeight;
       const row0 = (line % plan.outHeight) * plan.strideHeight - plan.top;
       const i1 = endInside(row0, plan.dilationHeight, plan.kernelHeight, plan.height);
       for (let i = firstInside(row0, plan.dilationHeight, plan.kernelHeight); i < i1; i++) {
         const row = image * plan.height + row0 + i * plan.dilationHeight;
         for (let j = 0; j < plan.kernelWidth; j++) {
-          // The windows whose element j is inside.
+          // The windows of the block whose element j is inside.
           const place = j * plan.dilationWidth - plan.left;
-          const first = firstInside(place, plan.strideWidth, plan.outWidth);
-          const count = endInside(place, plan.strideWidth, plan.outWidth, plan.width) - first;
+          const first = max(firstColumn, firstInside(place, plan.strideWidth, plan.outWidth));
+          const count = min(endColumn, endInside(place, plan.strideWidth, plan.outWidth, plan.width)) - first;
           const a0 = x + <usize>(row * plan.width + place + first * plan.strideWidth) * pixel;
           const b0 = gradient + <usize>(line * plan.outWidth + first) * pixel;
           const to = sums + <usize>(i * plan.kernelWidth + j) * pixel;
@@ -969,139 +983,13 @@ function col2im<T>(start: i32, end: i32, at: usize, columns: usize, y: usize): v
 
 // ── exports ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export function packWeights_f32(start: i32, end: i32, weight: usize, bias: usize, to: usize, depth: i32, perOut: i32): void {
-  packWeights<f32>(start, end, weight, bias, to, depth, perOut);
-}
-export function packWeights_f64(start: i32, end: i32, weight: usize, bias: usize, to: usize, depth: i32, perOut: i32): void {
-  packWeights<f64>(start, end, weight, bias, to, depth, perOut);
-}
-export function packFlipped_f32(
-  start: i32,
-  end: i32,
-  weight: usize,
-  to: usize,
-  perOut: i32,
-  perIn: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  firstH: i32,
-  stepH: i32,
-  rows: i32,
-  firstW: i32,
-  stepW: i32,
-  width: i32,
-): void {
-  packFlipped<f32>(start, end, weight, to, perOut, perIn, kernelHeight, kernelWidth, firstH, stepH, rows, firstW, stepW, width);
-}
-export function packFlipped_f64(
-  start: i32,
-  end: i32,
-  weight: usize,
-  to: usize,
-  perOut: i32,
-  perIn: i32,
-  kernelHeight: i32,
-  kernelWidth: i32,
-  firstH: i32,
-  stepH: i32,
-  rows: i32,
-  firstW: i32,
-  stepW: i32,
-  width: i32,
-): void {
-  packFlipped<f64>(start, end, weight, to, perOut, perIn, kernelHeight, kernelWidth, firstH, stepH, rows, firstW, stepW, width);
-}
-export function convolve_f32(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize, area: usize, first: i32): void {
-  convolve<f32>(start, end, plan, x, packed, y, area, first);
-}
-export function convolve_f64(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize, area: usize, first: i32): void {
-  convolve<f64>(start, end, plan, x, packed, y, area, first);
-}
-export function weightPartials_f32(
-  start: i32,
-  end: i32,
-  plan: usize,
-  x: usize,
-  gradient: usize,
-  partials: usize,
-  area: usize,
-  first: i32,
-): void {
-  weightPartials<f32>(start, end, plan, x, gradient, partials, area, first);
-}
-export function weightPartials_f64(
-  start: i32,
-  end: i32,
-  plan: usize,
-  x: usize,
-  gradient: usize,
-  partials: usize,
-  area: usize,
-  first: i32,
-): void {
-  weightPartials<f64>(start, end, plan, x, gradient, partials, area, first);
-}
-export function weightSum_f32(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
-  weightSum<f32>(start, end, plan, partials, weight);
-}
-export function weightSum_f64(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
-  weightSum<f64>(start, end, plan, partials, weight);
-}
-export function col2im_f32(start: i32, end: i32, plan: usize, columns: usize, y: usize): void {
-  col2im<f32>(start, end, plan, columns, y);
-}
-export function col2im_f64(start: i32, end: i32, plan: usize, columns: usize, y: usize): void {
-  col2im<f64>(start, end, plan, columns, y);
-}
-export function packDepthwise_f32(
-  start: i32,
-  end: i32,
-  weight: usize,
-  bias: usize,
-  to: usize,
-  channels: i32,
-  depth: i32,
-  kernelWidth: i32,
-  firstH: i32,
-  stepH: i32,
-  firstW: i32,
-  stepW: i32,
-  width: i32,
-): void {
-  packDepthwise<f32>(start, end, weight, bias, to, channels, depth, kernelWidth, firstH, stepH, firstW, stepW, width);
-}
-export function packDepthwise_f64(
-  start: i32,
-  end: i32,
-  weight: usize,
-  bias: usize,
-  to: usize,
-  channels: i32,
-  depth: i32,
-  kernelWidth: i32,
-  firstH: i32,
-  stepH: i32,
-  firstW: i32,
-  stepW: i32,
-  width: i32,
-): void {
-  packDepthwise<f64>(start, end, weight, bias, to, channels, depth, kernelWidth, firstH, stepH, firstW, stepW, width);
-}
-export function depthwise_f32(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize): void {
-  depthwise<f32>(start, end, plan, x, packed, y);
-}
-export function depthwise_f64(start: i32, end: i32, plan: usize, x: usize, packed: usize, y: usize): void {
-  depthwise<f64>(start, end, plan, x, packed, y);
-}
-export function depthwisePartials_f32(start: i32, end: i32, plan: usize, x: usize, gradient: usize, partials: usize): void {
-  depthwisePartials<f32>(start, end, plan, x, gradient, partials);
-}
-export function depthwisePartials_f64(start: i32, end: i32, plan: usize, x: usize, gradient: usize, partials: usize): void {
-  depthwisePartials<f64>(start, end, plan, x, gradient, partials);
-}
-export function depthwiseSum_f32(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
-  depthwiseSum<f32>(start, end, plan, partials, weight);
-}
-export function depthwiseSum_f64(start: i32, end: i32, plan: usize, partials: usize, weight: usize): void {
-  depthwiseSum<f64>(start, end, plan, partials, weight);
-}
+// export packWeights_T = packWeights<T> for T of f32, f64
+// export packFlipped_T = packFlipped<T> for T of f32, f64
+// export convolve_T = convolve<T> for T of f32, f64
+// export weightPartials_T = weightPartials<T> for T of f32, f64
+// export weightSum_T = weightSum<T> for T of f32, f64
+// export col2im_T = col2im<T> for T of f32, f64
+// export packDepthwise_T = packDepthwise<T> for T of f32, f64
+// export depthwise_T = depthwise<T> for T of f32, f64
+// export depthwisePartials_T = depthwisePartials<T> for T of f32, f64
+// export depthwiseSum_T = depthwiseSum<T> for T of f32, f64

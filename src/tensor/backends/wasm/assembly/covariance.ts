@@ -1,6 +1,6 @@
 import { scratch } from "./scratch";
 import { columns, ROWS } from "./tile";
-import { lanes, madd } from "./vector";
+import { lanes, madd, transposeSquare } from "./vector";
 
 /*
  * Sums of products of displaced pixels, Σ_u x_u x_{u+d}ᵀ. The host (covariance.ts beside this folder) says which.
@@ -24,8 +24,8 @@ function blockBytes<T>(): usize {
 }
 
 /**
- * C[4][2 vectors] += Σ_k a[k][0 … 3] · b[k][2 vectors], over `runs` runs of `run` bytes with `gap` bytes in between. `packedTile`
- * for two operands with lines of 32 bytes.
+ * C[4][2 vectors] += Σ_k a[k][0 … 3] · b[k][2 vectors], over `runs` runs of `run` bytes with `gap` bytes in between. It is
+ * `packedTile`, apart because both operands have lines of 32 bytes and a rectangle of pixels is several runs.
  */
 function addTile<T>(a: usize, b: usize, runs: i32, run: usize, gap: usize, c: usize): void {
   let c00 = v128.splat<T>(<T>0);
@@ -312,32 +312,11 @@ function writeBlock<T>(from: usize, to: usize, pitch: usize, rows: i32, width: i
 
 /** Transposes a block with rows of 32 bytes. */
 function transposeBlock<T>(from: usize, to: usize): void {
-  const step = <usize>lanes<T>();
-  for (let i: usize = 0; i < 2; i++) {
-    for (let j: usize = 0; j < 2; j++) {
-      const a = from + i * step * LINE + j * 16;
-      const b = to + j * step * LINE + i * 16;
-      if (sizeof<T>() == 8) {
-        const r0 = v128.load(a);
-        const r1 = v128.load(a, 32);
-        v128.store(b, v128.shuffle<f64>(r0, r1, 0, 2));
-        v128.store(b, v128.shuffle<f64>(r0, r1, 1, 3), 32);
-      } else {
-        const r0 = v128.load(a);
-        const r1 = v128.load(a, 32);
-        const r2 = v128.load(a, 64);
-        const r3 = v128.load(a, 96);
-        const low01 = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
-        const high01 = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
-        const low23 = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
-        const high23 = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
-        v128.store(b, v128.shuffle<f32>(low01, low23, 0, 1, 4, 5));
-        v128.store(b, v128.shuffle<f32>(low01, low23, 2, 3, 6, 7), 32);
-        v128.store(b, v128.shuffle<f32>(high01, high23, 0, 1, 4, 5), 64);
-        v128.store(b, v128.shuffle<f32>(high01, high23, 2, 3, 6, 7), 96);
-      }
-    }
-  }
+  const half = <usize>lanes<T>() * LINE;
+  transposeSquare<T>(from, LINE, to, LINE);
+  transposeSquare<T>(from + 16, LINE, to + half, LINE);
+  transposeSquare<T>(from + half, LINE, to + 16, LINE);
+  transposeSquare<T>(from + half + 16, LINE, to + half + 16, LINE);
 }
 
 /**
@@ -447,27 +426,6 @@ function assembleBlocks<T>(
   }
 }
 
-// prettier-ignore
-export function packPixels_f32(start: i32, end: i32, x: usize, height: i32, width: i32, channels: i32, rows: i32, across: i32, foldHeight: i32, foldWidth: i32, stepDown: i32, stepAcross: i32, dilationDown: i32, dilationAcross: i32, top: i32, left: i32, phasesDown: i32, phasesAcross: i32, groups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, to: usize): void {
-  packPixels<f32>(start, end, x, height, width, channels, rows, across, foldHeight, foldWidth, stepDown, stepAcross, dilationDown, dilationAcross, top, left, phasesDown, phasesAcross, groups, images, lastImages, panelBytes, groupBytes, to);
-}
-// prettier-ignore
-export function packPixels_f64(start: i32, end: i32, x: usize, height: i32, width: i32, channels: i32, rows: i32, across: i32, foldHeight: i32, foldWidth: i32, stepDown: i32, stepAcross: i32, dilationDown: i32, dilationAcross: i32, top: i32, left: i32, phasesDown: i32, phasesAcross: i32, groups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, to: usize): void {
-  packPixels<f64>(start, end, x, height, width, channels, rows, across, foldHeight, foldWidth, stepDown, stepAcross, dilationDown, dilationAcross, top, left, phasesDown, phasesAcross, groups, images, lastImages, panelBytes, groupBytes, to);
-}
-// prettier-ignore
-export function multiplyDisplaced_f32(start: i32, end: i32, packed: usize, channels: i32, across: i32, groups: i32, partGroups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, displacements: i32, cells: i32, displacementTable: usize, cellTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, fresh: bool, ones: bool): void {
-  multiplyDisplaced<f32>(start, end, packed, channels, across, groups, partGroups, images, lastImages, panelBytes, groupBytes, displacements, cells, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, fresh, ones);
-}
-// prettier-ignore
-export function multiplyDisplaced_f64(start: i32, end: i32, packed: usize, channels: i32, across: i32, groups: i32, partGroups: i32, images: i32, lastImages: i32, panelBytes: usize, groupBytes: usize, displacements: i32, cells: i32, displacementTable: usize, cellTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, fresh: bool, ones: bool): void {
-  multiplyDisplaced<f64>(start, end, packed, channels, across, groups, partGroups, images, lastImages, panelBytes, groupBytes, displacements, cells, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, fresh, ones);
-}
-// prettier-ignore
-export function assembleBlocks_f32(start: i32, end: i32, channels: i32, parts: i32, displacements: i32, cells: i32, displacementTable: usize, pairTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, y: usize, size: i32, scale: f32, ones: bool): void {
-  assembleBlocks<f32>(start, end, channels, parts, displacements, cells, displacementTable, pairTable, blocks, blockPanels, sums, partBytes, y, size, scale, ones);
-}
-// prettier-ignore
-export function assembleBlocks_f64(start: i32, end: i32, channels: i32, parts: i32, displacements: i32, cells: i32, displacementTable: usize, pairTable: usize, blocks: i32, blockPanels: i32, sums: usize, partBytes: usize, y: usize, size: i32, scale: f64, ones: bool): void {
-  assembleBlocks<f64>(start, end, channels, parts, displacements, cells, displacementTable, pairTable, blocks, blockPanels, sums, partBytes, y, size, scale, ones);
-}
+// export packPixels_T = packPixels<T> for T of f32, f64
+// export multiplyDisplaced_T = multiplyDisplaced<T> for T of f32, f64
+// export assembleBlocks_T = assembleBlocks<T> for T of f32, f64

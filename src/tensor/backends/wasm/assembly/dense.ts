@@ -91,11 +91,4 @@ function denseFold<T>(
   }
 }
 
-// prettier-ignore
-export function denseFold_f32(start: i32, end: i32, weight: usize, dense: usize, channels: i32, out: i32, height: i32, width: i32, outHeight: i32, outWidth: i32, kernelHeight: i32, kernelWidth: i32, strideHeight: i32, strideWidth: i32, dilationHeight: i32, dilationWidth: i32, top: i32, left: i32): void {
-  denseFold<f32>(start, end, weight, dense, channels, out, height, width, outHeight, outWidth, kernelHeight, kernelWidth, strideHeight, strideWidth, dilationHeight, dilationWidth, top, left);
-}
-// prettier-ignore
-export function denseFold_f64(start: i32, end: i32, weight: usize, dense: usize, channels: i32, out: i32, height: i32, width: i32, outHeight: i32, outWidth: i32, kernelHeight: i32, kernelWidth: i32, strideHeight: i32, strideWidth: i32, dilationHeight: i32, dilationWidth: i32, top: i32, left: i32): void {
-  denseFold<f64>(start, end, weight, dense, channels, out, height, width, outHeight, outWidth, kernelHeight, kernelWidth, strideHeight, strideWidth, dilationHeight, dilationWidth, top, left);
-}
+// export denseFold_T = denseFold<T> for T of f32, f64

@@ -1,3 +1,4 @@
+import { lanes, transposeSquare } from "./vector";
 import { BLOCK, blocksOf, elementsOf, planeOf, rowsOf, stepAlong, stepOfRows } from "./walk";
 
 /*
@@ -79,29 +80,6 @@ function copy<T>(start: i32, end: i32, x: usize, y: usize, n: i32, form: usize):
   }
 }
 
-/** Reads and writes a square of one vector's side, transposed. `pitchX` and `pitchY` are the distances of rows in bytes. */
-// @ts-ignore: decorator
-@inline
-function transposeSquare<T>(x: usize, pitchX: usize, y: usize, pitchY: usize): void {
-  const a = v128.load(x);
-  const b = v128.load(x + pitchX);
-  if (sizeof<T>() == 8) {
-    v128.store(y, v128.shuffle<i64>(a, b, 0, 2));
-    v128.store(y + pitchY, v128.shuffle<i64>(a, b, 1, 3));
-    return;
-  }
-  const c = v128.load(x + 2 * pitchX);
-  const d = v128.load(x + 3 * pitchX);
-  const p = v128.shuffle<i32>(a, b, 0, 4, 1, 5);
-  const q = v128.shuffle<i32>(c, d, 0, 4, 1, 5);
-  const r = v128.shuffle<i32>(a, b, 2, 6, 3, 7);
-  const s = v128.shuffle<i32>(c, d, 2, 6, 3, 7);
-  v128.store(y, v128.shuffle<i64>(p, q, 0, 2));
-  v128.store(y + pitchY, v128.shuffle<i64>(p, q, 1, 3));
-  v128.store(y + 2 * pitchY, v128.shuffle<i64>(r, s, 0, 2));
-  v128.store(y + 3 * pitchY, v128.shuffle<i64>(r, s, 1, 3));
-}
-
 /** Side of the tiles of a transposition along x's rows, a cache line, and along y's: the host relies on both. */
 const TILE_COLUMNS: i32 = 16;
 const TILE_ROWS: i32 = 256;
@@ -111,7 +89,7 @@ const TILE_ROWS: i32 = 256;
  * consecutive elements. An item is a tile; the outer axes of `form` lead from matrix to matrix.
  */
 function transpose<T>(start: i32, end: i32, x: usize, y: usize, m: i32, n: i32, pitchX: usize, pitchY: usize, form: usize): void {
-  const side = 16 / <i32>sizeof<T>();
+  const side = lanes<T>();
   const across = (n + (TILE_COLUMNS - 1)) / TILE_COLUMNS;
   const tiles = across * ((m + (TILE_ROWS - 1)) / TILE_ROWS);
   for (let item = start; item < end; item++) {
@@ -144,18 +122,10 @@ function copyColumn<T>(x: usize, pitchX: usize, y: usize, pitchY: usize, i: i32,
   }
 }
 
-export function stridedCopy_32(start: i32, end: i32, x: usize, y: usize, n: i32, form: usize): void {
-  copy<i32>(start, end, x, y, n, form);
-}
-export function stridedCopy_64(start: i32, end: i32, x: usize, y: usize, n: i32, form: usize): void {
-  copy<i64>(start, end, x, y, n, form);
-}
-export function transpose_32(start: i32, end: i32, x: usize, y: usize, m: i32, n: i32, pitchX: usize, pitchY: usize, form: usize): void {
-  transpose<i32>(start, end, x, y, m, n, pitchX, pitchY, form);
-}
-export function transpose_64(start: i32, end: i32, x: usize, y: usize, m: i32, n: i32, pitchX: usize, pitchY: usize, form: usize): void {
-  transpose<i64>(start, end, x, y, m, n, pitchX, pitchY, form);
-}
+// export stridedCopy_32 = copy<i32>
+// export stridedCopy_64 = copy<i64>
+// export transpose_32 = transpose<i32>
+// export transpose_64 = transpose<i64>
 
 // ── rows by index ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -194,12 +164,11 @@ function scatterAdd<T>(start: i32, end: i32, x: usize, indices: usize, y: usize,
   } else {
     for (let i = 0; i < rows; i++) fillRun<T>(y + <usize>i * pitch, <T>0, count);
   }
-  const lanes = 16 / <i32>sizeof<T>();
   for (let i = 0; i < n; i++) {
     let from = x + <usize>i * pitch;
     let to = y + <usize>load<i32>(indices + ((<usize>i) << 2)) * pitch;
     let left = count;
-    for (; left >= lanes; left -= lanes) {
+    for (; left >= lanes<T>(); left -= lanes<T>()) {
       v128.store(to, v128.add<T>(v128.load(to), v128.load(from)));
       from += 16;
       to += 16;
@@ -212,12 +181,4 @@ function scatterAdd<T>(start: i32, end: i32, x: usize, indices: usize, y: usize,
   }
 }
 
-export function scatterAdd_f32(start: i32, end: i32, x: usize, indices: usize, y: usize, n: i32, rows: i32, columns: i32): void {
-  scatterAdd<f32>(start, end, x, indices, y, n, rows, columns);
-}
-export function scatterAdd_f64(start: i32, end: i32, x: usize, indices: usize, y: usize, n: i32, rows: i32, columns: i32): void {
-  scatterAdd<f64>(start, end, x, indices, y, n, rows, columns);
-}
-export function scatterAdd_i32(start: i32, end: i32, x: usize, indices: usize, y: usize, n: i32, rows: i32, columns: i32): void {
-  scatterAdd<i32>(start, end, x, indices, y, n, rows, columns);
-}
+// export scatterAdd_T = scatterAdd<T> for T of f32, f64, i32

@@ -11,8 +11,25 @@ export function madd<T>(a: v128, b: v128, c: v128): v128 {
   return v128.add<T>(v128.mul<T>(a, b), c);
 }
 
-/** Sum of a vector's elements, by halves. */
-export function sumLanes<T>(v: v128): T {
-  if (sizeof<T>() == 8) return <T>(v128.extract_lane<f64>(v, 0) + v128.extract_lane<f64>(v, 1));
-  return <T>(v128.extract_lane<f32>(v, 0) + v128.extract_lane<f32>(v, 2) + (v128.extract_lane<f32>(v, 1) + v128.extract_lane<f32>(v, 3)));
+/** Transposes as many rows as a vector has elements, of one vector each; rows are `fromPitch` and `toPitch` bytes apart. */
+// @ts-ignore: decorator
+@inline
+export function transposeSquare<T>(from: usize, fromPitch: usize, to: usize, toPitch: usize): void {
+  const a = v128.load(from);
+  const b = v128.load(from + fromPitch);
+  if (sizeof<T>() == 8) {
+    v128.store(to, v128.shuffle<f64>(a, b, 0, 2));
+    v128.store(to + toPitch, v128.shuffle<f64>(a, b, 1, 3));
+    return;
+  }
+  const c = v128.load(from + 2 * fromPitch);
+  const d = v128.load(from + 3 * fromPitch);
+  const ab01 = v128.shuffle<f32>(a, b, 0, 4, 1, 5);
+  const ab23 = v128.shuffle<f32>(a, b, 2, 6, 3, 7);
+  const cd01 = v128.shuffle<f32>(c, d, 0, 4, 1, 5);
+  const cd23 = v128.shuffle<f32>(c, d, 2, 6, 3, 7);
+  v128.store(to, v128.shuffle<f64>(ab01, cd01, 0, 2));
+  v128.store(to + toPitch, v128.shuffle<f64>(ab01, cd01, 1, 3));
+  v128.store(to + 2 * toPitch, v128.shuffle<f64>(ab23, cd23, 0, 2));
+  v128.store(to + 3 * toPitch, v128.shuffle<f64>(ab23, cd23, 1, 3));
 }

@@ -16,7 +16,7 @@
  */
 import { scratch } from "./scratch";
 import { packedTile, tile } from "./tile";
-import { madd } from "./vector";
+import { madd, transposeSquare } from "./vector";
 
 const A: f32 = 0.625;
 const B: f32 = 1.5;
@@ -366,24 +366,6 @@ function multiply(v: usize, u: usize, m: usize, tiles: i32, depth: i32, panels: 
   }
 }
 
-/** Transposes four rows of four, `stride` bytes apart. */
-// @ts-ignore: decorator
-@inline
-function transpose(from: usize, stride: usize, to: usize, step: usize): void {
-  const a = v128.load(from);
-  const b = v128.load(from + stride);
-  const c = v128.load(from + 2 * stride);
-  const d = v128.load(from + 3 * stride);
-  const ab = v128.shuffle<f32>(a, b, 0, 4, 1, 5);
-  const cd = v128.shuffle<f32>(c, d, 0, 4, 1, 5);
-  v128.store(to, v128.shuffle<f32>(ab, cd, 0, 1, 4, 5));
-  v128.store(to + step, v128.shuffle<f32>(ab, cd, 2, 3, 6, 7));
-  const ab2 = v128.shuffle<f32>(a, b, 2, 6, 3, 7);
-  const cd2 = v128.shuffle<f32>(c, d, 2, 6, 3, 7);
-  v128.store(to + 2 * step, v128.shuffle<f32>(ab2, cd2, 0, 1, 4, 5));
-  v128.store(to + 3 * step, v128.shuffle<f32>(ab2, cd2, 2, 3, 6, 7));
-}
-
 /**
  * U for pairs of panels of 8 columns: u[36][panel][k][8], missing columns as zeros, of kernels of which element (k, column,
  * position) is at `w + k · depthStride + column · columnStride + position · positionStride` bytes; one of the first two strides
@@ -426,8 +408,8 @@ export function winogradKernels_f32(
             const source = from + <usize>q * positionStride;
             const to = block + <usize>q * 32;
             for (let k = 0; k < 16; k += 4) {
-              transpose(source + <usize>k * 4, columnStride, to + <usize>k * 288, 288);
-              transpose(source + <usize>k * 4 + 4 * columnStride, columnStride, to + <usize>k * 288 + 16, 288);
+              transposeSquare<f32>(source + <usize>k * 4, columnStride, to + <usize>k * 288, 288);
+              transposeSquare<f32>(source + <usize>k * 4 + 4 * columnStride, columnStride, to + <usize>k * 288 + 16, 288);
             }
           }
         } else {
