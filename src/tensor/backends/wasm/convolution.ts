@@ -1,9 +1,10 @@
-import type { DType } from "../../dtype.ts";
+import { bytesPerElement, type DType } from "../../dtype.ts";
 import type { WindowGeometry } from "../../shape.ts";
 import { denseApplies, denseForward, denseInputGradient, denseWeightGradient } from "./dense.ts";
 import type { Engine } from "./engine.ts";
+import { SCRATCH_BYTES } from "./plan.ts";
 import { winogradApplies, winogradForward, winogradInputGradient, winogradWeightGradient } from "./winograd.ts";
-import type { Kernels, Operand } from "./kernel.ts";
+import { floatSuffix, imageShape, roundUp, type ImageShape, type Kernels } from "./kernel.ts";
 
 /** The numbers of a plan in the order of assembly/convolution.ts, which says what they mean. */
 const planFields = [
@@ -20,7 +21,7 @@ const BLOCK_PIXELS = 256;
 const BLOCK_BYTES = 512 * 1024;
 /** Most pixels of a block, and bytes that a copy of a part of the images may take: what the kernels have room for. */
 const MOST_PIXELS = 512;
-const MOST_BYTES = 4 * 2 ** 20 - 2 ** 16;
+const MOST_BYTES = SCRATCH_BYTES - 2 ** 16;
 /** Bytes of sums that an item of the weight's gradient works on, so that they stay in the second-level cache. */
 const SUM_BYTES = 1.25 * 2 ** 20;
 /** Partial sums of the weight's gradient are bounded by number and by bytes together. */
@@ -37,13 +38,8 @@ const MOST_MERGED = 16;
 /** Multiplications and additions a nanosecond on one thread, about. */
 const SPEED = 40;
 
-type ImageShape = readonly [n: number, height: number, width: number, channels: number];
-const shape4 = (x: Operand): ImageShape => x.shape as unknown as ImageShape;
-const suffixOf = (dtype: DType): "f32" | "f64" => (dtype === "float64" ? "f64" : "f32");
-const bytesOf = (dtype: DType): number => (dtype === "float64" ? 8 : 4);
 /** Elements of two vectors: the columns of a panel. */
-const panelWidth = (dtype: DType): number => 32 / bytesOf(dtype);
-const roundUp = (x: number, multiple: number): number => Math.ceil(x / multiple) * multiple;
+const panelWidth = (dtype: DType): number => 32 / bytesPerElement[dtype];
 /** The size of parts of at most `most` that are about equal. */
 const evenly = (total: number, most: number): number => Math.ceil(total / Math.ceil(total / most));
 
@@ -164,7 +160,7 @@ function packedBytes({ groups, perIn, perOut, kernelHeight, kernelWidth }: Plan,
 function convolve(engine: Engine, plan: Plan, dtype: DType, pointer: number, x: number, y: number): void {
   plan.inside = staysInside(plan) ? 1 : 0;
   const depth = plan.kernelHeight * plan.kernelWidth * plan.perIn;
-  const area = divide(plan, plan.inside ? 0 : plan.perIn * bytesOf(dtype));
+  const area = divide(plan, plan.inside ? 0 : plan.perIn * bytesPerElement[dtype]);
   const blocks = blocksOf(plan) * plan.groups;
   const pixels = plan.blockImages * plan.blockRows * plan.blockColumns;
   const panels = Math.ceil(plan.perOut / panelWidth(dtype));
@@ -172,7 +168,7 @@ function convolve(engine: Engine, plan: Plan, dtype: DType, pointer: number, x: 
   plan.panels = Math.min(panels, Math.max(Math.ceil((panels * blocks) / ITEMS), Math.ceil(ITEM_COST / cost)));
   writePlan(engine, plan, pointer);
   const items = blocks * Math.ceil(panels / plan.panels);
-  runItems(engine, `convolve_${suffixOf(dtype)}`, items, cost * plan.panels, area, [pointer, x, pointer + PLAN_BYTES, y]);
+  runItems(engine, `convolve_${floatSuffix(dtype)}`, items, cost * plan.panels, area, [pointer, x, pointer + PLAN_BYTES, y]);
 }
 
 /** What one axis of the input's gradient needs at positions ≡ `at` (mod stride): a convolution of stride 1 with some of the kernel. */
@@ -217,7 +213,7 @@ function isDepthwise({ groups, perIn, perOut }: Plan): boolean {
 type Weights = readonly [weight: number, bias: number];
 
 function forward(engine: Engine, plan: Plan, dtype: DType, [weight, bias]: Weights, x: number, y: number): void {
-  const suffix = suffixOf(dtype);
+  const suffix = floatSuffix(dtype);
   const { groups, perIn, perOut, kernelHeight, kernelWidth } = plan;
   if (isDepthwise(plan)) {
     depthwise(engine, plan, dtype, [weight, bias], [kernelHeight * kernelWidth, kernelWidth, 0, 1, 0, 1], x, y);
@@ -241,24 +237,24 @@ function depthwise(
   x: number,
   y: number,
 ): void {
-  const suffix = suffixOf(dtype);
+  const suffix = floatSuffix(dtype);
   const { channels, kernelWidth } = plan;
   const rows = 1 + plan.kernelHeight * kernelWidth;
-  engine.temporary(PLAN_BYTES + rows * channels * bytesOf(dtype), "conv2d", (pointer) => {
+  engine.temporary(PLAN_BYTES + rows * channels * bytesPerElement[dtype], "conv2d", (pointer) => {
     const packed = pointer + PLAN_BYTES;
     engine.run(`packDepthwise_${suffix}`, rows, channels, weight, bias, packed, channels, ...elements, kernelWidth);
     plan.blockColumns = evenly(plan.outWidth, DEPTHWISE_COLUMNS);
     writePlan(engine, plan, pointer);
     const items = plan.images * plan.outHeight * Math.ceil(plan.outWidth / plan.blockColumns);
-    const cost = (plan.blockColumns * channels * rows * bytesOf(dtype)) / SPEED;
+    const cost = (plan.blockColumns * channels * rows * bytesPerElement[dtype]) / SPEED;
     engine.run(`depthwise_${suffix}`, items, cost, pointer, x, packed, y);
   });
 }
 
 function depthwiseWeightGradient(engine: Engine, plan: Plan, dtype: DType, x: number, gradient: number, y: number): void {
-  const suffix = suffixOf(dtype);
+  const suffix = floatSuffix(dtype);
   const positions = plan.kernelHeight * plan.kernelWidth;
-  const bytes = positions * plan.channels * bytesOf(dtype);
+  const bytes = positions * plan.channels * bytesPerElement[dtype];
   plan.blockColumns = evenly(plan.outWidth, DEPTHWISE_COLUMNS);
   const blocks = plan.images * plan.outHeight * Math.ceil(plan.outWidth / plan.blockColumns);
   plan.splits = Math.max(1, Math.min(MOST_DEPTHWISE_SPLITS, blocks >> 2, Math.floor(SPLIT_BYTES / bytes)));
@@ -272,8 +268,8 @@ function depthwiseWeightGradient(engine: Engine, plan: Plan, dtype: DType, x: nu
 }
 
 function weightGradient(engine: Engine, plan: Plan, dtype: DType, x: number, gradient: number, y: number): void {
-  const suffix = suffixOf(dtype);
-  const size = bytesOf(dtype);
+  const suffix = floatSuffix(dtype);
+  const size = bytesPerElement[dtype];
   const { groups, perIn, perOut, kernelHeight, kernelWidth } = plan;
   const positions = kernelHeight * kernelWidth;
   const panels = Math.ceil(perOut / panelWidth(dtype));
@@ -301,7 +297,7 @@ function weightGradient(engine: Engine, plan: Plan, dtype: DType, x: number, gra
 export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeightGradient" | "im2col" | "col2im"> = {
   conv2d: (engine, [x, weight, bias], params, [y]) => {
     if (y.size === 0) return;
-    const [, kernelHeight, kernelWidth] = shape4(weight);
+    const [, kernelHeight, kernelWidth] = imageShape(weight.shape);
     if (denseApplies(engine, x.shape, y.shape, [kernelHeight, kernelWidth], params, y.dtype)) {
       denseForward(engine, x, weight, bias, params, y);
       return;
@@ -310,7 +306,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
       winogradForward(engine, x, weight, bias, params.padding, y);
       return;
     }
-    const plan = planOf(shape4(x), shape4(y), [kernelHeight, kernelWidth], params, params.groups);
+    const plan = planOf(imageShape(x.shape), imageShape(y.shape), [kernelHeight, kernelWidth], params, params.groups);
     forward(engine, plan, y.dtype, [weight.pointer, bias?.pointer ?? 0], x.pointer, y.pointer);
   },
 
@@ -318,10 +314,10 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     if (y.size === 0) return;
     const { stride, dilation, padding, groups } = params;
     const { dtype } = y;
-    const suffix = suffixOf(dtype);
-    const from = shape4(gradient);
-    const [out, kernelHeight, kernelWidth, perIn] = shape4(weight);
-    const [images, height, width, channels] = shape4(y);
+    const suffix = floatSuffix(dtype);
+    const from = imageShape(gradient.shape);
+    const [out, kernelHeight, kernelWidth, perIn] = imageShape(weight.shape);
+    const [images, height, width, channels] = imageShape(y.shape);
     if (denseApplies(engine, y.shape, gradient.shape, [kernelHeight, kernelWidth], params, dtype)) {
       denseInputGradient(engine, gradient, weight, params, y);
       return;
@@ -346,7 +342,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
         plan.toImage = height * width * channels;
         plan.toRow = stride[0] * width * channels;
         plan.toPixel = stride[1] * channels;
-        const to = y.pointer + (i * width + j) * channels * bytesOf(dtype);
+        const to = y.pointer + (i * width + j) * channels * bytesPerElement[dtype];
         if (isDepthwise(plan)) {
           const lasts = [h.first + (h.length - 1) * h.step, w.first + (w.length - 1) * w.step] as const;
           const elements = [kernelHeight * kernelWidth, kernelWidth, lasts[0], -h.step, lasts[1], -w.step] as const;
@@ -382,26 +378,26 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
       winogradWeightGradient(engine, x, gradient, params.padding, y);
       return;
     }
-    const plan = planOf(shape4(x), shape4(gradient), params.kernel, params, params.groups);
+    const plan = planOf(imageShape(x.shape), imageShape(gradient.shape), params.kernel, params, params.groups);
     if (isDepthwise(plan)) depthwiseWeightGradient(engine, plan, dtype, x.pointer, gradient.pointer, y.pointer);
     else weightGradient(engine, plan, dtype, x.pointer, gradient.pointer, y.pointer);
   },
 
   im2col: (engine, [x], geometry, [y]) => {
-    const plan = planOf(shape4(x), shape4(y), geometry.kernel, geometry, 1);
+    const plan = planOf(imageShape(x.shape), imageShape(y.shape), geometry.kernel, geometry, 1);
     engine.temporary(PLAN_BYTES, "im2col", (pointer) => {
       writePlan(engine, plan, pointer);
       const rows = plan.images * plan.outHeight;
-      engine.run("im2col", rows, plan.toRow / 4, pointer, x.pointer, y.pointer, plan.channels * bytesOf(x.dtype));
+      engine.run("im2col", rows, plan.toRow / 4, pointer, x.pointer, y.pointer, plan.channels * bytesPerElement[x.dtype]);
     });
   },
 
   col2im: (engine, [columns], geometry, [y]) => {
-    const plan = planOf(shape4(y), shape4(columns), geometry.kernel, geometry, 1);
+    const plan = planOf(imageShape(y.shape), imageShape(columns.shape), geometry.kernel, geometry, 1);
     engine.temporary(PLAN_BYTES, "col2im", (pointer) => {
       writePlan(engine, plan, pointer);
       const rows = plan.images * plan.height;
-      engine.run(`col2im_${suffixOf(y.dtype)}`, rows, columns.size / rows / 2, pointer, columns.pointer, y.pointer);
+      engine.run(`col2im_${floatSuffix(y.dtype)}`, rows, columns.size / rows / 2, pointer, columns.pointer, y.pointer);
     });
   },
 };

@@ -1,10 +1,9 @@
 import type { RandomParams } from "../../primitives.ts";
-import type { Engine } from "./engine.ts";
+import { suffixOf, type Engine } from "./engine.ts";
 import type { ExportName } from "./generated.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 import { BLOCK } from "./walk.ts";
 
-const fillNames = { float32: "fill_f32", float64: "fill_f64", int32: "fill_i32" } as const;
 const arangeNames = { float32: "arange_f32", float64: "arange_f64", int32: "arange_i32" } as const;
 
 /** An item is four blocks of the Philox stream: sixteen words of 32 bits, of which a float64 takes two. */
@@ -16,7 +15,7 @@ function random(engine: Engine, name: ExportName, cost: number, y: Operand, { dt
 export const creation: Kernels<"fill" | "arange" | "uniform" | "normal"> = {
   fill: (engine, _, { value }, [y]) => {
     const n = y.size;
-    engine.run(fillNames[y.dtype], Math.ceil(n / BLOCK), Math.min(n, BLOCK) * 0.2, y.pointer, n, value);
+    engine.run(`fill_${suffixOf(y.dtype)}`, Math.ceil(n / BLOCK), Math.min(n, BLOCK) * 0.2, y.pointer, n, value);
   },
   arange: (engine, _, { start, step }, [y]) => {
     const n = y.size;

@@ -2,7 +2,7 @@ import { bytesPerElement, type DType } from "../../dtype.ts";
 import type { Conv2dParams, Size2d } from "../../primitives.ts";
 import type { Shape } from "../../shape.ts";
 import type { Engine } from "./engine.ts";
-import type { Operand } from "./kernel.ts";
+import { imageShape, type Operand } from "./kernel.ts";
 import { gemm, rowMajor, transposed } from "./product.ts";
 
 /**
@@ -15,9 +15,6 @@ const FEWEST_IMAGES = 8;
 /** Bytes that the spread-out weights may take. */
 const MOST_BYTES = 2 ** 27;
 
-type ImageShape = readonly [n: number, height: number, width: number, channels: number];
-const shape4 = (shape: Shape): ImageShape => shape as unknown as ImageShape;
-
 /**
  * Whether a convolution is to be computed in this way. Where a window does not cover its whole image the product multiplies numbers
  * that the window does not read with zeros, which hides them only if they are finite; so that is left to fast float32.
@@ -25,8 +22,8 @@ const shape4 = (shape: Shape): ImageShape => shape as unknown as ImageShape;
  */
 export function denseApplies({ precision }: Engine, x: Shape, y: Shape, kernel: Size2d, params: Conv2dParams, dtype: DType): boolean {
   const { groups, stride, dilation, padding } = params;
-  const [n, height, width, channels] = shape4(x);
-  const [, outHeight, outWidth, out] = shape4(y);
+  const [n, height, width, channels] = imageShape(x);
+  const [, outHeight, outWidth, out] = imageShape(y);
   const pixels = height * width;
   const bytes = pixels * channels * outHeight * outWidth * out * 8;
   if (groups !== 1 || n < FEWEST_IMAGES || pixels >= kernel[0] * kernel[1] || bytes > MOST_BYTES) return false;
@@ -58,8 +55,8 @@ interface Sizes {
 }
 
 function sizesOf(x: Operand, y: Operand): Sizes {
-  const [n, height, width, channels] = shape4(x.shape);
-  const [, outHeight, outWidth, out] = shape4(y.shape);
+  const [n, height, width, channels] = imageShape(x.shape);
+  const [, outHeight, outWidth, out] = imageShape(y.shape);
   const dtype = x.dtype as "float32" | "float64";
   return { n, wide: height * width * channels, outWide: outHeight * outWidth * out, dtype, elementBytes: bytesPerElement[dtype] };
 }
@@ -70,8 +67,8 @@ const geometryOf = (kernel: Size2d, { stride, dilation, padding }: Conv2dParams)
 
 /** Calls `f` with the spread-out weights, for as long as it takes. */
 function withWeights(engine: Engine, x: Operand, weight: Operand, y: Operand, params: Conv2dParams, f: (dense: number) => void): void {
-  const [, height, width, channels] = shape4(x.shape);
-  const [, , outWidth, out] = shape4(y.shape);
+  const [, height, width, channels] = imageShape(x.shape);
+  const [, , outWidth, out] = imageShape(y.shape);
   const { wide, outWide, elementBytes } = sizesOf(x, y);
   engine.temporary(wide * outWide * elementBytes, "conv2d", (dense) => {
     const geometry = geometryOf([weight.shape[1]!, weight.shape[2]!], params);
@@ -123,8 +120,8 @@ export function denseWeightGradient(
   y: Operand,
 ): void {
   const { n, wide, outWide, dtype, elementBytes } = sizesOf(x, gradient);
-  const [, height, width, channels] = shape4(x.shape);
-  const [, outHeight, outWidth, out] = shape4(gradient.shape);
+  const [, height, width, channels] = imageShape(x.shape);
+  const [, outHeight, outWidth, out] = imageShape(gradient.shape);
   engine.temporary(wide * outWide * elementBytes, "conv2dWeightGradient", (dense) => {
     const left = transposed(rowMajor(gradient.pointer, outWide, dtype));
     gemm(engine, dtype, [outWide, wide, n], left, rowMajor(x.pointer, wide, dtype), dense);

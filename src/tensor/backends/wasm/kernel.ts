@@ -22,3 +22,20 @@ export type Kernel<K extends PrimitiveName> = (
 
 /** A total table over some primitives; the families together cover all. */
 export type Kernels<K extends PrimitiveName> = { readonly [Name in K]: Kernel<Name> };
+
+/** Images are stored with the channels of a pixel next to each other. */
+export type ImageShape = readonly [n: number, height: number, width: number, channels: number];
+
+/** For an operand that the signature wants to have rank 4. */
+export function imageShape(shape: Shape): ImageShape {
+  return shape as unknown as ImageShape;
+}
+
+/** In a kernel's name, for an operand that the signature wants to be of either float type. */
+export function floatSuffix(dtype: DType): "f32" | "f64" {
+  return dtype === "float64" ? "f64" : "f32";
+}
+
+export function roundUp(x: number, multiple: number): number {
+  return Math.ceil(x / multiple) * multiple;
+}

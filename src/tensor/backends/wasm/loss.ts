@@ -1,12 +1,10 @@
 import { DataError } from "../../errors.ts";
 import type { LabelSmoothing } from "../../primitives.ts";
-import { suffixOf, type Engine } from "./engine.ts";
-import type { Kernels, Operand } from "./kernel.ts";
+import type { Engine } from "./engine.ts";
+import { floatSuffix, type Kernels, type Operand } from "./kernel.ts";
 
 /** Nanoseconds of an exponential and what goes with it. */
 const EXP_COST = 6;
-
-const floatSuffix = (x: Operand): "f32" | "f64" => suffixOf(x.dtype) as "f32" | "f64";
 
 function checkLabels(engine: Engine, operation: string, labels: Operand, classes: number): void {
   const row = engine.call("firstWrongLabel_i32", labels.pointer, labels.size, classes);
@@ -29,12 +27,12 @@ export const loss: Kernels<"logSoftmax" | "softmaxCrossEntropy" | "softmaxCrossE
   logSoftmax: (engine, [x], _, [y]) => {
     if (x.size === 0) return;
     const length = x.shape.at(-1)!;
-    engine.run(`logSoftmax_${floatSuffix(x)}`, x.size / length, 20 + length * EXP_COST, x.pointer, length, y.pointer);
+    engine.run(`logSoftmax_${floatSuffix(x.dtype)}`, x.size / length, 20 + length * EXP_COST, x.pointer, length, y.pointer);
   },
   softmaxCrossEntropy: (engine, [logits, labels], smoothing, [y, probabilities]) => {
     const [n, classes] = logits.shape as [number, number];
     checkLabels(engine, "softmaxCrossEntropy", labels, classes);
-    const name = `crossEntropy_${floatSuffix(logits)}` as const;
+    const name = `crossEntropy_${floatSuffix(logits.dtype)}` as const;
     const [p, q] = [own(smoothing, classes), other(smoothing, classes)];
     const cost = 20 + 2 * classes * EXP_COST;
     engine.run(name, n, cost, logits.pointer, labels.pointer, classes, p, q, y.pointer, probabilities.pointer);
@@ -42,13 +40,13 @@ export const loss: Kernels<"logSoftmax" | "softmaxCrossEntropy" | "softmaxCrossE
   softmaxCrossEntropyGradient: (engine, [probabilities, labels, gradient], smoothing, [y]) => {
     const [n, classes] = probabilities.shape as [number, number];
     checkLabels(engine, "softmaxCrossEntropyGradient", labels, classes);
-    const name = `crossEntropyGradient_${floatSuffix(probabilities)}` as const;
+    const name = `crossEntropyGradient_${floatSuffix(probabilities.dtype)}` as const;
     const [p, q] = [own(smoothing, classes), other(smoothing, classes)];
     const cost = 5 + classes;
     engine.run(name, n, cost, probabilities.pointer, labels.pointer, gradient.pointer, classes, p, q, y.pointer);
   },
   squaredError: (engine, [prediction, wanted], _, [y]) => {
     const length = prediction.size / Math.max(1, y.size);
-    engine.run(`squaredError_${floatSuffix(y)}`, y.size, 10 + length * 0.3, prediction.pointer, wanted.pointer, length, y.pointer);
+    engine.run(`squaredError_${floatSuffix(y.dtype)}`, y.size, 10 + length * 0.3, prediction.pointer, wanted.pointer, length, y.pointer);
   },
 };

@@ -1,7 +1,7 @@
 import { bytesPerElement } from "../../dtype.ts";
 import { DataError } from "../../errors.ts";
 import { broadcastStrides, sizeOf, stridesOf, type Shape } from "../../shape.ts";
-import type { Engine } from "./engine.ts";
+import { suffixOf, type Engine } from "./engine.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 import { axesOf, BLOCK, formOf, runRows, type Axis } from "./walk.ts";
 
@@ -10,7 +10,6 @@ const TILE_COLUMNS = 16;
 const TILE_ROWS = 256;
 const SCATTER_COLUMNS = 16;
 
-const fillNames = { float32: "fill_f32", float64: "fill_f64", int32: "fill_i32" } as const;
 const scatterNames = { float32: "scatterAdd_f32", float64: "scatterAdd_f64", int32: "scatterAdd_i32" } as const;
 
 /**
@@ -68,7 +67,7 @@ function transpose(engine: Engine, axes: readonly Axis[], across: number, size: 
 
 function zero(engine: Engine, y: Operand): void {
   const size = bytesPerElement[y.dtype];
-  engine.run(fillNames[y.dtype], Math.ceil(y.size / BLOCK), Math.min(y.size, BLOCK) * (size / 16), y.pointer, y.size, 0);
+  engine.run(`fill_${suffixOf(y.dtype)}`, Math.ceil(y.size / BLOCK), Math.min(y.size, BLOCK) * (size / 16), y.pointer, y.size, 0);
 }
 
 /** Σ start·strides: the place of an element. */

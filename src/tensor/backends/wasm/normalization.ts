@@ -1,6 +1,6 @@
 import { bytesPerElement } from "../../dtype.ts";
-import { suffixOf, type Engine } from "./engine.ts";
-import type { Kernels, Operand } from "./kernel.ts";
+import type { Engine } from "./engine.ts";
+import { floatSuffix, type Kernels, type Operand } from "./kernel.ts";
 
 /** Elements of a chunk of rows, whose statistics one thread takes. */
 const CHUNK = 65536;
@@ -23,7 +23,7 @@ function forward(
   const rows = x.size / channels;
   const chunk = chunkOf(channels);
   const chunks = Math.ceil(rows / chunk);
-  const type = suffixOf(x.dtype) as "f32" | "f64";
+  const type = floatSuffix(x.dtype);
   const bytes = bytesPerElement[x.dtype];
   const statistics = chunks * 2 * channels * 8;
   engine.temporary(statistics + 3 * channels * bytes, "batchNorm", (sums) => {
@@ -60,7 +60,7 @@ function backward(
   const rows = x.size / channels;
   const chunk = chunkOf(channels);
   const chunks = Math.ceil(rows / chunk);
-  const type = suffixOf(x.dtype) as "f32" | "f64";
+  const type = floatSuffix(x.dtype);
   const bytes = bytesPerElement[x.dtype];
   const statistics = chunks * 2 * channels * 8;
   engine.temporary(statistics + 4 * channels * bytes, "batchNormGradient", (sums) => {

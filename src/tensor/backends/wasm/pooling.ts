@@ -1,13 +1,8 @@
 import { bytesPerElement, type DType } from "../../dtype.ts";
 import { DataError } from "../../errors.ts";
 import type { WindowGeometry } from "../../shape.ts";
-import { suffixOf, type Engine } from "./engine.ts";
-import type { Kernels, Operand } from "./kernel.ts";
-
-type ImageShape = readonly [n: number, height: number, width: number, channels: number];
-
-const shape4 = (x: Operand): ImageShape => x.shape as unknown as ImageShape;
-const floatSuffix = (x: Operand): "f32" | "f64" => suffixOf(x.dtype) as "f32" | "f64";
+import type { Engine } from "./engine.ts";
+import { floatSuffix, imageShape, type ImageShape, type Kernels, type Operand } from "./kernel.ts";
 
 /** Vectors in a row of an image. */
 const vectorsOf = ([, , width, channels]: ImageShape, dtype: DType): number => (width * channels * bytesPerElement[dtype]) / 16;
@@ -63,7 +58,7 @@ function checkingIndices(
   items: number,
   run: (plan: number, faults: number) => void,
 ): void {
-  withPlan(engine, operation, imagesPlan(x, shape4(indices)), items * 4, (plan, faults) => {
+  withPlan(engine, operation, imagesPlan(x, imageShape(indices.shape)), items * 4, (plan, faults) => {
     run(plan, faults);
     const position = engine.call("firstFault_i32", faults, items);
     if (position < 0) return;
@@ -76,57 +71,63 @@ export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGathe
   maxPool2d: (engine, [x], geometry, [y, indices]) => {
     if (y.size === 0) return;
     const { kernel, stride } = geometry;
-    const [n, outHeight] = shape4(y);
-    const vectors = vectorsOf(shape4(y), y.dtype);
+    const [n, outHeight] = imageShape(y.shape);
+    const vectors = vectorsOf(imageShape(y.shape), y.dtype);
     const sideBySide = kernel[0] === 2 && kernel[1] === 2 && stride[0] === 2 && stride[1] === 2 && plain(geometry);
-    const name = `${sideBySide ? "maxPool2x2" : "maxPool2d"}_${floatSuffix(x)}` as const;
+    const name = `${sideBySide ? "maxPool2x2" : "maxPool2d"}_${floatSuffix(x.dtype)}` as const;
     const cost = 10 + vectors * (sideBySide ? 6 : 2 * kernel[0] * kernel[1]);
-    withPlan(engine, "maxPool2d", windowsPlan(shape4(x), shape4(y), geometry, false), 0, (plan) => {
+    withPlan(engine, "maxPool2d", windowsPlan(imageShape(x.shape), imageShape(y.shape), geometry, false), 0, (plan) => {
       engine.run(name, n * outHeight, cost, plan, x.pointer, y.pointer, indices.pointer);
     });
   },
   maxPool2dScatter: (engine, [y, indices], _, [x]) => {
-    const [n, height, width, channels] = shape4(x);
+    const [n, height, width, channels] = imageShape(x.shape);
     if (n === 0 || channels === 0) return;
-    const [, outHeight, outWidth] = shape4(y);
+    const [, outHeight, outWidth] = imageShape(y.shape);
     const group = n >= MANY_IMAGES ? channels : CHANNEL_GROUP;
     const items = n * Math.ceil(channels / group);
     const cost = 20 + Math.min(group, channels) * (height * width * 0.3 + outHeight * outWidth);
-    const name = `maxPool2dScatter_${floatSuffix(x)}` as const;
-    checkingIndices(engine, "maxPool2dScatter", shape4(x), indices, items, (plan, faults) => {
+    const name = `maxPool2dScatter_${floatSuffix(x.dtype)}` as const;
+    checkingIndices(engine, "maxPool2dScatter", imageShape(x.shape), indices, items, (plan, faults) => {
       engine.run(name, items, cost, plan, y.pointer, indices.pointer, x.pointer, group, faults);
     });
   },
   maxPool2dGather: (engine, [x, indices], _, [y]) => {
     if (y.size === 0) return;
-    const [n, outHeight, outWidth, channels] = shape4(y);
+    const [n, outHeight, outWidth, channels] = imageShape(y.shape);
     const group = Math.ceil(GATHER / channels);
     const items = Math.ceil((n * outHeight * outWidth) / group);
-    const name = `maxPool2dGather_${floatSuffix(x)}` as const;
-    checkingIndices(engine, "maxPool2dGather", shape4(x), indices, items, (plan, faults) => {
+    const name = `maxPool2dGather_${floatSuffix(x.dtype)}` as const;
+    checkingIndices(engine, "maxPool2dGather", imageShape(x.shape), indices, items, (plan, faults) => {
       engine.run(name, items, group * channels, plan, x.pointer, indices.pointer, y.pointer, group, faults);
     });
   },
   averagePool2d: (engine, [x], params, [y]) => {
     if (y.size === 0) return;
     const { kernel, countPadding } = params;
-    const [n, outHeight] = shape4(y);
-    const cost = 10 + vectorsOf(shape4(y), y.dtype) * kernel[0] * kernel[1];
-    withPlan(engine, "averagePool2d", windowsPlan(shape4(x), shape4(y), params, countPadding), 0, (plan) => {
-      engine.run(`averagePool2d_${floatSuffix(x)}`, n * outHeight, cost, plan, x.pointer, y.pointer);
+    const [n, outHeight] = imageShape(y.shape);
+    const cost = 10 + vectorsOf(imageShape(y.shape), y.dtype) * kernel[0] * kernel[1];
+    withPlan(engine, "averagePool2d", windowsPlan(imageShape(x.shape), imageShape(y.shape), params, countPadding), 0, (plan) => {
+      engine.run(`averagePool2d_${floatSuffix(x.dtype)}`, n * outHeight, cost, plan, x.pointer, y.pointer);
     });
   },
   averagePool2dGradient: (engine, [gradient], params, [x]) => {
     if (x.size === 0) return;
     const { kernel, stride, countPadding } = params;
-    const [n, height, width] = shape4(x);
-    const vectors = vectorsOf(shape4(x), x.dtype);
+    const [n, height, width] = imageShape(x.shape);
+    const vectors = vectorsOf(imageShape(x.shape), x.dtype);
     const sideBySide = kernel[0] === stride[0] && kernel[1] === stride[1] && plain(params);
     const overlapping = Math.ceil(kernel[0] / stride[0]) * Math.ceil(kernel[1] / stride[1]);
-    const name = `${sideBySide ? "averagePool2dGradientTiled" : "averagePool2dGradient"}_${floatSuffix(x)}` as const;
+    const name = `${sideBySide ? "averagePool2dGradientTiled" : "averagePool2dGradient"}_${floatSuffix(x.dtype)}` as const;
     const cost = sideBySide ? 10 + vectors : 10 + width * 30 + 2 * vectors * overlapping;
-    withPlan(engine, "averagePool2dGradient", windowsPlan(shape4(x), shape4(gradient), params, countPadding), 0, (plan) => {
-      engine.run(name, n * height, cost, plan, gradient.pointer, x.pointer);
-    });
+    withPlan(
+      engine,
+      "averagePool2dGradient",
+      windowsPlan(imageShape(x.shape), imageShape(gradient.shape), params, countPadding),
+      0,
+      (plan) => {
+        engine.run(name, n * height, cost, plan, gradient.pointer, x.pointer);
+      },
+    );
   },
 };

@@ -2,7 +2,7 @@ import type { DType } from "../../dtype.ts";
 import type { Conv2dParams, Size2d } from "../../primitives.ts";
 import type { Padding, Shape } from "../../shape.ts";
 import type { Engine } from "./engine.ts";
-import type { Operand } from "./kernel.ts";
+import { imageShape, roundUp, type ImageShape, type Operand } from "./kernel.ts";
 
 /**
  * Winograd's convolution F(4 × 4, 3 × 3); the mathematics is in assembly/winograd.ts. Tiles of 4 × 4 outputs of all images are one
@@ -24,9 +24,6 @@ const MOST_PARTS = 16;
 const BLOCK_CHANNELS = 256;
 const BLOCKS = 32;
 const BLOCK_TILES = 12;
-
-type ImageShape = readonly [n: number, height: number, width: number, channels: number];
-const shape4 = ({ shape }: { readonly shape: Shape }): ImageShape => shape as unknown as ImageShape;
 
 /**
  * Whether Winograd's convolution can compute this one and is faster than direct sums, by what both were measured to take.
@@ -70,7 +67,7 @@ export function winogradForward(
   { top, left }: Padding,
   y: Operand,
 ): void {
-  const channels = shape4(x)[3];
+  const channels = imageShape(x.shape)[3];
   const row = 4 * channels; // bytes from one position of a kernel to the next
   const kernels = { start: weight.pointer, depthStride: 4, columnStride: 9 * row, positionStride: row };
   convolve(engine, x, kernels, top, left, bias?.pointer ?? 0, y);
@@ -78,7 +75,7 @@ export function winogradForward(
 
 /** The input's gradient: the convolution of the output's gradient with the kernels turned by 180°. */
 export function winogradInputGradient(engine: Engine, gradient: Operand, weight: Operand, { top, left }: Padding, y: Operand): void {
-  const row = 4 * shape4(y)[3];
+  const row = 4 * imageShape(y.shape)[3];
   const kernels = { start: weight.pointer + 8 * row, depthStride: 9 * row, columnStride: 4, positionStride: -row };
   convolve(engine, gradient, kernels, 2 - top, 2 - left, 0, y);
 }
@@ -92,8 +89,8 @@ interface KernelLayout {
 }
 
 function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number, left: number, bias: number, y: Operand): void {
-  const [images, height, width, depth] = shape4(x);
-  const [, outHeight, outWidth, n] = shape4(y);
+  const [images, height, width, depth] = imageShape(x.shape);
+  const [, outHeight, outWidth, n] = imageShape(y.shape);
   const [down, across] = [Math.ceil(outHeight / 4), Math.ceil(outWidth / 4)];
   const tiles = images * down * across;
   if (tiles === 0 || n === 0) return;
@@ -165,8 +162,8 @@ function convolve(engine: Engine, x: Operand, kernels: KernelLayout, top: number
 
 /** The weight's gradient: M = Σ of the outer products of transformed output gradients and V over all tiles. */
 export function winogradWeightGradient(engine: Engine, x: Operand, gradient: Operand, { top, left }: Padding, y: Operand): void {
-  const [images, height, width, depth] = shape4(x);
-  const [, outHeight, outWidth, n] = shape4(gradient);
+  const [images, height, width, depth] = imageShape(x.shape);
+  const [, outHeight, outWidth, n] = imageShape(gradient.shape);
   const [down, across] = [Math.ceil(outHeight / 4), Math.ceil(outWidth / 4)];
   const tiles = images * down * across;
   if (tiles === 0 || n === 0 || depth === 0) {
@@ -210,10 +207,6 @@ export function winogradWeightGradient(engine: Engine, x: Operand, gradient: Ope
     }
     engine.run("winogradKernelGradient_f32", n, 5 * depth, u, uStep, depth, y.pointer);
   });
-}
-
-function roundUp(x: number, multiple: number): number {
-  return multiple * Math.ceil(x / multiple);
 }
 
 /** Bytes from one matrix to the next: an odd number of cache lines, so that the same place in all 36 is in different sets of the cache. */
