@@ -53,6 +53,31 @@ class Plan {
   merged: i32;
 }
 
+/** A block of output pixels that an item computes, and where its windows are; kept in the scratch memory. */
+// @ts-ignore: decorator
+@unmanaged
+class Block {
+  image: i32;
+  images: i32;
+  row: i32;
+  rows: i32;
+  column: i32;
+  width: i32;
+  pixels: i32;
+  /** What the block's windows cover of each image: its first row and column, possibly outside, and its size. */
+  sourceRow: i32;
+  sourceColumn: i32;
+  sourceRows: i32;
+  sourceWidth: i32;
+  /** The first window's place, and bytes from a pixel, a row and an image there to the next. */
+  source: usize;
+  pixelBytes: usize;
+  rowBytes: usize;
+  imageBytes: usize;
+}
+
+/** Bytes that the scratch memory has for it. */
+const BLOCK: usize = 64;
 /** Products in one running sum. */
 const MOST: i32 = 320;
 /** Pixels of a block, at most: the host keeps to it. */
@@ -230,19 +255,21 @@ function clear(to: usize, bytes: usize): void {
 }
 
 /**
- * Copies `count` channels from byte address `x` on of a part of some images to [image][row][column][count]: `rows` × `width`
- * pixels from (`row0`, `column0`) on, with zeros outside the image.
+ * Copies `count` channels from byte address `x` on, which is in a block's first image, of what the block's windows cover to
+ * [image][row][column][count], with zeros outside the image.
  */
-function copyImages<T>(x: usize, plan: Plan, images: i32, row0: i32, rows: i32, column0: i32, width: i32, count: i32, to: usize): void {
+function copyImages<T>(x: usize, plan: Plan, block: Block, count: i32, to: usize): void {
   const pixel = <usize>count * sizeof<T>();
   const pitch = <usize>plan.channels * sizeof<T>();
+  const column0 = block.sourceColumn;
+  const width = block.sourceWidth;
   const left = min(max(-column0, 0), width);
   const right = min(max(plan.width - column0, left), width);
   const before = <usize>left * pixel;
   const inside = <usize>(right - left) * pixel;
   const after = <usize>(width - right) * pixel;
-  for (let i = 0; i < images; i++) {
-    for (let row = row0; row < row0 + rows; row++) {
+  for (let i = 0; i < block.images; i++) {
+    for (let row = block.sourceRow; row < block.sourceRow + block.sourceRows; row++) {
       if (row < 0 || row >= plan.height) {
         clear(to, <usize>width * pixel);
         to += <usize>width * pixel;
@@ -265,14 +292,16 @@ function copyImages<T>(x: usize, plan: Plan, images: i32, row0: i32, rows: i32, 
 }
 
 /** The same to [four channels][image][row][column][4], with zeros for channels that are missing in the last four. */
-function copyFours<T>(x: usize, plan: Plan, images: i32, row0: i32, rows: i32, column0: i32, width: i32, count: i32, to: usize): void {
+function copyFours<T>(x: usize, plan: Plan, block: Block, count: i32, to: usize): void {
   const four: usize = 4 * sizeof<T>();
   const pitch = <usize>plan.channels * sizeof<T>();
-  const plane = <usize>(images * rows * width) * four;
+  const column0 = block.sourceColumn;
+  const width = block.sourceWidth;
+  const plane = <usize>(block.images * block.sourceRows * width) * four;
   const left = min(max(-column0, 0), width);
   const right = min(max(plan.width - column0, left), width);
-  for (let i = 0; i < images; i++) {
-    for (let row = row0; row < row0 + rows; row++, to += <usize>width * four) {
+  for (let i = 0; i < block.images; i++) {
+    for (let row = block.sourceRow; row < block.sourceRow + block.sourceRows; row++, to += <usize>width * four) {
       const exists = row >= 0 && row < plan.height && right > left;
       const first = x + (<usize>(i * plan.height + row) * <usize>plan.width + <usize>(column0 + left)) * pitch;
       for (let c = 0; c < count; c += 4) {
@@ -311,6 +340,63 @@ function packRow<T>(from: usize, valid: i32, to: usize): void {
   } else {
     for (let j = 0; j < columns<T>(); j++) {
       store<T>(to + <usize>j * sizeof<T>(), j < valid ? load<T>(from + <usize>j * sizeof<T>()) : <T>0);
+    }
+  }
+}
+
+// ── blocks of pixels ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function blockCount(plan: Plan): i32 {
+  const inImage = ceilDivide(plan.outHeight, plan.blockRows) * ceilDivide(plan.outWidth, plan.blockColumns);
+  return ceilDivide(plan.images, plan.blockImages) * inImage;
+}
+
+/** Which pixels the block of this number has, and what their windows cover. */
+function locateBlock(plan: Plan, index: i32, block: Block): void {
+  const columnBlocks = ceilDivide(plan.outWidth, plan.blockColumns);
+  const rowBlocks = ceilDivide(plan.outHeight, plan.blockRows);
+  block.image = (index / (rowBlocks * columnBlocks)) * plan.blockImages;
+  block.images = min(plan.blockImages, plan.images - block.image);
+  block.row = ((index / columnBlocks) % rowBlocks) * plan.blockRows;
+  block.rows = min(plan.blockRows, plan.outHeight - block.row);
+  block.column = (index % columnBlocks) * plan.blockColumns;
+  block.width = min(plan.blockColumns, plan.outWidth - block.column);
+  block.pixels = block.images * block.rows * block.width;
+  block.sourceRow = block.row * plan.strideHeight - plan.top;
+  block.sourceColumn = block.column * plan.strideWidth - plan.left;
+  block.sourceRows = (block.rows - 1) * plan.strideHeight + (plan.kernelHeight - 1) * plan.dilationHeight + 1;
+  block.sourceWidth = (block.width - 1) * plan.strideWidth + (plan.kernelWidth - 1) * plan.dilationWidth + 1;
+}
+
+/** The address of a channel of a block's first image, of images from `x` on. */
+function firstImage<T>(plan: Plan, block: Block, x: usize, channel: i32): usize {
+  return x + (<usize>(block.image * plan.height) * <usize>(plan.width * plan.channels) + <usize>channel) * sizeof<T>();
+}
+
+/** Lists where the windows of a block's pixels start, in bytes from the first one's start. */
+function listReads(plan: Plan, block: Block, reads: usize): void {
+  for (let i = 0; i < block.images; i++) {
+    for (let row = 0; row < block.rows; row++) {
+      let from = <usize>i * block.imageBytes + <usize>(row * plan.strideHeight) * block.rowBytes;
+      for (let column = 0; column < block.width; column++) {
+        store<u32>(reads, <u32>from);
+        reads += 4;
+        from += <usize>plan.strideWidth * block.pixelBytes;
+      }
+    }
+  }
+}
+
+/** Lists where its pixels are in the output, in elements. */
+function listWrites(plan: Plan, block: Block, writes: usize): void {
+  for (let i = block.image; i < block.image + block.images; i++) {
+    for (let row = block.row; row < block.row + block.rows; row++) {
+      let to = <usize>(i * plan.toImage) + <usize>(row * plan.toRow) + <usize>(block.column * plan.toPixel);
+      for (let column = 0; column < block.width; column++) {
+        store<u32>(writes, <u32>to);
+        writes += 4;
+        to += plan.toPixel;
+      }
     }
   }
 }
@@ -377,157 +463,150 @@ function packFlipped<T>(
 
 // ── forward, and the input's gradient ─────────────────────────────────────────────────────────────────────────────────────
 
+/** Finds the windows of a block over a group of the channels: in the images, or in a copy of what they cover, made at `copied`. */
+function locateWindows<T>(plan: Plan, block: Block, x: usize, group: i32, copied: usize): void {
+  const size: usize = sizeof<T>();
+  const source = firstImage<T>(plan, block, x, group * plan.perIn);
+  if (plan.inside) {
+    block.pixelBytes = <usize>plan.channels * size;
+    block.rowBytes = <usize>plan.width * block.pixelBytes;
+    block.imageBytes = <usize>plan.height * block.rowBytes;
+    block.source = source + <usize>block.sourceRow * block.rowBytes + <usize>block.sourceColumn * block.pixelBytes;
+    return;
+  }
+  copyImages<T>(source, plan, block, plan.perIn, copied);
+  block.pixelBytes = <usize>plan.perIn * size;
+  block.rowBytes = <usize>block.sourceWidth * block.pixelBytes;
+  block.imageBytes = <usize>block.sourceRows * block.rowBytes;
+  block.source = copied;
+}
+
+/** `tileRuns` for the pixels from `first` to `end`, in fours, whose windows are at `a` + their numbers in `reads`. */
+function tilesOfPixels<T>(
+  first: i32,
+  end: i32,
+  reads: usize,
+  a: usize,
+  b: usize,
+  depth: i32,
+  count: i32,
+  step: usize,
+  from: usize,
+  fromPitch: usize,
+  c: usize,
+  pitch: usize,
+): void {
+  for (let q = first; q < end; q += 4) {
+    const offset = reads + 4 * <usize>q;
+    tileRuns<T>(
+      a + <usize>load<u32>(offset),
+      a + <usize>load<u32>(offset, 4),
+      a + <usize>load<u32>(offset, 8),
+      a + <usize>load<u32>(offset, 12),
+      b,
+      depth,
+      count,
+      step,
+      from,
+      fromPitch,
+      c,
+      pitch,
+    );
+    from += 4 * fromPitch;
+    c += 4 * pitch;
+  }
+}
+
+/**
+ * Sums over the windows of a block with one packed panel, [pixel][2 vectors] at `sums`; but the last sums of the first `whole`
+ * pixels go to `result`, `pitch` bytes apart, where they belong.
+ */
+function sumWindows<T>(plan: Plan, block: Block, panel: usize, reads: usize, sums: usize, whole: i32, result: usize, pitch: usize): void {
+  const size: usize = sizeof<T>();
+  const perIn = plan.perIn;
+  const pixels = block.pixels;
+  // A window is `outer` × `inner` runs of `run` elements; a call takes `per` runs or a piece of one.
+  const merged = plan.kernelWidth == 1 || (plan.dilationWidth == 1 && block.pixelBytes == <usize>perIn * size);
+  const outer = merged ? 1 : plan.kernelHeight;
+  const inner = merged ? plan.kernelHeight : plan.kernelWidth;
+  const run = merged ? plan.kernelWidth * perIn : perIn;
+  const outerStep = <usize>plan.dilationHeight * block.rowBytes;
+  const innerStep = merged ? outerStep : <usize>plan.dilationWidth * block.pixelBytes;
+  const per = run > MOST ? 1 : min(inner, MOST / max(run, 1));
+  const piece = run > MOST ? ceilDivide(run, ceilDivide(run, MOST)) : run;
+  // The first row of the panel is the bias.
+  let from = panel;
+  let fromPitch: usize = 0;
+  let b = panel + 32;
+  for (let o = 0; o < outer; o++) {
+    for (let i = 0; i < inner; i += per) {
+      const runs = min(per, inner - i);
+      let k = 0;
+      do {
+        const length = min(piece, run - k);
+        const a = block.source + <usize>o * outerStep + <usize>i * innerStep + <usize>k * size;
+        k += length;
+        const direct = k >= run && i + per >= inner && o == outer - 1 ? whole : 0;
+        tilesOfPixels<T>(0, direct, reads, a, b, length, runs, innerStep, from, fromPitch, result, pitch);
+        from += <usize>direct * fromPitch;
+        tilesOfPixels<T>(direct, pixels, reads, a, b, length, runs, innerStep, from, fromPitch, sums + <usize>direct * 32, 32);
+        b += <usize>(length * runs) * 32;
+        from = sums;
+        fromPitch = 32;
+      } while (k < run);
+    }
+  }
+}
+
+/** Writes the sums of the pixels from `first` to `end` where `writes` says, `valid` columns of them. */
+function storeSums<T>(first: i32, end: i32, sums: usize, writes: usize, result: usize, valid: i32): void {
+  for (let q = first; q < end; q++) {
+    const from = sums + 32 * <usize>q;
+    const to = result + <usize>load<u32>(writes + 4 * <usize>q) * sizeof<T>();
+    if (valid == columns<T>()) {
+      v128.store(to, v128.load(from));
+      v128.store(to, v128.load(from, 16), 16);
+    } else copy(to, from, <usize>valid * sizeof<T>());
+  }
+}
+
 /**
  * Convolution with packed weights; an item is a block of output pixels × some panels of output channels. Items count from `first`;
  * `area` is memory for a copy of the images' parts, or 0 for this thread's scratch.
  */
 function convolve<T>(start: i32, end: i32, at: usize, x: usize, packed: usize, y: usize, area: usize, first: i32): void {
   const plan = changetype<Plan>(at);
-  const size: usize = sizeof<T>();
-  const perIn = plan.perIn;
-  const depth = plan.kernelHeight * plan.kernelWidth * perIn;
+  const depth = plan.kernelHeight * plan.kernelWidth * plan.perIn;
   const panels = ceilDivide(plan.perOut, columns<T>());
   const panelGroups = ceilDivide(panels, plan.panels);
-  const columnBlocks = ceilDivide(plan.outWidth, plan.blockColumns);
-  const rowBlocks = ceilDivide(plan.outHeight, plan.blockRows);
-  const blocks = ceilDivide(plan.images, plan.blockImages) * rowBlocks * columnBlocks;
+  const blocks = blockCount(plan);
+  const contiguous = plan.toRow == plan.outWidth * plan.toPixel && plan.toImage == plan.outHeight * plan.toRow;
+  const pitch = <usize>plan.toPixel * sizeof<T>();
 
-  const reads = scratch;
+  const block = changetype<Block>(scratch);
+  const reads = scratch + BLOCK;
   const writes = reads + 4 * PIXELS;
   const sums = writes + 4 * PIXELS;
   const copied = area ? area : sums + 32 * PIXELS;
-  const contiguous = plan.toRow == plan.outWidth * plan.toPixel && plan.toImage == plan.outHeight * plan.toRow;
 
   for (let item = first + start; item < first + end; item++) {
-    const block = item % blocks;
     const group = item / blocks / panelGroups;
     const panel0 = ((item / blocks) % panelGroups) * plan.panels;
-    const image0 = (block / (rowBlocks * columnBlocks)) * plan.blockImages;
-    const images = min(plan.blockImages, plan.images - image0);
-    const row0 = ((block / columnBlocks) % rowBlocks) * plan.blockRows;
-    const rows = min(plan.blockRows, plan.outHeight - row0);
-    const column0 = (block % columnBlocks) * plan.blockColumns;
-    const width = min(plan.blockColumns, plan.outWidth - column0);
-    const pixels = images * rows * width;
-
-    // Where the windows are: in the image or in the copy of a part of it.
-    const sourceRow = row0 * plan.strideHeight - plan.top;
-    const sourceColumn = column0 * plan.strideWidth - plan.left;
-    let source = x + (<usize>(image0 * plan.height) * <usize>(plan.width * plan.channels) + <usize>(group * perIn)) * size;
-    let pixelBytes = <usize>plan.channels * size;
-    let rowBytes = <usize>plan.width * pixelBytes;
-    let imageBytes = <usize>plan.height * rowBytes;
-    if (plan.inside) {
-      source += <usize>sourceRow * rowBytes + <usize>sourceColumn * pixelBytes;
-    } else {
-      const copyRows = (rows - 1) * plan.strideHeight + (plan.kernelHeight - 1) * plan.dilationHeight + 1;
-      const copyWidth = (width - 1) * plan.strideWidth + (plan.kernelWidth - 1) * plan.dilationWidth + 1;
-      copyImages<T>(source, plan, images, sourceRow, copyRows, sourceColumn, copyWidth, perIn, copied);
-      source = copied;
-      pixelBytes = <usize>perIn * size;
-      rowBytes = <usize>copyWidth * pixelBytes;
-      imageBytes = <usize>copyRows * rowBytes;
-    }
-    let count = 0;
-    for (let i = 0; i < images; i++) {
-      for (let row = 0; row < rows; row++) {
-        let from = <usize>i * imageBytes + <usize>(row * plan.strideHeight) * rowBytes;
-        let to = <usize>((image0 + i) * plan.toImage) + <usize>((row0 + row) * plan.toRow) + <usize>(column0 * plan.toPixel);
-        for (let column = 0; column < width; column++) {
-          store<u32>(reads + 4 * <usize>count, <u32>from);
-          store<u32>(writes + 4 * <usize>count, <u32>to);
-          count++;
-          from += <usize>plan.strideWidth * pixelBytes;
-          to += plan.toPixel;
-        }
-      }
-    }
+    locateBlock(plan, item % blocks, block);
+    locateWindows<T>(plan, block, x, group, copied);
+    listReads(plan, block, reads);
+    listWrites(plan, block, writes);
+    const pixels = block.pixels;
     // Missing pixels of the last four repeat the last one.
-    for (; count & 3; count++) store<u32>(reads + 4 * <usize>count, load<u32>(reads + 4 * <usize>(count - 1)));
-
-    // A window is `outer` × `inner` runs of `run` elements; a call takes `per` runs or a piece of one.
-    const merged = plan.kernelWidth == 1 || (plan.dilationWidth == 1 && pixelBytes == <usize>perIn * size);
-    const outer = merged ? 1 : plan.kernelHeight;
-    const inner = merged ? plan.kernelHeight : plan.kernelWidth;
-    const run = merged ? plan.kernelWidth * perIn : perIn;
-    const outerStep = <usize>plan.dilationHeight * rowBytes;
-    const innerStep = merged ? outerStep : <usize>plan.dilationWidth * pixelBytes;
-    const per = run > MOST ? 1 : min(inner, MOST / max(run, 1));
-    const piece = run > MOST ? ceilDivide(run, ceilDivide(run, MOST)) : run;
-
+    for (let q = pixels; q & 3; q++) store<u32>(reads + 4 * <usize>q, load<u32>(reads + 4 * <usize>(q - 1)));
     for (let p = panel0; p < min(panel0 + plan.panels, panels); p++) {
       const panel = packed + <usize>(group * panels + p) * <usize>(depth + 1) * 32;
       const valid = min(columns<T>(), plan.perOut - p * columns<T>());
-      const result = y + <usize>(group * plan.perOut + p * columns<T>()) * size;
+      const result = y + <usize>(group * plan.perOut + p * columns<T>()) * sizeof<T>();
       // Whole tiles go where they belong as soon as their sums are complete.
       const whole = valid == columns<T>() && contiguous ? pixels & ~3 : 0;
-      const wholeFrom = result + <usize>load<u32>(writes) * size;
-      const wholePitch = <usize>plan.toPixel * size;
-      let b = panel + 32;
-      let isFirst = true;
-      for (let o = 0; o < outer; o++) {
-        for (let i = 0; i < inner; i += per) {
-          const runs = min(per, inner - i);
-          let k = 0;
-          do {
-            const length = min(piece, run - k);
-            const a = source + <usize>o * outerStep + <usize>i * innerStep + <usize>k * size;
-            k += length;
-            const isLast = k >= run && i + per >= inner && o == outer - 1;
-            let from = isFirst ? panel : sums;
-            const fromPitch: usize = isFirst ? 0 : 32;
-            const direct = isLast ? whole : 0;
-            let q = 0;
-            for (let to = wholeFrom; q < direct; q += 4) {
-              const offset = reads + 4 * <usize>q;
-              tileRuns<T>(
-                a + <usize>load<u32>(offset),
-                a + <usize>load<u32>(offset, 4),
-                a + <usize>load<u32>(offset, 8),
-                a + <usize>load<u32>(offset, 12),
-                b,
-                length,
-                runs,
-                innerStep,
-                from,
-                fromPitch,
-                to,
-                wholePitch,
-              );
-              from += 4 * fromPitch;
-              to += 4 * wholePitch;
-            }
-            for (; q < pixels; q += 4) {
-              const offset = reads + 4 * <usize>q;
-              tileRuns<T>(
-                a + <usize>load<u32>(offset),
-                a + <usize>load<u32>(offset, 4),
-                a + <usize>load<u32>(offset, 8),
-                a + <usize>load<u32>(offset, 12),
-                b,
-                length,
-                runs,
-                innerStep,
-                from,
-                fromPitch,
-                sums + 32 * <usize>q,
-                32,
-              );
-              from += 4 * fromPitch;
-            }
-            b += <usize>(length * runs) * 32;
-            isFirst = false;
-          } while (k < run);
-        }
-      }
-      for (let q = whole; q < pixels; q++) {
-        const from = sums + 32 * <usize>q;
-        const to = result + <usize>load<u32>(writes + 4 * <usize>q) * size;
-        if (valid == columns<T>()) {
-          v128.store(to, v128.load(from));
-          v128.store(to, v128.load(from, 16), 16);
-        } else copy(to, from, <usize>valid * size);
-      }
+      sumWindows<T>(plan, block, panel, reads, sums, whole, result + <usize>load<u32>(writes) * sizeof<T>(), pitch);
+      storeSums<T>(whole, pixels, sums, writes, result, valid);
     }
   }
 }
@@ -551,14 +630,13 @@ function weightPartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: 
   const tiles = plan.merged ? plan.kernelHeight * rowTiles : positions * ceilDivide(perIn, 4);
   const panels = ceilDivide(perOut, columns<T>());
   const channelBlocks = ceilDivide(perIn, plan.blockChannels);
-  const columnBlocks = ceilDivide(plan.outWidth, plan.blockColumns);
-  const rowBlocks = ceilDivide(plan.outHeight, plan.blockRows);
-  const blocks = ceilDivide(plan.images, plan.blockImages) * rowBlocks * columnBlocks;
+  const blocks = blockCount(plan);
   const outBytes = <usize>plan.toPixel * size;
   // Few whole panels are read where they are: a block of them fits into the cache.
   const inPlace = perOut % columns<T>() == 0 && outBytes <= 128;
 
-  const reads = scratch;
+  const block = changetype<Block>(scratch);
+  const reads = scratch + BLOCK;
   const packed = reads + 4 * PIXELS;
   const copied = area ? area : packed + 32 * PIXELS;
 
@@ -571,38 +649,21 @@ function weightPartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: 
     const tileCount = plan.merged ? tiles : ceilDivide(channels, 4) * positions;
     const block0 = <i32>((<i64>blocks * split) / plan.splits);
     const block1 = <i32>((<i64>blocks * (split + 1)) / plan.splits);
-    for (let block = block0; block < block1; block++) {
-      const image0 = (block / (rowBlocks * columnBlocks)) * plan.blockImages;
-      const images = min(plan.blockImages, plan.images - image0);
-      const row0 = ((block / columnBlocks) % rowBlocks) * plan.blockRows;
-      const rows = min(plan.blockRows, plan.outHeight - row0);
-      const column0 = (block % columnBlocks) * plan.blockColumns;
-      const width = min(plan.blockColumns, plan.outWidth - column0);
-      const pixels = images * rows * width;
-
-      const sourceRow = row0 * plan.strideHeight - plan.top;
-      const sourceColumn = column0 * plan.strideWidth - plan.left;
-      const copyRows = (rows - 1) * plan.strideHeight + (plan.kernelHeight - 1) * plan.dilationHeight + 1;
-      const copyWidth = (width - 1) * plan.strideWidth + (plan.kernelWidth - 1) * plan.dilationWidth + 1;
-      const source = x + (<usize>(image0 * plan.height) * <usize>(plan.width * plan.channels) + <usize>(group * perIn + channel0)) * size;
+    for (let index = block0; index < block1; index++) {
+      locateBlock(plan, index, block);
+      const pixels = block.pixels;
+      const source = firstImage<T>(plan, block, x, group * perIn + channel0);
       const pixel = <usize>(plan.merged ? perIn : 4) * size;
-      if (plan.merged) copyImages<T>(source, plan, images, sourceRow, copyRows, sourceColumn, copyWidth, channels, copied);
-      else copyFours<T>(source, plan, images, sourceRow, copyRows, sourceColumn, copyWidth, channels, copied);
-      const rowBytes = <usize>copyWidth * pixel;
-      const plane = <usize>(images * copyRows) * rowBytes;
-      let count = reads;
-      for (let i = 0; i < images; i++) {
-        for (let row = 0; row < rows; row++) {
-          let from = <usize>(i * copyRows + row * plan.strideHeight) * rowBytes;
-          for (let column = 0; column < width; column++) {
-            store<u32>(count, <u32>from);
-            count += 4;
-            from += <usize>plan.strideWidth * pixel;
-          }
-        }
-      }
+      const rowBytes = <usize>block.sourceWidth * pixel;
+      const plane = <usize>(block.images * block.sourceRows) * rowBytes;
+      block.pixelBytes = pixel;
+      block.rowBytes = rowBytes;
+      block.imageBytes = <usize>block.sourceRows * rowBytes;
+      if (plan.merged) copyImages<T>(source, plan, block, channels, copied);
+      else copyFours<T>(source, plan, block, channels, copied);
+      listReads(plan, block, reads);
 
-      const firstPixel = (image0 * plan.outHeight + row0) * plan.outWidth + column0;
+      const firstPixel = (block.image * plan.outHeight + block.row) * plan.outWidth + block.column;
       for (let p = 0; p < panels; p++) {
         let b = gradient + <usize>firstPixel * outBytes + <usize>(group * perOut + p * columns<T>()) * size;
         if (!inPlace) {
@@ -616,7 +677,7 @@ function weightPartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: 
           for (let i = 0; i < plan.kernelHeight; i++) {
             let a = copied + <usize>(i * plan.dilationHeight) * rowBytes;
             for (let t = 0; t < rowTiles; t++, a += 4 * size, c += 128) {
-              tilePixels<T>(a, reads, b, step, pixels, c, block > block0);
+              tilePixels<T>(a, reads, b, step, pixels, c, index > block0);
             }
           }
         } else {
@@ -625,7 +686,7 @@ function weightPartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: 
             for (let i = 0; i < plan.kernelHeight; i++) {
               for (let j = 0; j < plan.kernelWidth; j++, c += 128) {
                 const offset = <usize>(i * plan.dilationHeight) * rowBytes + <usize>(j * plan.dilationWidth) * pixel;
-                tilePixels<T>(a + offset, reads, b, step, pixels, c, block > block0);
+                tilePixels<T>(a + offset, reads, b, step, pixels, c, index > block0);
               }
             }
           }
