@@ -32,8 +32,3 @@ export function features(): Features {
 function canShare(): boolean {
   return typeof SharedArrayBuffer !== "undefined" && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
 }
-
-/** What Node's `process` offers; nothing in a browser, and parts of it where a bundle brings something of that name. */
-export function runtime(): Partial<Pick<NodeJS.Process, "env" | "getBuiltinModule">> {
-  return (globalThis as { process?: Partial<NodeJS.Process> }).process ?? {};
-}
