@@ -1,6 +1,7 @@
 import {
   Adam,
   crossEntropy,
+  defaultBackend,
   Generator,
   Kfac,
   Sgd,
@@ -61,7 +62,7 @@ export async function optimizers(): Promise<Suite> {
 
   const phase = (name: string, part: keyof StepPhases): number => 1000 * median((phases.get(name) ?? []).slice(WARMUP).map((p) => p[part]));
   const time = (name: string): number => times.get(name) as number;
-  const what = `vgg_tiny_bn 28×28×1 float32 batch ${BATCH} 1 thread`;
+  const what = `vgg_tiny_bn 28×28×1 float32 batch ${BATCH}`;
   const rows: Row[] = [];
   for (const name of Object.keys(make)) {
     for (const part of ["forward", "backward", "factorUpdate", "inversion", "precondition", "update"] as const) {
@@ -83,7 +84,7 @@ export async function optimizers(): Promise<Suite> {
   return {
     rows,
     notes: [
-      `Medians of ${ROUNDS} interleaved rounds after ${WARMUP} warm-up rounds, on the reference backend. "factor update" and "inversion" are one event each;`,
+      `Medians of ${ROUNDS} interleaved rounds after ${WARMUP} warm-up rounds, on ${defaultBackend().describe()}. "factor update" and "inversion" are one event each;`,
       `"kfac step amortised" spreads them over every ${UPDATE_EVERY} and every ${INVERT_EVERY} steps, the defaults. A ratio is the peer's time over kfacet's.`,
     ],
   };
