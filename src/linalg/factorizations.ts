@@ -1,12 +1,13 @@
 import { formatShape, ShapeError, Tensor } from "../tensor/index.ts";
 import { requirePartners, requireSquare } from "./checks.ts";
 import { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
-import { eighHost, makeSignsDeterministic } from "./eigh.ts";
+import { eighIn, eighSize, makeSignsDeterministic } from "./eigh.ts";
+import { inWorkspace } from "./arithmetic.ts";
 import { destinationOf, readFloats, readSymmetric, readTriangle, roundTo, toTensor } from "./transfer.ts";
 
 /*
- * Factorizations of tensors. Every one reads its operands, computes in float64 on the host, and puts the result back on the
- * operand's device in the operand's type. The caller owns what is returned.
+ * Factorizations of tensors. Every one reads its operands, computes in float64, with the backend's arithmetic on matrices where it
+ * has one and by plain loops on the host elsewhere, and puts the result back on the operand's device in the operand's type. The caller owns what is returned.
  *
  * All throw ShapeError for shapes that do not fit, DTypeError for int32 or mixed types, and NumericalError for an entry that is
  * not finite; those that need a symmetric matrix throw NumericalError if it is not (relative to the largest entry: 1e-4 for
@@ -19,12 +20,13 @@ import { destinationOf, readFloats, readSymmetric, readTriangle, roundTo, toTens
  * @returns `values` [n], ascending; `vectors` [n, n], column j belonging to `values[j]`, its component of largest magnitude (the
  *   first among equals) positive.
  * @throws NumericalError if the iteration does not converge, naming the eigenvalue and its residual.
- * Source: Householder tridiagonalisation and implicit QL, Golub & Van Loan §8.3.
+ * Source: Householder tridiagonalisation by panels, divide and conquer; see eigh.ts.
  */
 export async function eigh(a: Tensor): Promise<{ values: Tensor; vectors: Tensor }> {
   const destination = destinationOf("eigh", a);
   const n = requireSquare("eigh", a);
-  const { values, vectors } = eighHost(await readSymmetric("eigh", a), n);
+  const matrix = await readSymmetric("eigh", a);
+  const { values, vectors } = inWorkspace(destination.backend, eighSize(n), (space) => eighIn(space, matrix, n));
   const rounded = roundTo("eigh", vectors, [n, n], destination.dtype);
   // Rounding to float32 can make two components equal in magnitude; the sign convention holds for what is returned.
   makeSignsDeterministic(rounded, n);

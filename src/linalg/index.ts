@@ -11,5 +11,5 @@
 export { cholesky, eigh, inversePositiveDefinite, solvePositiveDefinite, solveTriangular } from "./factorizations.ts";
 export { kron, kronHost } from "./kron.ts";
 export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
-export { eighHost, type Eigh, type EighOptions } from "./eigh.ts";
+export { eighHost, type Eigh } from "./eigh.ts";
 export { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";

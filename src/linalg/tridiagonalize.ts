@@ -1,10 +1,19 @@
-import { addScaled, divide, dot, largestMagnitude } from "./vectors.ts";
+import type { Block } from "../tensor/index.ts";
+import { part, type Workspace } from "./arithmetic.ts";
+import { addScaled, dot, largestMagnitude } from "./vectors.ts";
 
 /** A symmetric tridiagonal matrix. */
 export interface Tridiagonal {
   readonly diagonal: Float64Array;
   /** `offDiagonal[i]` couples rows i and i + 1; the last element is 0. */
   readonly offDiagonal: Float64Array;
+}
+
+/** A = Q T Qᵀ with Q = Hₙ₋₁ Hₙ₋₂ ⋯ H₁, where Hᵢ = I − τᵢ vᵢ vᵢᵀ acts on the first i coordinates. */
+export interface Reduction extends Tridiagonal {
+  /** Row i holds vᵢ in its first i elements. */
+  readonly reflectors: Block;
+  readonly tau: Float64Array;
 }
 
 /**
@@ -14,104 +23,162 @@ export interface Tridiagonal {
  */
 export const negligible = 2 ** -200;
 
+/** Rows that are reduced before their reflections are applied to the rest. */
+const PANEL = 32;
+/** Reflections that are applied to eigenvectors together. */
+const GROUP = 64;
+
+/** Numbers that `tridiagonalize` and `applyReflectors` take from a workspace, at most. */
+export const reductionSize = (n: number): number => 5 * PANEL * n + 4 * PANEL + 3 * GROUP * n + 2 * GROUP * GROUP;
+
 /**
- * Reduces a symmetric matrix to tridiagonal form, A = Q T Qᵀ, and overwrites `a` [n, n] with **Qᵀ**.
+ * Reduces a symmetric matrix to tridiagonal form in place.
  *
- * Householder's method in the order of EISPACK's tred2 (Golub & Van Loan, Matrix Computations, §8.3.1): rows are cleared from the
- * last to the second, each by a reflection H = I − u uᵀ/h that acts on the coordinates before it. In this order both the
- * reflections and the lower triangle they act on lie in rows, so every loop is contiguous. About 8/3·n³ operations.
+ * Householder's method by panels (Dongarra, Hammarling & Sorensen, J. Comput. Appl. Math. 27, 1989; LAPACK's latrd): rows are
+ * cleared from the last to the second, each by a reflection of the coordinates before it. Within a panel a row is brought up to date
+ * only when its turn comes; the rest of the matrix gets the 2·PANEL rank-one changes of a panel as one product. Of the 4/3·n³
+ * operations half are that product, and half are products of the matrix with vectors, which read all of it for each row.
  *
- * @param a row-major; only the lower triangle is read. The largest entry should be of order 1 (`eighHost` scales).
+ * @param a [n, n]; only the lower triangle is read. The largest entry should be of order 1 (`eighHost` scales).
  */
-export function tridiagonalize(a: Float64Array, n: number): Tridiagonal {
-  const diagonal = new Float64Array(n);
-  const offDiagonal = new Float64Array(n);
-  const halfNorms = new Float64Array(n); // h of each reflection; 0 where none was needed
-  const work = new Float64Array(n);
-
-  for (let i = n - 1; i > 0; i--) {
-    const row = i * n;
-    diagonal[i] = a[row + i]!;
-    const { coupling, h } = reflector(a, row, i);
-    offDiagonal[i - 1] = coupling;
-    halfNorms[i] = h;
-    if (h > 0) reflectBothSides(a, n, i, h, work);
+export function tridiagonalize(space: Workspace, a: Block): Reduction {
+  const n = a.rows;
+  const reduction: Reduction = { reflectors: a, tau: new Float64Array(n), diagonal: new Float64Array(n), offDiagonal: new Float64Array(n) };
+  const w = space.matrix(PANEL, n);
+  const pairs = [space.matrix(2 * PANEL, n), space.matrix(2 * PANEL, n)] as const;
+  const work = space.matrix(4, PANEL);
+  for (let size = n; size > 0; size -= PANEL) {
+    const count = Math.min(PANEL, size);
+    reducePanel(space, reduction, size, count, w, work);
+    const rest = size - count;
+    if (rest > 0) updateRest(space, a, rest, count, w, pairs);
   }
-  if (n > 0) diagonal[0] = a[0]!;
-
-  accumulate(a, n, halfNorms);
-  return { diagonal, offDiagonal };
+  return reduction;
 }
 
-/**
- * Turns the first `length` entries x of a row into the Householder vector u = x − α·e_last with H x = α·e_last, in place.
- * α takes the sign opposite to x_last, so that u_last is a sum and nothing cancels.
- */
-function reflector(a: Float64Array, row: number, length: number): { coupling: number; h: number } {
-  const last = a[row + length - 1]!;
-  if (largestMagnitude(a, row, length - 1) <= negligible) return { coupling: last, h: 0 };
-  const norm = Math.sqrt(dot(a, row, a, row, length));
-  const alpha = last > 0 ? -norm : norm;
-  a[row + length - 1] = last - alpha;
-  return { coupling: alpha, h: norm * (norm + Math.abs(last)) };
-}
-
-/**
- * A ← H A H on the leading i × i block, lower triangle only. With p = A u/h, K = uᵀp/(2h) and q = p − K u this is the symmetric
- * rank-two update A − u qᵀ − q uᵀ, half the work of two one-sided reflections.
- */
-function reflectBothSides(a: Float64Array, n: number, i: number, h: number, q: Float64Array): void {
-  const u = i * n;
-  symmetricTimesVector(a, n, i, u, q);
-  divide(q, 0, h, i);
-  addScaled(q, 0, -dot(a, u, q, 0, i) / (2 * h), a, u, i);
-  for (let j = 0; j < i; j++) {
-    const row = j * n;
-    const uj = a[u + j]!;
-    const qj = q[j]!;
-    for (let k = 0; k <= j; k++) a[row + k]! -= uj * q[k]! + qj * a[u + k]!;
-  }
-}
-
-/** p ← A u from the lower triangle of the leading `size` block. One pass: each entry serves its own row and its mirror image. */
-function symmetricTimesVector(a: Float64Array, n: number, size: number, u: number, p: Float64Array): void {
-  for (let j = 0; j < size; j++) {
-    const row = j * n;
-    const uj = a[u + j]!;
-    let even = 0;
-    let odd = 0;
-    let k = 0;
-    for (; k + 1 < j; k += 2) {
-      const first = a[row + k]!;
-      const second = a[row + k + 1]!;
-      even += first * a[u + k]!;
-      odd += second * a[u + k + 1]!;
-      p[k]! += uj * first;
-      p[k + 1]! += uj * second;
+/** Reduces rows `[size − count, size)`. Row r of W belongs to row size − count + r of A. */
+function reducePanel(space: Workspace, reduction: Reduction, size: number, count: number, w: Block, work: Block): void {
+  const { reflectors: a, tau, diagonal, offDiagonal } = reduction;
+  const { arithmetic } = space;
+  const { data } = a;
+  const first = size - count;
+  const [c, d] = [part(work, 0, 0, 1, PANEL), part(work, 1, 0, 1, PANEL)];
+  for (let i = size - 1; i >= first; i--) {
+    const row = part(a, i, 0, 1, i);
+    const done = size - 1 - i; // reflections of this panel so far
+    // Of those, what reaches up to column i: A − Σ (v wᵀ + w vᵀ) is what row i should be.
+    const v = part(a, i + 1, 0, done, i + 1);
+    const u = part(w, i + 1 - first, 0, done, i + 1);
+    for (let r = 0; r < done; r++) {
+      c.data[c.at + r] = v.data[v.at + r * v.stride + i]!;
+      d.data[d.at + r] = u.data[u.at + r * u.stride + i]!;
     }
-    if (k < j) {
-      const first = a[row + k]!;
-      even += first * a[u + k]!;
-      p[k]! += uj * first;
+    arithmetic.addRows(row, c, u, -1);
+    arithmetic.addRows(row, d, v, -1);
+    diagonal[i] = data[row.at + i]!;
+    if (i === 0) return;
+    offDiagonal[i - 1] = reflect(data, row.at, i, tau, i);
+    // w = τ (A − Σ …) v, then w − ½ τ (wᵀv) v: with it H A H = A − v wᵀ − w vᵀ.
+    const own = part(w, i - first, 0, 1, i);
+    const t = tau[i]!;
+    if (t === 0) {
+      own.data.fill(0, own.at, own.at + i);
+      continue;
     }
-    p[j] = even + odd + a[row + j]! * uj;
+    arithmetic.symmetricTimesVector(own, part(a, 0, 0, i, i), row);
+    const [vi, ui] = [part(v, 0, 0, done, i), part(u, 0, 0, done, i)];
+    arithmetic.timesVector(c, ui, row);
+    arithmetic.timesVector(d, vi, row);
+    arithmetic.addRows(own, c, vi, -1);
+    arithmetic.addRows(own, d, ui, -1);
+    for (let k = 0; k < i; k++) own.data[own.at + k]! *= t;
+    addScaled(own.data, own.at, (-t / 2) * dot(own.data, own.at, data, row.at, i), data, row.at, i);
   }
 }
 
 /**
- * Multiplies the reflections out, Qᵀ = H₁ H₂ ⋯ Hₙ₋₁, in the place where their vectors lie: Hᵢ needs row i as u and changes
- * only the block before it, after which row and column i become those of the identity.
+ * Turns the first `length` elements x of a row into the v of a reflection with H x = β·e_last, v_last = 1, in place.
+ * β takes the sign opposite to x_last, so that nothing cancels.
+ * @returns β.
  */
-function accumulate(a: Float64Array, n: number, halfNorms: Float64Array): void {
-  for (let i = 0; i < n; i++) {
-    const u = i * n;
-    const h = halfNorms[i]!;
-    for (let r = 0; r < i; r++) {
-      const row = r * n;
-      if (h > 0) addScaled(a, row, -dot(a, row, a, u, i) / h, a, u, i);
-      a[row + i] = 0;
+function reflect(data: Float64Array, at: number, length: number, tau: Float64Array, index: number): number {
+  const last = data[at + length - 1]!;
+  if (largestMagnitude(data, at, length - 1) <= negligible) {
+    data.fill(0, at, at + length - 1);
+    data[at + length - 1] = 1;
+    tau[index] = 0;
+    return last;
+  }
+  const norm = Math.sqrt(dot(data, at, data, at, length));
+  const beta = last > 0 ? -norm : norm;
+  const divisor = last - beta;
+  for (let k = 0; k < length - 1; k++) data[at + k]! /= divisor;
+  data[at + length - 1] = 1;
+  tau[index] = -divisor / beta;
+  return beta;
+}
+
+/** A − Σ (v wᵀ + w vᵀ) on the leading `rest` rows, as one product of twice the depth. */
+function updateRest(space: Workspace, a: Block, rest: number, count: number, w: Block, pairs: readonly [Block, Block]): void {
+  const v = part(a, rest, 0, count, rest);
+  const own = part(w, 0, 0, count, rest);
+  const [left, right] = [part(pairs[0], 0, 0, 2 * count, rest), part(pairs[1], 0, 0, 2 * count, rest)];
+  for (let r = 0; r < count; r++) {
+    copyRow(v, r, left, r, rest);
+    copyRow(own, r, left, count + r, rest);
+    copyRow(own, r, right, r, rest);
+    copyRow(v, r, right, count + r, rest);
+  }
+  space.arithmetic.product(part(a, 0, 0, rest, rest), left, right, { transposeA: true, scale: -1, add: true, lower: true });
+}
+
+function copyRow(from: Block, i: number, to: Block, j: number, length: number): void {
+  const at = from.at + i * from.stride;
+  to.data.set(from.data.subarray(at, at + length), to.at + j * to.stride);
+}
+
+/**
+ * X ← X Qᵀ = X H₁ H₂ ⋯ Hₙ₋₁ for rows X, in groups H = I − Yᵀ T Y with a triangular T (Schreiber & Van Loan, SIAM J. Sci. Stat. Comput.
+ * 10, 1989). 2·n²·rows operations.
+ */
+export function applyReflectors(space: Workspace, { reflectors: a, tau }: Reduction, x: Block): void {
+  const n = a.rows;
+  const y = space.matrix(GROUP, n);
+  const [first, second] = [space.matrix(x.rows, GROUP), space.matrix(x.rows, GROUP)];
+  const [gram, t] = [space.matrix(GROUP, GROUP), space.matrix(GROUP, GROUP)];
+  for (let start = 1; start < n; start += GROUP) {
+    const count = Math.min(GROUP, n - start);
+    const width = start + count - 1; // length of the last reflector of the group
+    const own = part(y, 0, 0, count, width);
+    for (let r = 0; r < count; r++) {
+      const at = own.at + r * own.stride;
+      copyRow(a, start + r, own, r, start + r);
+      own.data.fill(0, at + start + r, at + width);
     }
-    a.fill(0, u, u + i);
-    a[u + i] = 1;
+    const [products, triangle] = [part(gram, 0, 0, count, count), part(t, 0, 0, count, count)];
+    space.arithmetic.product(products, own, own, { transposeB: true });
+    triangleOf(triangle, products, tau, start);
+    const columns = part(x, 0, 0, x.rows, width);
+    const [p, q] = [part(first, 0, 0, x.rows, count), part(second, 0, 0, x.rows, count)];
+    space.arithmetic.product(p, columns, own, { transposeB: true });
+    space.arithmetic.product(q, p, triangle);
+    space.arithmetic.product(columns, q, own, { scale: -1, add: true });
+  }
+}
+
+/** T with H_s H_{s+1} ⋯ = I − Yᵀ T Y: its column j is −τⱼ T (Y yⱼ) over τⱼ. `products` is Y Yᵀ. */
+function triangleOf(t: Block, products: Block, tau: Float64Array, start: number): void {
+  const { data, at, stride } = t;
+  for (let j = 0; j < t.rows; j++) {
+    const own = tau[start + j]!;
+    for (let i = 0; i < t.rows; i++) {
+      let sum = 0;
+      if (i === j) sum = own;
+      else if (i < j) {
+        for (let k = i; k < j; k++) sum -= data[at + i * stride + k]! * products.data[products.at + k * products.stride + j]!;
+        sum *= own;
+      }
+      data[at + i * stride + j] = sum;
+    }
   }
 }

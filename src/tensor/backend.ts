@@ -1,4 +1,5 @@
 import type { DType, TypedArray } from "./dtype.ts";
+import type { MatrixArithmetic } from "./matrices.ts";
 import type { Inputs, Outputs, Params, PrimitiveName } from "./primitives.ts";
 import type { Shape } from "./shape.ts";
 
@@ -18,6 +19,11 @@ export interface Backend<Buffer = unknown> {
   downloadSync?(buffer: Buffer): TypedArray;
   /** Runs the kernel of one primitive. @throws BackendError naming primitive and dtype where there is none. */
   run<K extends KernelName>(name: K, inputs: Inputs<K, View<Buffer>>, params: Params<K>, outputs: Outputs<K, View<Buffer>>): void;
+  /**
+   * Memory for `size` numbers, and fast arithmetic on it, for linear algebra in place while `f` runs. What the memory holds at first
+   * is not defined. Absent where the host's plain loops must do.
+   */
+  workspace?<T>(size: number, f: (memory: Float64Array, arithmetic: MatrixArithmetic) => T): T;
   memory(): MemoryStatistics;
   /** Starts the peak figures of `memory()` anew from what is in use now. */
   resetPeak(): void;

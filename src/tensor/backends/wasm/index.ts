@@ -14,6 +14,7 @@ import { creation } from "./creation.ts";
 import { elementwise } from "./elementwise.ts";
 import type { Kernels, Operand } from "./kernel.ts";
 import { loss } from "./loss.ts";
+import { workspace } from "./matrices.ts";
 import { movement } from "./movement.ts";
 import { normalization } from "./normalization.ts";
 import { planEngine, type WasmOptions } from "./plan.ts";
@@ -117,6 +118,7 @@ function backendOf(engine: Engine): WasmBackend {
       const toOperands = (views: readonly View<WasmBuffer>[]): unknown => views.map(operand);
       kernels[name](engine, toOperands(inputs) as Inputs<K, Operand>, params, toOperands(outputs) as Outputs<K, Operand>);
     },
+    workspace: (size, f) => workspace(engine, size, f),
     memory() {
       return {
         buffers: arena.blocks - ownBlocks,

@@ -2,6 +2,7 @@ import { bytesPerElement } from "../../dtype.ts";
 import { broadcastStrides, sizeOf, type Shape } from "../../shape.ts";
 import type { Engine } from "./engine.ts";
 import type { Kernels, Operand } from "./kernel.ts";
+import { BLOCK } from "./walk.ts";
 
 /** A matrix in the engine's memory; one of the strides (in bytes) is an element's size. */
 export interface Matrix {
@@ -15,11 +16,18 @@ export interface GemmOptions {
   readonly bias?: number;
   /** Only tiles that touch the lower triangle: the rest of C is left as it was. */
   readonly lower?: boolean;
+  /** Add to what C holds. */
+  readonly add?: boolean;
+  /** A factor of the product. Default 1. */
+  readonly scale?: number;
+  /** Bytes from a row of C to the next. Default: its columns. */
+  readonly pitch?: number;
   /** For a batch of products: byte offsets of their A, B and C. Default: one product at offset 0. */
   readonly offsets?: readonly (readonly [a: number, b: number, c: number])[];
 }
 
 const GEMM = { float32: "gemm_f32", float64: "gemm_f64" } as const;
+const SCALE = { float32: "linearCombination_f32", float64: "linearCombination_f64" } as const;
 const PACK = { float32: "packColumns_f32", float64: "packColumns_f64" } as const;
 
 /** Blocks to have for the threads to share, where the matrix is large enough. */
@@ -27,7 +35,7 @@ const BLOCKS = 32;
 /** Multiply-adds of a register tile in a nanosecond. */
 const RATE = { float32: 20, float64: 10 } as const;
 
-/** C = A B for A [m, k], B [k, n] and a row-major C, on all threads. */
+/** C = scale · A B, or that added to C, for A [m, k], B [k, n] and a row-major C, on all threads. */
 export function gemm(
   engine: Engine,
   dtype: "float32" | "float64",
@@ -35,7 +43,7 @@ export function gemm(
   a: Matrix,
   b: Matrix,
   c: number,
-  { bias = 0, lower = false, offsets }: GemmOptions = {},
+  { bias = 0, lower = false, offsets, add = false, scale = 1, pitch = n * bytesPerElement[dtype] }: GemmOptions = {},
 ): void {
   if (m === 0 || n === 0) return;
   const width = dtype === "float32" ? 8 : 4;
@@ -60,6 +68,10 @@ export function gemm(
       const to = packedB + i * panelBytes;
       engine.run(PACK[dtype], panels, k * 4, b.pointer + right, b.rowStride, b.columnStride, k, n, to);
     });
+    if (scale !== 1) {
+      const size = (panelBytes * rights.length) / bytesPerElement[dtype];
+      engine.run(SCALE[dtype], Math.ceil(size / BLOCK), BLOCK * 0.4, packedB, packedB, packedB, size, scale, 0);
+    }
     // Many rows a block: then panels of B come seldom from the outer caches, which others share. Rows of A that are read transposed
     // are packed once a block, so there blocks are low and wide instead.
     const packed = a.columnStride !== bytesPerElement[dtype];
@@ -72,7 +84,7 @@ export function gemm(
     // prettier-ignore
     engine.run(
       GEMM[dtype], blocks, cost,
-      a.pointer, a.rowStride, a.columnStride, packedB, c, m, n, k, rowBlock, panelBlock, bias, lower ? 1 : 0, table,
+      a.pointer, a.rowStride, a.columnStride, packedB, c, pitch, m, n, k, rowBlock, panelBlock, bias, add ? 1 : 0, lower ? 1 : 0, table,
     );
   });
 }

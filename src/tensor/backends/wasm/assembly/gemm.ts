@@ -25,6 +25,8 @@ function addEdge<T>(from: usize, c: usize, pitch: usize, rows: i32, width: i32, 
  * @param a element (i, k) of A is at `a + i · aRow + k · aColumn` bytes; either of them is an element's size
  * @param b B as panels by `packColumns`
  * @param bias a vector [n] added to every row, or 0
+ * @param cRow bytes from a row of C to the next
+ * @param add add to what C holds
  * @param lower compute only tiles that touch the lower triangle
  * @param table for each product the byte offsets of A, B and C, as u32
  */
@@ -36,12 +38,14 @@ function gemm<T>(
   aColumn: usize,
   b: usize,
   c: usize,
+  cRow: usize,
   m: i32,
   n: i32,
   k: i32,
   rowBlock: i32,
   panelBlock: i32,
   bias: usize,
+  add: bool,
   lower: bool,
   table: usize,
 ): void {
@@ -49,7 +53,6 @@ function gemm<T>(
   const panels = (n + width - 1) / width;
   const blocksDown = (m + rowBlock - 1) / rowBlock;
   const blocksAcross = (panels + panelBlock - 1) / panelBlock;
-  const pitch = <usize>n * sizeof<T>();
   const packed = aColumn != sizeof<T>();
   const edge = scratch;
   const ownRows = scratch + 256;
@@ -65,18 +68,18 @@ function gemm<T>(
     const left = a + load<u32>(entry);
     const right = b + load<u32>(entry, 4);
     const result = c + load<u32>(entry, 8);
-    if (bias != 0 || k == 0) {
+    if (bias != 0 || (k == 0 && !add)) {
       const from = bias + <usize>(p0 * width) * sizeof<T>();
       const bytes = <usize>(min(n, p1 * width) - p0 * width) * sizeof<T>();
       for (let i = i0; i < i1; i++) {
-        const to = result + <usize>i * pitch + <usize>(p0 * width) * sizeof<T>();
+        const to = result + <usize>i * cRow + <usize>(p0 * width) * sizeof<T>();
         if (bias != 0) memory.copy(to, from, bytes);
         else memory.fill(to, 0, bytes);
       }
     }
     for (let k0 = 0; k0 < k; k0 += DEPTH) {
       const depth = min(DEPTH, k - k0);
-      const accumulate = k0 > 0 || bias != 0;
+      const accumulate = k0 > 0 || bias != 0 || add;
       if (packed) {
         const source = left + <usize>i0 * aRow + <usize>k0 * aColumn;
         packRows<T>(source, aRow, aColumn, depth, i1 - i0, ownRows);
@@ -86,10 +89,10 @@ function gemm<T>(
         const j = p * width;
         for (let i = i0; i < i1; i += ROWS) {
           if (lower && j > i + ROWS - 1) continue;
-          const to = result + <usize>i * pitch + <usize>j * sizeof<T>();
+          const to = result + <usize>i * cRow + <usize>j * sizeof<T>();
           const whole = i + ROWS <= i1 && j + width <= n;
           const target = whole ? to : edge;
-          const step: usize = whole ? pitch : 32;
+          const step: usize = whole ? cRow : 32;
           if (packed) {
             packedTile<T>(ownRows + <usize>(i - i0) * <usize>depth * sizeof<T>(), panel, depth, target, step, whole && accumulate);
           } else {
@@ -100,7 +103,7 @@ function gemm<T>(
             const a3 = row + <usize>min(3, last) * aRow;
             tile<T>(row, a1, a2, a3, panel, depth, target, step, whole && accumulate);
           }
-          if (!whole) addEdge<T>(edge, to, pitch, min(ROWS, i1 - i), min(width, n - j), accumulate);
+          if (!whole) addEdge<T>(edge, to, cRow, min(ROWS, i1 - i), min(width, n - j), accumulate);
         }
       }
     }

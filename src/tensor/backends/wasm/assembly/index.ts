@@ -6,6 +6,7 @@ export * from "./dense";
 export * from "./elementwise";
 export * from "./gemm";
 export * from "./loss";
+export * from "./matvec";
 export * from "./movement";
 export * from "./normalization";
 export * from "./pack";

@@ -1,0 +1,70 @@
+import type { Backend, Block, MatrixArithmetic } from "../tensor/index.ts";
+import { addScaled, dot } from "./vectors.ts";
+
+/** The definition of `MatrixArithmetic`, by plain loops over any memory. */
+export const plainArithmetic: MatrixArithmetic = {
+  product(c, a, b, { transposeA = false, transposeB = false, scale = 1, add = false, lower = false } = {}) {
+    const depth = transposeA ? a.rows : a.columns;
+    const [rowStep, columnStep] = transposeA ? [1, a.stride] : [a.stride, 1];
+    for (let i = 0; i < c.rows; i++) {
+      const row = c.at + i * c.stride;
+      const columns = lower ? Math.min(c.columns, i + 1) : c.columns;
+      if (!add) c.data.fill(0, row, row + columns);
+      for (let k = 0; k < depth; k++) {
+        const factor = scale * a.data[a.at + i * rowStep + k * columnStep]!;
+        if (!transposeB) addScaled(c.data, row, factor, b.data, b.at + k * b.stride, columns);
+        else for (let j = 0; j < columns; j++) c.data[row + j]! += factor * b.data[b.at + j * b.stride + k]!;
+      }
+    }
+  },
+  timesVector(y, a, x) {
+    for (let i = 0; i < a.rows; i++) y.data[y.at + i] = dot(a.data, a.at + i * a.stride, x.data, x.at, a.columns);
+  },
+  addRows(y, x, a, scale) {
+    for (let i = 0; i < a.rows; i++) addScaled(y.data, y.at, scale * x.data[x.at + i]!, a.data, a.at + i * a.stride, a.columns);
+  },
+  symmetricTimesVector(y, a, x) {
+    for (let i = 0; i < a.rows; i++) {
+      const row = a.at + i * a.stride;
+      const own = x.data[x.at + i]!;
+      y.data[y.at + i] = dot(a.data, row, x.data, x.at, i + 1);
+      addScaled(y.data, y.at, own, a.data, row, i);
+    }
+  },
+};
+
+/** Memory that is handed out piece by piece, with the arithmetic for it. */
+export class Workspace {
+  readonly arithmetic: MatrixArithmetic;
+  readonly #memory: Float64Array;
+  #used = 0;
+
+  constructor(memory: Float64Array, arithmetic: MatrixArithmetic) {
+    this.#memory = memory;
+    this.arithmetic = arithmetic;
+  }
+
+  /** A matrix whose elements are not defined yet. */
+  matrix(rows: number, columns: number): Block {
+    const at = this.#used;
+    this.#used += rows * columns;
+    if (this.#used > this.#memory.length) throw new RangeError(`a workspace of ${this.#memory.length} numbers is too small`);
+    return { data: this.#memory, at, rows, columns, stride: columns };
+  }
+}
+
+/** Computes in `size` numbers of a backend's own memory, by its arithmetic; on the host where it has none. */
+export function inWorkspace<T>(backend: Backend, size: number, f: (space: Workspace) => T): T {
+  if (backend.workspace) return backend.workspace(size, (memory, arithmetic) => f(new Workspace(memory, arithmetic)));
+  return onHost(size, f);
+}
+
+/** Computes in `size` numbers of the host's memory by plain loops. */
+export function onHost<T>(size: number, f: (space: Workspace) => T): T {
+  return f(new Workspace(new Float64Array(size), plainArithmetic));
+}
+
+/** Rows `[row, row + rows)` and columns `[column, column + columns)` of a block. */
+export function part(a: Block, row: number, column: number, rows: number, columns: number): Block {
+  return { data: a.data, at: a.at + row * a.stride + column, rows, columns, stride: a.stride };
+}

@@ -1,0 +1,183 @@
+import type { Block } from "../tensor/index.ts";
+import { part, type Workspace } from "./arithmetic.ts";
+import { implicitQl } from "./ql.ts";
+import { secularRoots } from "./secular.ts";
+import type { Tridiagonal } from "./tridiagonalize.ts";
+import { largestMagnitude, rotate } from "./vectors.ts";
+
+const epsilon = 2 ** -52;
+/** Matrices up to this size are left to QL. */
+const LEAF = 32;
+
+/** Numbers that `divideAndConquer` takes from a workspace. */
+export const conquestSize = (n: number): number => 2 * n * n;
+
+/** Where an eigenvector of one of the halves has elements that are not 0: a rotation may mix both. */
+const [TOP, BOTH, BOTTOM] = [0, 1, 2] as const;
+
+/**
+ * Eigendecomposition of a tridiagonal matrix by divide and conquer (Cuppen, Numer. Math. 36, 1981; Gu & Eisenstat, SIAM J. Matrix
+ * Anal. Appl. 16, 1995): T is two smaller tridiagonal matrices plus a change of rank one. With the eigenvectors V of the halves, that
+ * is diag(d) + ρ z zᵀ, whose eigenvalues are the roots of the secular equation and whose eigenvectors S are given by them; then S V
+ * are the eigenvectors of T. That product is nearly all of the work, 4/3·n³ operations at most, and much less where entries of z
+ * are negligible or elements of d coincide ("deflation"): they are eigenpairs already.
+ *
+ * @param t its largest entry should be of order 1. Afterwards the diagonal holds the eigenvalues, ascending.
+ * @param v [n, n], written: row j is the unit eigenvector of eigenvalue j.
+ * @throws NumericalError if QL does not converge in one of the smallest parts.
+ */
+export function divideAndConquer(space: Workspace, t: Tridiagonal, v: Block): void {
+  const n = v.rows;
+  for (let i = 0; i < n; i++) v.data.fill(0, v.at + i * v.stride, v.at + i * v.stride + n);
+  const [old, mixing] = [space.matrix(n, n), space.matrix(n, n)];
+  const solve = (from: number, to: number): void => {
+    if (to - from <= LEAF) {
+      implicitQl(t.diagonal.subarray(from, to), t.offDiagonal.subarray(from, to), part(v, from, from, to - from, to - from));
+      return;
+    }
+    const middle = from + ((to - from) >> 1);
+    // The coupling b between the halves, as |b| u uᵀ with u = e + sign(b) e′: what that puts on the diagonal is taken off there.
+    const coupling = t.offDiagonal[middle - 1]!;
+    const rho = Math.abs(coupling);
+    t.offDiagonal[middle - 1] = 0;
+    t.diagonal[middle - 1]! -= rho;
+    t.diagonal[middle]! -= rho;
+    solve(from, middle);
+    solve(middle, to);
+    const d = t.diagonal.subarray(from, to);
+    merge(space, d, part(v, from, from, to - from, to - from), middle - from, rho, coupling < 0 ? -1 : 1, old, mixing);
+  };
+  solve(0, n);
+}
+
+/** From the eigenpairs of the halves to those of the whole, of which `middle` rows are the upper half. */
+// prettier-ignore
+function merge(
+  space: Workspace, d: Float64Array, v: Block, middle: number, rho: number, sign: number, old: Block, mixing: Block,
+): void {
+  const size = d.length;
+  // z = V u, scaled to length 1: the last column of the upper half's eigenvectors and the first one of the lower half's.
+  const z = new Float64Array(size);
+  for (let i = 0; i < size; i++) z[i] = (i < middle ? v.data[v.at + i * v.stride + middle - 1]! : sign * v.data[v.at + i * v.stride + middle]!) * Math.SQRT1_2;
+  const { kept, deflated, kind } = deflate(d, z, v, middle, 2 * rho);
+  const k = kept.length;
+
+  const poles = Float64Array.from(kept, (i) => d[i]!);
+  const s = { data: mixing.data, at: mixing.at, rows: k, columns: k, stride: k };
+  const roots = secularRoots(poles, Float64Array.from(kept, (i) => z[i]!), 2 * rho, s);
+  // The columns of S in the order of where the old vectors have elements, so that zeros are not multiplied.
+  const order = [TOP, BOTH, BOTTOM].flatMap((wanted) => [...kept.keys()].filter((c) => kind[kept[c]!] === wanted));
+  const above = order.filter((c) => kind[kept[c]!] !== BOTTOM).length;
+  const below = order.filter((c) => kind[kept[c]!] !== TOP).length;
+  eigenvectors(s, poles, Float64Array.from(kept, (i) => Math.sign(z[i]!)), order);
+
+  // New vectors are computed in the place of the old ones, of which copies are kept.
+  const rows = order.map((c) => kept[c]!);
+  const top = copyRows(v, rows.slice(0, above), 0, middle, old.data, old.at);
+  const bottom = copyRows(v, rows.slice(k - below), middle, size - middle, old.data, old.at + above * middle);
+  const untouched = copyRows(v, deflated, 0, size, new Float64Array(deflated.length * size), 0);
+  const values = [...roots, ...deflated.map((i) => d[i]!)];
+  const { arithmetic } = space;
+  arithmetic.product(part(v, 0, 0, k, middle), part(s, 0, 0, k, above), top);
+  arithmetic.product(part(v, 0, middle, k, size - middle), part(s, 0, k - below, k, below), bottom);
+  arrange(d, v, values, k, untouched);
+}
+
+/**
+ * Finds eigenpairs of the halves that are eigenpairs of the whole within rounding: those with a negligible element of z, and of two
+ * with nearly equal eigenvalues one, after a rotation of the two that makes its element of z zero.
+ * @returns the others, with ascending d; and what has elements where.
+ */
+function deflate(
+  d: Float64Array,
+  z: Float64Array,
+  v: Block,
+  middle: number,
+  rho: number,
+): { kept: number[]; deflated: number[]; kind: Uint8Array } {
+  const size = d.length;
+  const kind = Uint8Array.from(d, (_, i) => (i < middle ? TOP : BOTTOM));
+  const tolerance = 8 * epsilon * Math.max(largestMagnitude(d), largestMagnitude(z));
+  const [kept, deflated]: [number[], number[]] = [[], []];
+  let previous = -1;
+  for (const i of [...d.keys()].sort((a, b) => d[a]! - d[b]!)) {
+    if (rho * Math.abs(z[i]!) <= tolerance) {
+      deflated.push(i);
+      continue;
+    }
+    if (previous >= 0) {
+      const [a, b] = [d[previous]!, d[i]!];
+      const length = Math.hypot(z[previous]!, z[i]!);
+      const [sine, cosine] = [-z[previous]! / length, z[i]! / length];
+      if (Math.abs((b - a) * cosine * sine) <= tolerance) {
+        [z[previous], z[i]] = [0, length];
+        rotate(v.data, v.at + previous * v.stride, v.at + i * v.stride, cosine, -sine, size);
+        d[previous] = a * cosine * cosine + b * sine * sine;
+        d[i] = a * sine * sine + b * cosine * cosine;
+        if (kind[previous] !== kind[i]) kind[previous] = kind[i] = BOTH;
+        deflated.push(previous);
+      } else kept.push(previous);
+    }
+    previous = i;
+  }
+  if (previous >= 0) kept.push(previous);
+  return { kept, deflated, kind };
+}
+
+/**
+ * Turns the differences d − λ in the rows of S into eigenvectors, with their elements in the given order.
+ *
+ * The roots are those of diag(d) + ρ z zᵀ only within rounding, but exactly those of a matrix with another z close by (Löwner's
+ * formula). The eigenvectors of that one, z′ᵢ/(dᵢ − λ), are orthogonal within rounding however close the roots are.
+ */
+function eigenvectors({ data, at, rows: k }: Block, d: Float64Array, signs: Float64Array, order: readonly number[]): void {
+  const squares = new Float64Array(k).fill(1);
+  for (let j = 0; j < k; j++) {
+    const row = at + j * k;
+    const pole = d[j]!;
+    for (let i = 0; i < j; i++) squares[i]! *= data[row + i]! / (d[i]! - pole);
+    squares[j]! *= data[row + j]!;
+    for (let i = j + 1; i < k; i++) squares[i]! *= data[row + i]! / (d[i]! - pole);
+  }
+  const z = squares.map((square, i) => Math.sqrt(Math.abs(square)) * signs[i]!);
+  const vector = new Float64Array(k);
+  for (let j = 0; j < k; j++) {
+    const row = at + j * k;
+    let sum = 0;
+    for (let i = 0; i < k; i++) {
+      const element = z[i]! / data[row + i]!;
+      vector[i] = element;
+      sum += element * element;
+    }
+    const scale = 1 / Math.sqrt(sum);
+    for (let i = 0; i < k; i++) data[row + i] = vector[order[i]!]! * scale;
+  }
+}
+
+/** Copies columns `[column, column + columns)` of some rows. */
+function copyRows(v: Block, rows: readonly number[], column: number, columns: number, data: Float64Array, at: number): Block {
+  rows.forEach((row, i) => {
+    const from = v.at + row * v.stride + column;
+    data.set(v.data.subarray(from, from + columns), at + i * columns);
+  });
+  return { data, at, rows: rows.length, columns, stride: columns };
+}
+
+/** Puts values and rows of V, of which the first k are there and ascend, and the others are `untouched`, in ascending order. */
+function arrange(d: Float64Array, v: Block, values: readonly number[], k: number, untouched: Block): void {
+  const size = values.length;
+  const sorted = [...values.keys()].sort((a, b) => values[a]! - values[b]!);
+  sorted.forEach((source, place) => (d[place] = values[source]!));
+  // Roots only ever move down, so from the last one on none is overwritten before it has moved.
+  for (let place = size - 1; place >= 0; place--) {
+    const source = sorted[place]!;
+    const to = v.at + place * v.stride;
+    if (source >= k) continue;
+    if (source !== place) v.data.copyWithin(to, v.at + source * v.stride, v.at + source * v.stride + size);
+  }
+  sorted.forEach((source, place) => {
+    if (source < k) return;
+    const from = untouched.at + (source - k) * size;
+    v.data.set(untouched.data.subarray(from, from + size), v.at + place * v.stride);
+  });
+}
