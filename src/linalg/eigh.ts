@@ -3,9 +3,8 @@ import { onHost, type Workspace } from "./arithmetic.ts";
 import { requireFinite } from "./checks.ts";
 import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
 import { implicitQl } from "./ql.ts";
-import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
+import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { applyReflectors, reductionSize, tridiagonalize } from "./tridiagonalize.ts";
-import { largestMagnitude } from "./vectors.ts";
 
 export interface Eigh {
   /** The n eigenvalues, ascending. */
@@ -34,9 +33,7 @@ export function eighIn(space: Workspace, a: Float64Array, n: number): Eigh {
   const rows = space.matrix(n, n);
   divideAndConquer(space, reduction, rows);
   applyReflectors(space, reduction, rows);
-  const vectors = transposed(rows);
-  makeSignsDeterministic(vectors, n);
-  return { values: scaleByPower(reduction.diagonal, exponent), vectors };
+  return { values: scaleByPower(reduction.diagonal, exponent), vectors: signedColumns(rows) };
 }
 
 /** The eigenvalues alone, ascending: 4/3·n³ operations. */
@@ -57,28 +54,53 @@ export function eighHost(a: Float64Array, n: number): Eigh {
  * entries inside the exponent's range.
  */
 function scaledCopy(space: Workspace, a: Float64Array, n: number): { matrix: Block; exponent: number } {
+  let largest = 0;
+  for (let i = 0; i < n; i++) {
+    for (let at = i * n; at <= i * n + i; at++) {
+      const magnitude = Math.abs(a[at]!);
+      if (!(magnitude <= largest)) largest = magnitude; // NaN stays
+      if (!(magnitude < Infinity)) requireFinite("eigh", lowerTriangle(a, n), [n, n]);
+    }
+  }
+  const exponent = powerOfTwoNear(largest);
+  const [first, second] = factorsOfPower(-exponent);
+  const matrix = space.matrix(n, n);
+  for (let i = 0; i < n; i++) {
+    const row = matrix.at + i * n;
+    for (let j = 0; j <= i; j++) matrix.data[row + j] = a[i * n + j]! * first * second;
+  }
+  return { matrix, exponent };
+}
+
+/** A copy with zeros above the diagonal. */
+function lowerTriangle(a: Float64Array, n: number): Float64Array {
   const lower = new Float64Array(n * n);
   for (let i = 0; i < n; i++) lower.set(a.subarray(i * n, i * n + i + 1), i * n);
-  requireFinite("eigh", lower, [n, n]);
-  const exponent = powerOfTwoNear(largestMagnitude(lower));
-  const matrix = space.matrix(n, n);
-  matrix.data.set(scaleByPower(lower, -exponent), matrix.at);
-  return { matrix, exponent };
+  return lower;
 }
 
 /** Side of the squares that are transposed one after another, so that rows and columns stay in the cache. */
 const SQUARE = 32;
 
-function transposed({ data, at, rows, columns, stride }: Block): Float64Array {
+/** Rows as columns, each with the sign that makes its component of largest magnitude, the first among equals, positive. */
+function signedColumns({ data, at, rows, columns, stride }: Block): Float64Array {
   const result = new Float64Array(rows * columns);
+  const signs = Float64Array.from({ length: rows }, (_, i) => signOf(data, at + i * stride, columns));
   for (let i0 = 0; i0 < rows; i0 += SQUARE) {
     for (let j0 = 0; j0 < columns; j0 += SQUARE) {
       for (let i = i0; i < Math.min(rows, i0 + SQUARE); i++) {
-        for (let j = j0; j < Math.min(columns, j0 + SQUARE); j++) result[j * rows + i] = data[at + i * stride + j]!;
+        const sign = signs[i]!;
+        for (let j = j0; j < Math.min(columns, j0 + SQUARE); j++) result[j * rows + i] = sign * data[at + i * stride + j]!;
       }
     }
   }
   return result;
+}
+
+function signOf(x: Float64Array, at: number, length: number): number {
+  let peak = 0;
+  for (let k = at; k < at + length; k++) if (Math.abs(x[k]!) > Math.abs(peak)) peak = x[k]!;
+  return peak < 0 ? -1 : 1;
 }
 
 /**

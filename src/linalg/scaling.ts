@@ -6,10 +6,14 @@ export function powerOfTwoNear(x: number): number {
   return x === 0 ? 0 : Math.floor(Math.log2(Math.abs(x)));
 }
 
-/** A copy of `x` times 2ᵏ: exact, as long as the results are normal numbers. Two factors, since 2ᵏ alone may be out of range. */
-export function scaleByPower(x: Float64Array, k: number): Float64Array {
+/** Two numbers whose product is 2ᵏ, which alone may be out of range. */
+export function factorsOfPower(k: number): readonly [number, number] {
   const half = Math.trunc(k / 2);
-  const first = 2 ** half;
-  const second = 2 ** (k - half);
+  return [2 ** half, 2 ** (k - half)];
+}
+
+/** A copy of `x` times 2ᵏ: exact, as long as the results are normal numbers. */
+export function scaleByPower(x: Float64Array, k: number): Float64Array {
+  const [first, second] = factorsOfPower(k);
   return x.map((value) => value * first * second);
 }
