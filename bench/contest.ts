@@ -43,7 +43,7 @@ export class Contest {
     for (const layout of layouts) {
       const key = `${entrant} ${layout}`;
       try {
-        const found = (await child.ask({ do: "prepare", key, work: work.kind === "gemm" ? work : { ...work, layout } })).probe ?? [];
+        const found = (await child.ask({ do: "prepare", key, work: "layout" in work ? { ...work, layout } : work })).probe ?? [];
         this.#prepared.push({ child, key });
         if (!agree(found, probe)) throw new Error(`it found ${brief(found)} where kfacet found ${brief(probe)}`);
       } catch (error) {

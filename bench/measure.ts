@@ -65,3 +65,16 @@ export function sampler(f: () => void | Promise<void>, least = LONG_ENOUGH): () 
     }
   };
 }
+
+/** The exponent p of the power law time ∝ nᵖ that fits best, by least squares of the logarithms. */
+export function exponentOf(points: readonly (readonly [n: number, time: number])[]): number {
+  const logs = points.map(([n, time]) => [Math.log(n), Math.log(time)] as const);
+  const mean = (i: 0 | 1): number => logs.reduce((sum, point) => sum + point[i], 0) / logs.length;
+  const [x, y] = [mean(0), mean(1)];
+  let [above, below] = [0, 0];
+  for (const [a, b] of logs) {
+    above += (a - x) * (b - y);
+    below += (a - x) ** 2;
+  }
+  return above / below;
+}

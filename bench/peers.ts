@@ -5,7 +5,7 @@ import { Child, typescript, type Command } from "./children.ts";
 import { messageOf } from "./peers/protocol.ts";
 import type { Absence } from "./report.ts";
 
-export type PeerName = "tfjs-cpu" | "tfjs-wasm" | "jax-js" | "pytorch";
+export type PeerName = "tfjs-cpu" | "tfjs-wasm" | "jax-js" | "pytorch" | "numpy" | "ml-matrix";
 
 /** The processes of peers, each started when it is first wanted. Why one is missing is kept for the table. */
 export class Peers {
@@ -52,14 +52,16 @@ export class Peers {
 
 function commandOf(name: PeerName, threads: number): Command {
   if (name === "pytorch") return torch(threads);
+  if (name === "numpy") return lapack(threads);
   install();
   if (name === "jax-js") return typescript("./peers/jax.ts");
+  if (name === "ml-matrix") return typescript("./peers/mlMatrix.ts");
   return typescript("./peers/tfjs.ts", name === "tfjs-cpu" ? "cpu" : "wasm");
 }
 
 function versionOf(name: PeerName): string {
-  if (name === "pytorch") return python?.version ?? "PyTorch";
-  const main = name === "jax-js" ? "@jax-js/jax" : `@tensorflow/${name.replace("-", "-backend-")}`;
+  if (name === "pytorch" || name === "numpy") return pythons.get(scripts[name])?.version ?? name;
+  const main = name === "jax-js" ? "@jax-js/jax" : name === "ml-matrix" ? name : `@tensorflow/${name.replace("-", "-backend-")}`;
   return `${main} ${dependencies()[main] ?? "?"}`;
 }
 
@@ -93,28 +95,50 @@ function readJson(file: string): unknown {
   return JSON.parse(readFileSync(file, "utf8"));
 }
 
-let python: { readonly program: string; readonly version: string } | undefined;
+interface Python {
+  readonly program: string;
+  readonly version: string;
+}
+
+const scripts = { pytorch: "pytorch.py", numpy: "lapack.py" } as const;
+/** The Python that can run a script, found once. */
+const pythons = new Map<string, Python>();
 
 /**
  * PyTorch as its user would set it up for speed: the OpenBLAS kernels that fit the processor, and an allocator that keeps what it
  * has, which halves its step time on virtual machines.
  */
 export function torch(threads: number, { tuned = true }: { readonly tuned?: boolean } = {}): Command {
-  const env: NodeJS.ProcessEnv = { ...process.env };
-  delete env["OPENBLAS_CORETYPE"];
-  delete env["OPENBLAS_L2_SIZE"];
-  if (tuned) Object.assign(env, { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: "20000000000", MALLOC_TOP_PAD_: "268435456" });
-  python ??= findPython();
-  return { program: python.program, args: [`${folder}pytorch.py`, String(threads)], env };
+  const kept = { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: "20000000000", MALLOC_TOP_PAD_: "268435456" };
+  return script(scripts.pytorch, threads, tuned ? kept : {});
 }
 
-/** @throws Error if there is no Python that can import torch. */
-function findPython(): NonNullable<typeof python> {
+/** LAPACK by numpy; OpenBLAS takes its threads from the environment. */
+function lapack(threads: number): Command {
+  return script(scripts.numpy, threads, { OPENBLAS_NUM_THREADS: String(threads), OMP_NUM_THREADS: String(threads) });
+}
+
+function script(name: string, threads: number, more: NodeJS.ProcessEnv): Command {
+  const env: NodeJS.ProcessEnv = { ...process.env, ...more };
+  delete env["OPENBLAS_CORETYPE"];
+  delete env["OPENBLAS_L2_SIZE"];
+  const { program } = pythonFor(name);
+  return { program, args: [`${folder}${name}`, String(threads)], env };
+}
+
+/** @throws Error if there is no Python that can import what the script needs. */
+function pythonFor(name: string): Python {
+  const known = pythons.get(name);
+  if (known) return known;
   const wanted = process.env["KFACET_PYTHON"];
   const candidates = wanted ? [wanted] : ["python3", "/usr/bin/python3"];
   for (const candidate of candidates) {
-    const { status, stdout } = spawnSync(candidate, [`${folder}pytorch.py`, "version"], { encoding: "utf8" });
-    if (status === 0) return { program: candidate, version: stdout.trim() };
+    const { status, stdout } = spawnSync(candidate, [`${folder}${name}`, "version"], { encoding: "utf8" });
+    if (status !== 0) continue;
+    const found = { program: candidate, version: stdout.trim() };
+    pythons.set(name, found);
+    return found;
   }
-  throw new Error(`${candidates.join(" and ")} cannot import torch; KFACET_PYTHON may name a Python that can`);
+  const module = name === scripts.pytorch ? "torch" : "numpy";
+  throw new Error(`${candidates.join(" and ")} cannot import ${module}; KFACET_PYTHON may name a Python that can`);
 }

@@ -6,13 +6,22 @@ import { writeFile } from "node:fs/promises";
 import { Command, Option } from "commander";
 import { conv } from "./conv.ts";
 import { covariance } from "./covariance.ts";
+import { eigh } from "./eigh.ts";
 import { gemm } from "./gemm.ts";
 import { memory } from "./memory.ts";
 import { optimizers } from "./optimizers.ts";
 import { machine, printTable, type BenchOptions, type Suite } from "./report.ts";
 import { step } from "./step.ts";
 
-const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>> = { gemm, conv, covariance, step, memory, optimizers };
+const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>> = {
+  gemm,
+  conv,
+  covariance,
+  step,
+  memory,
+  eigh,
+  optimizers,
+};
 /** Those that take a minute or two. */
 const quick = ["gemm", "conv", "covariance", "optimizers"];
 

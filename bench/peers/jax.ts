@@ -1,8 +1,8 @@
-/** jax-js on its WebAssembly backend as a peer, for products of matrices. */
+/** jax-js on its WebAssembly backend as a peer, for products of matrices and eigenvalues. */
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { sampler } from "../measure.ts";
-import { pattern, probeOf, serve, type Prepared, type Work } from "./protocol.ts";
+import { pattern, probeOf, serve, symmetricPattern, type Eigh, type Prepared, type Work } from "./protocol.ts";
 
 interface JaxArray {
   /** Another reference: an operation uses up those that it is given. */
@@ -19,6 +19,7 @@ interface Jax {
   readonly numpy: {
     array(values: Float32Array, options: { shape: number[] }): JaxArray;
     matmul(a: JaxArray, b: JaxArray): JaxArray;
+    readonly linalg: { eigh(a: JaxArray): [values: JaxArray, vectors: JaxArray] };
   };
 }
 
@@ -28,7 +29,8 @@ if (!(await jax.init("wasm")).includes("wasm")) throw new Error("jax-js has no W
 jax.defaultDevice("wasm");
 
 async function prepare(work: Work): Promise<Prepared> {
-  if (work.kind !== "gemm") throw new Error("only products of matrices are timed");
+  if (work.kind === "eigh") return prepareEigh(work);
+  if (work.kind !== "gemm") throw new Error("only products and eigenvalues of matrices are timed");
   const { n, dtype } = work;
   if (dtype !== "float32") throw new Error(`jax-js is timed in float32 only, not ${dtype}`);
   const [a, b] = [1, 2].map((seed) => jax.numpy.array(pattern(n * n, seed), { shape: [n, n] })) as [JaxArray, JaxArray];
@@ -40,6 +42,17 @@ async function prepare(work: Work): Promise<Prepared> {
     result.dispose();
   });
   return { probe, sample, release: () => [a, b].forEach((array) => array.dispose()) };
+}
+
+async function prepareEigh({ n }: Eigh): Promise<Prepared> {
+  const a = jax.numpy.array(Float32Array.from(symmetricPattern(n)), { shape: [n, n] });
+  const decompose = async (): Promise<Float32Array> => {
+    const [values, vectors] = jax.numpy.linalg.eigh(a.ref);
+    (await vectors.blockUntilReady()).dispose();
+    return values.data();
+  };
+  const probe = probeOf((await decompose()).sort());
+  return { probe, sample: sampler(() => decompose().then(() => undefined)), release: () => a.dispose() };
 }
 
 await serve(prepare);

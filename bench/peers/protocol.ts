@@ -1,7 +1,7 @@
 /**
  * How a bench talks with a process that it times: one line of JSON a request on standard input, one line a reply on standard
  * output, marked, since libraries print there too. The process prepares a piece of work once and then runs it whenever it is
- * asked, so that several processes can be timed in turns. pytorch.py speaks the same protocol.
+ * asked, so that several processes can be timed in turns. The peers in Python speak the same protocol.
  */
 import { createInterface } from "node:readline";
 
@@ -38,9 +38,16 @@ export interface Network {
   readonly layout: Layout;
 }
 
+/** All eigenvalues and eigenvectors of the symmetric part of a square pattern; see `symmetricPattern`. */
+export interface Eigh {
+  readonly kind: "eigh";
+  readonly n: number;
+  readonly dtype: "float32" | "float64";
+}
+
 /** How PyTorch stores images; the others have one layout. */
 export type Layout = "nchw" | "nhwc";
-export type Work = Gemm | Conv | Network;
+export type Work = Gemm | Conv | Network | Eigh;
 
 export const sgd = { learningRate: 0.01, momentum: 0.9, weightDecay: 5e-4 } as const;
 
@@ -107,13 +114,19 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Numbers on [−1, 1) that every peer can make for itself: a hash of the position. pytorch.py has the same. */
+/** Numbers on [−1, 1) that every peer can make for itself: a hash of the position. protocol.py has the same. */
 export function pattern(size: number, seed: number): Float32Array {
   return Float32Array.from({ length: size }, (_, i) => {
     const mixed = Math.imul(i + 1, 0x9e3779b1) ^ Math.imul(seed, 0x85ebca6b);
     const word = Math.imul(mixed ^ (mixed >>> 15), 0xc2b2ae35);
     return ((word ^ (word >>> 13)) >>> 8) / 2 ** 23 - 1;
   });
+}
+
+/** (P + Pᵀ)/2 for a square pattern P. */
+export function symmetricPattern(n: number): Float64Array {
+  const square = pattern(n * n, 1);
+  return Float64Array.from(square, (value, at) => (value + (square[(at % n) * n + Math.floor(at / n)] as number)) / 2);
 }
 
 /** Eight elements of a result, spread over it. */

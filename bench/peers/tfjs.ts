@@ -50,7 +50,8 @@ async function prepare(work: Work): Promise<Prepared> {
   if (!(await tf.setBackend(name))) throw new Error(`setBackend("${name}") failed`);
   if (work.kind === "gemm") return gemm(work);
   if (work.kind === "conv") return conv(work);
-  return network(work);
+  if (work.kind === "network") return network(work);
+  throw new Error("it has no eigenvalues");
 }
 
 function gemm({ n, dtype }: Gemm): Prepared {
