@@ -1,5 +1,5 @@
 import type { Block } from "../tensor/index.ts";
-import { onHost, type Workspace } from "./arithmetic.ts";
+import { onHost, part, type Workspace } from "./arithmetic.ts";
 import { requireFinite } from "./checks.ts";
 import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
 import { implicitQl } from "./ql.ts";
@@ -7,9 +7,9 @@ import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { applyReflectors, reductionSize, tridiagonalize } from "./tridiagonalize.ts";
 
 export interface Eigh {
-  /** The n eigenvalues, ascending. */
+  /** The eigenvalues that were asked for, ascending. */
   readonly values: Float64Array;
-  /** [n, n], row-major: column j is the unit eigenvector of `values[j]`. */
+  /** [n, k], row-major: column j is the unit eigenvector of `values[j]`. */
   readonly vectors: Float64Array;
 }
 
@@ -25,15 +25,17 @@ export const eighSize = (n: number): number => 2 * n * n + conquestSize(n) + red
  * eigenvalue that repeats, the basis of the eigenspace is arbitrary but the same on every run.
  *
  * @param a [n, n], row-major; only the lower triangle is read; unchanged.
+ * @param largest only this many of the largest eigenvalues: saves up to 2·n³ operations for the reflections of the others.
  * @throws NumericalError for an entry that is not finite, or if QL does not converge.
  */
-export function eighIn(space: Workspace, a: Float64Array, n: number): Eigh {
+export function eighIn(space: Workspace, a: Float64Array, n: number, largest = n): Eigh {
   const { matrix, exponent } = scaledCopy(space, a, n);
   const reduction = tridiagonalize(space, matrix);
   const rows = space.matrix(n, n);
   divideAndConquer(space, reduction, rows);
-  applyReflectors(space, reduction, rows);
-  return { values: scaleByPower(reduction.diagonal, exponent), vectors: signedColumns(rows) };
+  const wanted = part(rows, n - largest, 0, largest, n);
+  applyReflectors(space, reduction, wanted);
+  return { values: scaleByPower(reduction.diagonal.subarray(n - largest), exponent), vectors: signedColumns(wanted) };
 }
 
 /** The eigenvalues alone, ascending: 4/3·n³ operations. */
@@ -104,15 +106,15 @@ function signOf(x: Float64Array, at: number, length: number): number {
 }
 
 /**
- * Flips columns of `vectors` [n, n] so that in each the component of largest magnitude, the first among equals, is positive.
+ * Flips columns of `vectors` [n, columns] so that in each the component of largest magnitude, the first among equals, is positive.
  * An eigenvector is defined up to sign; without a rule, moving averages of eigenbases and golden values would depend on rounding.
  */
-export function makeSignsDeterministic(vectors: Float32Array | Float64Array, n: number): void {
-  const peaks = new Float64Array(n);
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j < n; j++) if (Math.abs(vectors[i * n + j]!) > Math.abs(peaks[j]!)) peaks[j] = vectors[i * n + j]!;
+export function makeSignsDeterministic(vectors: Float32Array | Float64Array, columns: number): void {
+  const peaks = new Float64Array(columns);
+  for (let at = 0, j = 0; at < vectors.length; at++, j = j + 1 === columns ? 0 : j + 1) {
+    if (Math.abs(vectors[at]!) > Math.abs(peaks[j]!)) peaks[j] = vectors[at]!;
   }
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j < n; j++) if (peaks[j]! < 0) vectors[i * n + j] = -vectors[i * n + j]!;
+  for (let at = 0, j = 0; at < vectors.length; at++, j = j + 1 === columns ? 0 : j + 1) {
+    if (peaks[j]! < 0) vectors[at] = -vectors[at]!;
   }
 }

@@ -4,6 +4,7 @@ import {
   cholesky,
   eigh,
   eighHost,
+  eigvalsh,
   frobeniusNorm,
   inversePositiveDefinite,
   kron,
@@ -13,10 +14,10 @@ import {
 import type { Backend } from "../../src/tensor/index.ts";
 import { defaultBackend } from "../../src/tensor/index.ts";
 import type { FloatDType } from "../../src/tensor/dtype.ts";
-import { BackendError, DTypeError, NumericalError, ShapeError } from "../../src/tensor/errors.ts";
+import { BackendError, DTypeError, NumericalError, ShapeError, UsageError } from "../../src/tensor/errors.ts";
 import { Tensor } from "../../src/tensor/tensor.ts";
 import { definiteMatrices, normalMatrix, seeds, symmetricMatrices } from "../arbitraries/matrices.ts";
-import { diagonal, epsilon32, epsilon64, identity, matrix, minus, norm, product, transpose, type Matrix } from "./dense.ts";
+import { at, build, diagonal, epsilon32, epsilon64, identity, matrix, minus, norm, product, transpose, type Matrix } from "./dense.ts";
 
 /* The functions on tensors: types, shapes, devices, memory, rounding to float32, and every error. The mathematics is next door. */
 
@@ -49,6 +50,34 @@ describe.each(dtypes)("on %s tensors", (dtype) => {
         vectors.dispose();
       }),
     );
+  });
+
+  it("eigh gives the largest eigenpairs alone, and eigvalsh the eigenvalues alone", async () => {
+    await fc.assert(
+      fc.asyncProperty(symmetricMatrices(), fc.nat(), async ({ a, n }, count) => {
+        const k = count % (n + 1);
+        const t = tensorOf(a, dtype);
+        const [all, some, values] = [await eigh(t), await eigh(t, { largest: k }), await eigvalsh(t)];
+        expect([some.values.shape, some.vectors.shape, values.shape]).toEqual([[k], [n, k], [n]]);
+        expect(some.values.dataSync()).toEqual(all.values.dataSync().slice(n - k));
+        const columns = matrix(n, n, all.vectors.dataSync());
+        expect([...some.vectors.dataSync()]).toEqual([...build(n, k, (i, j) => at(columns, i, n - k + j)).data]);
+        // Both are exact for a matrix within 3nε; float32 rounds once more.
+        const error = (Math.max(3 * n, 15) * epsilon64 + (dtype === "float32" ? epsilon32 : 0)) * norm(a);
+        values
+          .dataSync()
+          .forEach((value, i) => expect(Math.abs(value - (all.values.dataSync()[i] as number))).toBeLessThanOrEqual(2 * error));
+        for (const tensor of [t, all.values, all.vectors, some.values, some.vectors, values]) tensor.dispose();
+      }),
+    );
+    const t = tensorOf(identity(3), "float64");
+    for (const largest of [-1, 4, 1.5, NaN]) {
+      await expect(eigh(t, { largest })).rejects.toThrow(UsageError);
+      await expect(eigh(t, { largest })).rejects.toThrow(
+        `eigh: largest must be a whole number from 0 to 3, the order of the matrix, but is ${largest}`,
+      );
+    }
+    t.dispose();
   });
 
   it("eigh keeps the sign convention after rounding", async () => {
