@@ -18,6 +18,7 @@ export {
   solveTriangular,
   type EighOptions,
 } from "./factorizations.ts";
+export { lowRankInverse, type LowRank, type LowRankInverse, type LowRankInverseOptions } from "./lowRank.ts";
 export { kron, kronHost } from "./kron.ts";
 export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";

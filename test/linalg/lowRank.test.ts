@@ -1,0 +1,105 @@
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { lowRankInverse, type LowRankInverseOptions } from "../../src/linalg/index.ts";
+import { defaultBackend, NumericalError, ShapeError, Tensor, UsageError } from "../../src/tensor/index.ts";
+import { normalMatrix, orthogonal, seeds } from "../arbitraries/matrices.ts";
+import { eachBackend } from "../backends.ts";
+import { at, build, diagonal, epsilon64, matrix, norm, plus, product, scaled, identity, transpose, type Matrix } from "./dense.ts";
+
+const tensorOf = (a: Matrix): Tensor => Tensor.from(a.data, { dtype: "float64", shape: [a.rows, a.columns] });
+
+const cases = fc
+  .record({
+    d: fc.integer({ min: 1, max: 16 }),
+    rank: fc.nat(),
+    columns: fc.integer({ min: 1, max: 5 }),
+    ratio: fc.constantFrom(1, 0.7, 0.1),
+    damping: fc.constantFrom(1, 1e-2, 1e-8),
+    tail: fc.constantFrom(...(["mean", "smallest", "zero"] as const)),
+    seed: seeds,
+  })
+  .map(({ rank, ...rest }) => ({ ...rest, r: rank % (rest.d + 1) }));
+
+eachBackend(() => {
+  let buffers: number;
+  beforeEach(() => (buffers = defaultBackend().memory().buffers));
+  afterEach(() => expect(defaultBackend().memory().buffers).toBe(buffers));
+
+  describe("the low-rank inverse", () => {
+    it("is the inverse of U D Uᵀ + τ(I − UUᵀ) + λI, from both sides, for every tail and rank", async () => {
+      await fc.assert(
+        fc.asyncProperty(cases, async ({ d, r, columns, ratio, damping, tail, seed }) => {
+          const q = orthogonal(d, seed);
+          const values = Array.from({ length: d }, (_, k) => ratio ** k);
+          const u = build(d, r, (i, j) => at(q, i, j));
+          const trace = values.reduce((sum, value) => sum + value, 0);
+          const kept = values.slice(0, r);
+          const rest = (trace - kept.reduce((sum, value) => sum + value, 0)) / (d - r);
+          const tau = r === d ? 1 : tail === "mean" ? rest : tail === "zero" || r === 0 ? 0 : (kept[r - 1] as number);
+
+          const [vectors, numbers] = [tensorOf(u), Tensor.from(kept, { dtype: "float64", shape: [r] })];
+          const inverse = await lowRankInverse({ vectors, values: numbers, trace }, { damping, tail });
+          expect(Math.abs(inverse.tail - tau)).toBeLessThanOrEqual(1e-14 * trace);
+          // The eigenvalues of the matrix that it inverts are kept + λ and τ + λ, in the basis Q.
+          const eigenvalues = values.map((value, k) => (k < r ? value : tau) + damping);
+          const x = product(q, diagonal(eigenvalues), transpose(q));
+          for (const side of ["left", "right"] as const) {
+            const m = side === "left" ? normalMatrix(d, columns, seed + 1) : normalMatrix(columns, d, seed + 1);
+            const t = tensorOf(m);
+            const result = inverse[side](t);
+            const solved = matrix(m.rows, m.columns, result.dataSync());
+            const back = side === "left" ? product(x, solved) : product(solved, x);
+            // Multiplying back rounds by ε·‖X‖‖X⁻¹M‖, and the basis is orthonormal to a few ε.
+            const condition = Math.max(...eigenvalues) / Math.min(...eigenvalues);
+            expect(norm(plus(back, scaled(m, -1)))).toBeLessThanOrEqual(100 * d * epsilon64 * condition * norm(m));
+            for (const tensor of [t, result]) tensor.dispose();
+          }
+          for (const tensor of [vectors, numbers]) tensor.dispose();
+        }),
+      );
+    });
+
+    it("keeps its digits in float32 where the damping is far below the eigenvalues", async () => {
+      const d = 8;
+      const [vectors, values] = [Tensor.from(identity(d).data, { dtype: "float32", shape: [d, d] }), Tensor.full([d], 1e4)];
+      const m = Tensor.ones([d, 1]);
+      const inverse = await lowRankInverse({ vectors, values }, { damping: 1e-6 });
+      const result = inverse.left(m);
+      // Subtracting 1/λ = 10⁶ from 1/(D + λ) + 1/λ would leave an error of 2⁻²⁴ · 10⁶.
+      result.dataSync().forEach((value) => expect(Math.abs(value - 1e-4)).toBeLessThanOrEqual(1e-4 * 2 ** -22));
+      for (const tensor of [vectors, values, m, result]) tensor.dispose();
+    });
+
+    it("refuses what has no inverse, with the reason", async () => {
+      const [vectors, values] = [tensorOf(identity(2)), Tensor.from([1, 2], { dtype: "float64" })];
+      const refusal = async (
+        options: LowRankInverseOptions,
+        kind: new (message: string) => Error,
+        message: RegExp,
+        given = values,
+        trace?: number,
+      ): Promise<void> => {
+        const inverse = lowRankInverse({ vectors, values: given, ...(trace !== undefined && { trace }) }, options);
+        await expect(inverse).rejects.toThrow(kind);
+        await expect(inverse).rejects.toThrow(message);
+      };
+      for (const damping of [0, -1, NaN, Infinity]) await refusal({ damping }, UsageError, /damping must be positive and finite but is/);
+      const negative = Tensor.from([1, -2], { dtype: "float64" });
+      await refusal({ damping: 1 }, NumericalError, /value 1 is -2; a positive semidefinite matrix has none below 0/, negative);
+      const short = Tensor.from([1], { dtype: "float64" });
+      await refusal({ damping: 1 }, ShapeError, /values must have shape \[2\]/, short);
+      for (const tensor of [vectors, values, negative, short]) tensor.dispose();
+
+      const [thin, one] = [Tensor.from([[1], [0]], { dtype: "float64" }), Tensor.from([1], { dtype: "float64" })];
+      await expect(lowRankInverse({ vectors: thin, values: one }, { damping: 1 })).rejects.toThrow(/the tail's mean needs the trace/);
+      await expect(lowRankInverse({ vectors: thin, values: one, trace: NaN }, { damping: 1 })).rejects.toThrow(/the trace is NaN/);
+      const inverse = await lowRankInverse({ vectors: thin, values: one }, { damping: 1, tail: "zero" });
+      const wide = Tensor.ones([3, 3], { dtype: "float64" });
+      expect(() => inverse.left(wide)).toThrow(
+        "lowRankInverse: axis 0 of the matrix must have 2 elements, as the vectors have rows, but its shape is [3, 3]",
+      );
+      expect(() => inverse.right(wide)).toThrow(ShapeError);
+      for (const tensor of [thin, one, wide]) tensor.dispose();
+    });
+  });
+});
