@@ -1,6 +1,15 @@
 import { formatShape, ShapeError, Tensor } from "../tensor/index.ts";
 import { requirePartners, requireSquare } from "./checks.ts";
-import { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
+import {
+  choleskyIn,
+  choleskySize,
+  inverseCholeskyIn,
+  inverseSize,
+  solveCholeskyIn,
+  solveSize,
+  solveTriangularIn,
+  type TriangularOptions,
+} from "./cholesky.ts";
 import { eighIn, eighSize, makeSignsDeterministic } from "./eigh.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { destinationOf, readFloats, readSymmetric, readTriangle, roundTo, toTensor } from "./transfer.ts";
@@ -44,7 +53,9 @@ export async function eigh(a: Tensor): Promise<{ values: Tensor; vectors: Tensor
 export async function cholesky(a: Tensor): Promise<Tensor> {
   const destination = destinationOf("cholesky", a);
   const n = requireSquare("cholesky", a);
-  return toTensor("cholesky", choleskyHost(await readSymmetric("cholesky", a), n), [n, n], destination);
+  const matrix = await readSymmetric("cholesky", a);
+  const l = inWorkspace(destination.backend, choleskySize(n), (space) => choleskyIn(space, matrix, n));
+  return toTensor("cholesky", l, [n, n], destination);
 }
 
 /**
@@ -58,7 +69,9 @@ export async function solveTriangular(t: Tensor, b: Tensor, options: TriangularO
   const n = requireSquare("solveTriangular", t);
   const columns = requireRightHandSide("solveTriangular", n, b);
   const [triangle, x] = await Promise.all([readTriangle("solveTriangular", t, n, options.lower ?? true), readFloats("solveTriangular", b)]);
-  solveTriangularHost(triangle, n, x, columns, options);
+  inWorkspace(destination.backend, solveSize(n, columns), (space) => {
+    solveTriangularIn(space, triangle, n, x, columns, options);
+  });
   return toTensor("solveTriangular", x, b.shape, destination);
 }
 
@@ -73,7 +86,9 @@ export async function solvePositiveDefinite(a: Tensor, b: Tensor): Promise<Tenso
   const n = requireSquare(operation, a);
   const columns = requireRightHandSide(operation, n, b);
   const [matrix, x] = await Promise.all([readSymmetric(operation, a), readFloats(operation, b)]);
-  solveCholeskyHost(choleskyHost(matrix, n, operation), n, x, columns);
+  inWorkspace(destination.backend, choleskySize(n) + solveSize(n, columns), (space) => {
+    solveCholeskyIn(space, choleskyIn(space, matrix, n, operation), n, x, columns);
+  });
   return toTensor(operation, x, b.shape, destination);
 }
 
@@ -86,8 +101,11 @@ export async function inversePositiveDefinite(a: Tensor): Promise<Tensor> {
   const operation = "inversePositiveDefinite";
   const destination = destinationOf(operation, a);
   const n = requireSquare(operation, a);
-  const l = choleskyHost(await readSymmetric(operation, a), n, operation);
-  return toTensor(operation, inverseCholeskyHost(l, n), [n, n], destination);
+  const matrix = await readSymmetric(operation, a);
+  const inverse = inWorkspace(destination.backend, choleskySize(n) + inverseSize(n), (space) => {
+    return inverseCholeskyIn(space, choleskyIn(space, matrix, n, operation), n);
+  });
+  return toTensor(operation, inverse, [n, n], destination);
 }
 
 /** Number of columns of a right-hand side: a vector has one. */
