@@ -1,13 +1,23 @@
 import { formatShape, ShapeError, Tensor, UsageError } from "../tensor/index.ts";
 import { requirePartners, requireSquare } from "./checks.ts";
-import { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
+import {
+  choleskyIn,
+  choleskySize,
+  inverseCholeskyIn,
+  inverseSize,
+  solveCholeskyIn,
+  solveSize,
+  solveTriangularIn,
+  type TriangularOptions,
+} from "./cholesky.ts";
 import { eigenvaluesIn, eighIn, eighSize, makeSignsDeterministic } from "./eigh.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { destinationOf, readFloats, readSymmetric, readTriangle, roundTo, toTensor } from "./transfer.ts";
 
 /*
  * Factorizations of tensors. Every one reads its operands, computes in float64, with the backend's arithmetic on matrices where it
- * has one and by plain loops on the host elsewhere, and puts the result back on the operand's device in the operand's type. The caller owns what is returned.
+ * has one and by plain loops on the host elsewhere, and puts the result back on the operand's device in the operand's type. The
+ * caller owns what is returned.
  *
  * All throw ShapeError for shapes that do not fit, DTypeError for int32 or mixed types, and NumericalError for an entry that is
  * not finite; those that need a symmetric matrix throw NumericalError if it is not (relative to the largest entry: 1e-4 for
@@ -68,7 +78,9 @@ export async function eigvalsh(a: Tensor): Promise<Tensor> {
 export async function cholesky(a: Tensor): Promise<Tensor> {
   const destination = destinationOf("cholesky", a);
   const n = requireSquare("cholesky", a);
-  return toTensor("cholesky", choleskyHost(await readSymmetric("cholesky", a), n), [n, n], destination);
+  const matrix = await readSymmetric("cholesky", a);
+  const l = inWorkspace(destination.backend, choleskySize(n), (space) => choleskyIn(space, matrix, n));
+  return toTensor("cholesky", l, [n, n], destination);
 }
 
 /**
@@ -82,7 +94,9 @@ export async function solveTriangular(t: Tensor, b: Tensor, options: TriangularO
   const n = requireSquare("solveTriangular", t);
   const columns = requireRightHandSide("solveTriangular", n, b);
   const [triangle, x] = await Promise.all([readTriangle("solveTriangular", t, n, options.lower ?? true), readFloats("solveTriangular", b)]);
-  solveTriangularHost(triangle, n, x, columns, options);
+  inWorkspace(destination.backend, solveSize(n, columns), (space) => {
+    solveTriangularIn(space, triangle, n, x, columns, options);
+  });
   return toTensor("solveTriangular", x, b.shape, destination);
 }
 
@@ -97,7 +111,9 @@ export async function solvePositiveDefinite(a: Tensor, b: Tensor): Promise<Tenso
   const n = requireSquare(operation, a);
   const columns = requireRightHandSide(operation, n, b);
   const [matrix, x] = await Promise.all([readSymmetric(operation, a), readFloats(operation, b)]);
-  solveCholeskyHost(choleskyHost(matrix, n, operation), n, x, columns);
+  inWorkspace(destination.backend, choleskySize(n) + solveSize(n, columns), (space) => {
+    solveCholeskyIn(space, choleskyIn(space, matrix, n, operation), n, x, columns);
+  });
   return toTensor(operation, x, b.shape, destination);
 }
 
@@ -110,8 +126,11 @@ export async function inversePositiveDefinite(a: Tensor): Promise<Tensor> {
   const operation = "inversePositiveDefinite";
   const destination = destinationOf(operation, a);
   const n = requireSquare(operation, a);
-  const l = choleskyHost(await readSymmetric(operation, a), n, operation);
-  return toTensor(operation, inverseCholeskyHost(l, n), [n, n], destination);
+  const matrix = await readSymmetric(operation, a);
+  const inverse = inWorkspace(destination.backend, choleskySize(n) + inverseSize(n), (space) => {
+    return inverseCholeskyIn(space, choleskyIn(space, matrix, n, operation), n);
+  });
+  return toTensor(operation, inverse, [n, n], destination);
 }
 
 /** Number of columns of a right-hand side: a vector has one. */
