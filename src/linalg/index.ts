@@ -12,4 +12,5 @@ export { cholesky, eigh, inversePositiveDefinite, solvePositiveDefinite, solveTr
 export { kron, kronHost } from "./kron.ts";
 export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";
+export { lstsq, lstsqHost, qr, qrHost, type Qr, type QrOptions } from "./qr.ts";
 export { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
