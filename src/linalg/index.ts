@@ -22,4 +22,5 @@ export { lowRankInverse, type LowRank, type LowRankInverse, type LowRankInverseO
 export { kron, kronHost } from "./kron.ts";
 export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";
+export { lstsq, lstsqHost, qr, qrHost, type Qr, type QrOptions } from "./qr.ts";
 export { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
