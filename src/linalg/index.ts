@@ -24,3 +24,12 @@ export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";
 export { lstsq, lstsqHost, qr, qrHost, type Qr, type QrOptions } from "./qr.ts";
 export { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
+export {
+  nystrom,
+  randomizedEigh,
+  type DominantEigenpairs,
+  type Nystrom,
+  type NystromOptions,
+  type RandomizedEighOptions,
+  type SketchOptions,
+} from "./randomized.ts";
