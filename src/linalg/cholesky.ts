@@ -37,8 +37,8 @@ export const inverseSize = (n: number): number => 2 * n * n;
  * them). n³/3 operations, all but LEAF·n² of them in products of matrices.
  *
  * Backward stable without pivoting: |A − L Lᵀ| ≤ γₙ₊₁ |L||Lᵀ| (theorem 10.3), so that ‖A − L Lᵀ‖₂ ≤ n·γₙ₊₁ ‖A‖₂ to first order; the
- * norm observed is below max(n, 15)·2u·‖A‖₂. Whenever it succeeds, that is. It does where the smallest eigenvalue is above
- * n·γₙ₊₁/(1 − γₙ₊₁) times the largest diagonal entry (theorem 10.7), and may fail for a definite matrix that is nearer to singular.
+ * norm observed is below max(n, 15)·2u·‖A‖₂. It succeeds where the smallest eigenvalue is above n·γₙ₊₁/(1 − γₙ₊₁) times the largest
+ * diagonal entry (theorem 10.7), and may fail for a definite matrix that is nearer to singular.
  *
  * @param a [n, n], row-major; only the lower triangle is read; unchanged.
  * @param operation name for messages.
