@@ -1,4 +1,4 @@
-import type { Backend, Block, MatrixArithmetic } from "../tensor/index.ts";
+import type { Backend, MatrixBlock, MatrixArithmetic } from "../tensor/index.ts";
 import { addScaled, dot } from "./vectors.ts";
 
 /** The definition of `MatrixArithmetic`, by plain loops over any memory. */
@@ -45,7 +45,7 @@ export class Workspace {
   }
 
   /** A matrix whose elements are not defined yet. */
-  matrix(rows: number, columns: number): Block {
+  matrix(rows: number, columns: number): MatrixBlock {
     const at = this.#used;
     this.#used += rows * columns;
     if (this.#used > this.#memory.length) throw new RangeError(`a workspace of ${this.#memory.length} numbers is too small`);
@@ -65,6 +65,6 @@ export function onHost<T>(size: number, f: (space: Workspace) => T): T {
 }
 
 /** Rows `[row, row + rows)` and columns `[column, column + columns)` of a block. */
-export function part(a: Block, row: number, column: number, rows: number, columns: number): Block {
+export function part(a: MatrixBlock, row: number, column: number, rows: number, columns: number): MatrixBlock {
   return { data: a.data, at: a.at + row * a.stride + column, rows, columns, stride: a.stride };
 }

@@ -1,4 +1,4 @@
-import { NumericalError, type Block } from "../tensor/index.ts";
+import { NumericalError, type MatrixBlock } from "../tensor/index.ts";
 import { onHost, part, type Workspace } from "./arithmetic.ts";
 import { addScaled, divide, dot, largestMagnitude } from "./vectors.ts";
 
@@ -37,8 +37,8 @@ export const inverseSize = (n: number): number => 2 * n * n;
  * them). n³/3 operations, all but LEAF·n² of them in products of matrices.
  *
  * Backward stable without pivoting: |A − L Lᵀ| ≤ γₙ₊₁ |L||Lᵀ| (theorem 10.3), so that ‖A − L Lᵀ‖₂ ≤ n·γₙ₊₁ ‖A‖₂ to first order; the
- * norm observed is below max(n, 15)·2u·‖A‖₂. Whenever it succeeds, that is. It does where the smallest eigenvalue is above
- * n·γₙ₊₁/(1 − γₙ₊₁) times the largest diagonal entry (theorem 10.7), and may fail for a definite matrix that is nearer to singular.
+ * norm observed is below max(n, 15)·2u·‖A‖₂. It succeeds where the smallest eigenvalue is above n·γₙ₊₁/(1 − γₙ₊₁) times the largest
+ * diagonal entry (theorem 10.7), and may fail for a definite matrix that is nearer to singular.
  *
  * @param a [n, n], row-major; only the lower triangle is read; unchanged.
  * @param operation name for messages.
@@ -147,7 +147,7 @@ export function inverseCholeskyHost(l: Float64Array, n: number): Float64Array {
 const halfOf = (n: number): number => LEAF * Math.ceil(n / (2 * LEAF));
 
 /** Overwrites the lower triangle of A with L. What is above the diagonal is neither read nor kept. */
-function factorize(space: Workspace, a: Block, refuse: (row: number, pivot: number) => never, firstRow = 0): void {
+function factorize(space: Workspace, a: MatrixBlock, refuse: (row: number, pivot: number) => never, firstRow = 0): void {
   const n = a.rows;
   if (n <= LEAF) {
     factorizeLeaf(a, refuse, firstRow);
@@ -162,7 +162,7 @@ function factorize(space: Workspace, a: Block, refuse: (row: number, pivot: numb
   factorize(space, a22, refuse, firstRow + half);
 }
 
-function factorizeLeaf({ data, at, rows: n, stride }: Block, refuse: (row: number, pivot: number) => never, firstRow: number): void {
+function factorizeLeaf({ data, at, rows: n, stride }: MatrixBlock, refuse: (row: number, pivot: number) => never, firstRow: number): void {
   for (let i = 0; i < n; i++) {
     const row = at + i * stride;
     for (let j = 0; j < i; j++) {
@@ -177,7 +177,7 @@ function factorizeLeaf({ data, at, rows: n, stride }: Block, refuse: (row: numbe
 }
 
 /** Overwrites B with the X of X Lᵀ = B. */
-function solveFromRight(space: Workspace, l: Block, b: Block): void {
+function solveFromRight(space: Workspace, l: MatrixBlock, b: MatrixBlock): void {
   const n = l.rows;
   if (n <= LEAF) {
     const { data } = b;
@@ -199,7 +199,7 @@ function solveFromRight(space: Workspace, l: Block, b: Block): void {
 }
 
 /** Overwrites B with the X of T X = B (or Tᵀ X = B). */
-function solveFromLeft(space: Workspace, t: Block, b: Block, options: TriangularOptions = {}): void {
+function solveFromLeft(space: Workspace, t: MatrixBlock, b: MatrixBlock, options: TriangularOptions = {}): void {
   const n = t.rows;
   if (n <= LEAF) {
     solveLeaf(t, b, options);
@@ -221,7 +221,7 @@ function solveFromLeft(space: Workspace, t: Block, b: Block, options: Triangular
 }
 
 /** By whole rows of B. */
-function solveLeaf(t: Block, b: Block, { lower = true, transpose = false }: TriangularOptions): void {
+function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = false }: TriangularOptions): void {
   const n = t.rows;
   const forward = lower !== transpose;
   const [rowStride, columnStride] = transpose ? [1, t.stride] : [t.stride, 1];
@@ -237,7 +237,7 @@ function solveLeaf(t: Block, b: Block, { lower = true, transpose = false }: Tria
 }
 
 /** M = L⁻¹ into zeros: each column of it by substitution, from its diagonal on. */
-function invertLower(space: Workspace, l: Block, m: Block): void {
+function invertLower(space: Workspace, l: MatrixBlock, m: MatrixBlock): void {
   const n = l.rows;
   if (n <= LEAF) {
     for (let i = 0; i < n; i++) m.data[m.at + i * (m.stride + 1)] = 1;
@@ -256,7 +256,7 @@ function invertLower(space: Workspace, l: Block, m: Block): void {
 }
 
 /** The lower triangle of MᵀM for a lower triangular M with zeros above its diagonal. */
-function gramOfLower(space: Workspace, gram: Block, m: Block): void {
+function gramOfLower(space: Workspace, gram: MatrixBlock, m: MatrixBlock): void {
   const n = m.rows;
   const { arithmetic } = space;
   if (n <= GRAM_LEAF) {
@@ -290,13 +290,13 @@ function copyLower(from: Float64Array, fromAt: number, to: Float64Array, toAt: n
   }
 }
 
-function copyIn(space: Workspace, from: Float64Array, rows: number, columns: number): Block {
+function copyIn(space: Workspace, from: Float64Array, rows: number, columns: number): MatrixBlock {
   const block = space.matrix(rows, columns);
   block.data.set(from, block.at);
   return block;
 }
 
-function copyOut({ data, at }: Block, to: Float64Array): void {
+function copyOut({ data, at }: MatrixBlock, to: Float64Array): void {
   to.set(data.subarray(at, at + to.length));
 }
 

@@ -1,4 +1,4 @@
-import type { Block } from "../tensor/index.ts";
+import type { MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
 import { implicitQl } from "./ql.ts";
 import { secularRoots } from "./secular.ts";
@@ -26,7 +26,7 @@ const [TOP, BOTH, BOTTOM] = [0, 1, 2] as const;
  * @param v [n, n], written: row j is the unit eigenvector of eigenvalue j.
  * @throws NumericalError if QL does not converge in one of the smallest parts.
  */
-export function divideAndConquer(space: Workspace, t: Tridiagonal, v: Block): void {
+export function divideAndConquer(space: Workspace, t: Tridiagonal, v: MatrixBlock): void {
   const n = v.rows;
   for (let i = 0; i < n; i++) v.data.fill(0, v.at + i * v.stride, v.at + i * v.stride + n);
   const [old, mixing] = [space.matrix(n, n), space.matrix(n, n)];
@@ -53,7 +53,7 @@ export function divideAndConquer(space: Workspace, t: Tridiagonal, v: Block): vo
 /** From the eigenpairs of the halves to those of the whole, of which `middle` rows are the upper half. */
 // prettier-ignore
 function merge(
-  space: Workspace, d: Float64Array, v: Block, middle: number, rho: number, sign: number, old: Block, mixing: Block,
+  space: Workspace, d: Float64Array, v: MatrixBlock, middle: number, rho: number, sign: number, old: MatrixBlock, mixing: MatrixBlock,
 ): void {
   const size = d.length;
   // z = V u, scaled to length 1: the last column of the upper half's eigenvectors and the first one of the lower half's.
@@ -91,7 +91,7 @@ function merge(
 function deflate(
   d: Float64Array,
   z: Float64Array,
-  v: Block,
+  v: MatrixBlock,
   middle: number,
   rho: number,
 ): { kept: number[]; deflated: number[]; kind: Uint8Array } {
@@ -130,7 +130,7 @@ function deflate(
  * The roots are those of diag(d) + ρ z zᵀ only within rounding, but exactly those of a matrix with another z close by (Löwner's
  * formula). The eigenvectors of that one, z′ᵢ/(dᵢ − λ), are orthogonal within rounding however close the roots are.
  */
-function eigenvectors({ data, at, rows: k }: Block, d: Float64Array, signs: Float64Array, order: readonly number[]): void {
+function eigenvectors({ data, at, rows: k }: MatrixBlock, d: Float64Array, signs: Float64Array, order: readonly number[]): void {
   const squares = new Float64Array(k).fill(1);
   for (let j = 0; j < k; j++) {
     const row = at + j * k;
@@ -155,7 +155,7 @@ function eigenvectors({ data, at, rows: k }: Block, d: Float64Array, signs: Floa
 }
 
 /** Copies columns `[column, column + columns)` of some rows. */
-function copyRows(v: Block, rows: readonly number[], column: number, columns: number, data: Float64Array, at: number): Block {
+function copyRows(v: MatrixBlock, rows: readonly number[], column: number, columns: number, data: Float64Array, at: number): MatrixBlock {
   rows.forEach((row, i) => {
     const from = v.at + row * v.stride + column;
     data.set(v.data.subarray(from, from + columns), at + i * columns);
@@ -164,7 +164,7 @@ function copyRows(v: Block, rows: readonly number[], column: number, columns: nu
 }
 
 /** Puts values and rows of V, of which the first k are there and ascend, and the others are `untouched`, in ascending order. */
-function arrange(d: Float64Array, v: Block, values: readonly number[], k: number, untouched: Block): void {
+function arrange(d: Float64Array, v: MatrixBlock, values: readonly number[], k: number, untouched: MatrixBlock): void {
   const size = values.length;
   const sorted = [...values.keys()].sort((a, b) => values[a]! - values[b]!);
   sorted.forEach((source, place) => (d[place] = values[source]!));

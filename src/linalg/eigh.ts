@@ -1,4 +1,4 @@
-import type { Block } from "../tensor/index.ts";
+import type { MatrixBlock } from "../tensor/index.ts";
 import { onHost, part, type Workspace } from "./arithmetic.ts";
 import { requireFinite } from "./checks.ts";
 import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
@@ -55,7 +55,7 @@ export function eighHost(a: Float64Array, n: number): Eigh {
  * The lower triangle with its largest entry near 1. A power of two changes no digit, and keeps products of very large or very small
  * entries inside the exponent's range.
  */
-function scaledCopy(space: Workspace, a: Float64Array, n: number): { matrix: Block; exponent: number } {
+function scaledCopy(space: Workspace, a: Float64Array, n: number): { matrix: MatrixBlock; exponent: number } {
   let largest = 0;
   for (let i = 0; i < n; i++) {
     for (let at = i * n; at <= i * n + i; at++) {
@@ -85,7 +85,7 @@ function lowerTriangle(a: Float64Array, n: number): Float64Array {
 const SQUARE = 32;
 
 /** Rows as columns, each with the sign that makes its component of largest magnitude, the first among equals, positive. */
-function signedColumns({ data, at, rows, columns, stride }: Block): Float64Array {
+function signedColumns({ data, at, rows, columns, stride }: MatrixBlock): Float64Array {
   const result = new Float64Array(rows * columns);
   const signs = Float64Array.from({ length: rows }, (_, i) => signOf(data, at + i * stride, columns));
   for (let i0 = 0; i0 < rows; i0 += SQUARE) {

@@ -71,9 +71,10 @@ export async function eigvalsh(a: Tensor): Promise<Tensor> {
 }
 
 /**
- * The lower triangular L [n, n] with A = L Lᵀ, A symmetric positive definite [n, n].
+ * The lower triangular L [n, n] with A = L Lᵀ, A symmetric positive definite [n, n]. n³/3 operations; in float64
+ * ‖A − L Lᵀ‖₂ is below max(n, 15)·ε·‖A‖₂, and a float32 result is that, rounded.
  * @throws NumericalError naming the first pivot that is not positive, and its value.
- * Source: Golub & Van Loan §4.2.
+ * Source: Golub & Van Loan §4.2; the error is discussed in cholesky.ts.
  */
 export async function cholesky(a: Tensor): Promise<Tensor> {
   const destination = destinationOf("cholesky", a);
@@ -85,7 +86,8 @@ export async function cholesky(a: Tensor): Promise<Tensor> {
 
 /**
  * The X with T X = B for a triangular T [n, n] and B [n] or [n, columns]; with `transpose`, TᵀX = B.
- * Only the triangle that `lower` names is read: the other one may hold anything.
+ * Only the triangle that `lower` names is read: the other one may hold anything. n²·columns operations; entry by entry
+ * |B − T X| ≤ n·ε |T||X| before X is rounded to its type (Higham, Accuracy and Stability of Numerical Algorithms, theorem 8.5).
  * @throws NumericalError for a zero on the diagonal.
  */
 export async function solveTriangular(t: Tensor, b: Tensor, options: TriangularOptions = {}): Promise<Tensor> {
@@ -101,7 +103,8 @@ export async function solveTriangular(t: Tensor, b: Tensor, options: TriangularO
 }
 
 /**
- * A⁻¹B for a symmetric positive definite A [n, n] and B [n] or [n, columns], by Cholesky factorization.
+ * A⁻¹B for a symmetric positive definite A [n, n] and B [n] or [n, columns], by Cholesky factorization. n³/3 + 2·n²·columns
+ * operations; the residual is small whatever the condition of A (Higham, theorem 10.4; see cholesky.ts), before X is rounded.
  * @throws NumericalError naming the first pivot that is not positive.
  */
 export async function solvePositiveDefinite(a: Tensor, b: Tensor): Promise<Tensor> {
@@ -118,8 +121,8 @@ export async function solvePositiveDefinite(a: Tensor, b: Tensor): Promise<Tenso
 }
 
 /**
- * A⁻¹ of a symmetric positive definite A [n, n], symmetric to the last bit. To apply an inverse once, `solvePositiveDefinite` is
- * cheaper and more accurate.
+ * A⁻¹ of a symmetric positive definite A [n, n], symmetric to the last bit. 5/3·n³ operations at most; the error is of order
+ * n²·ε·κ₂(A)·‖A⁻¹‖₂ at the worst (see cholesky.ts). To apply an inverse once, `solvePositiveDefinite` is cheaper and more accurate.
  * @throws NumericalError naming the first pivot that is not positive.
  */
 export async function inversePositiveDefinite(a: Tensor): Promise<Tensor> {

@@ -1,4 +1,4 @@
-import { NumericalError, type Block } from "../tensor/index.ts";
+import { NumericalError, type MatrixBlock } from "../tensor/index.ts";
 import { negligible } from "./tridiagonalize.ts";
 import { rotate } from "./vectors.ts";
 
@@ -17,7 +17,7 @@ const MOST_SWEEPS = 30;
  * @param v [n, m], written: row j is the eigenvector of eigenvalue j, its first m elements. No columns: eigenvalues alone.
  * @throws NumericalError if an eigenvalue does not converge.
  */
-export function implicitQl(d: Float64Array, e: Float64Array, v: Block, mostSweeps = MOST_SWEEPS * d.length): void {
+export function implicitQl(d: Float64Array, e: Float64Array, v: MatrixBlock, mostSweeps = MOST_SWEEPS * d.length): void {
   const n = d.length;
   let sweeps = 0;
   for (let i = 0; i < n; i++) {
@@ -60,7 +60,7 @@ function endOfBlock(d: Float64Array, e: Float64Array, first: number): number {
  * T − σI = Q L is never formed: a first rotation, in the plane of the last two rows, is the one that this factorization would
  * begin with; it makes a bulge, and the others chase that bulge to the top (implicit Q theorem, Golub & Van Loan §8.3.5).
  */
-function sweepBlock(d: Float64Array, e: Float64Array, v: Block, first: number, last: number): void {
+function sweepBlock(d: Float64Array, e: Float64Array, v: MatrixBlock, first: number, last: number): void {
   let along = d[last]! - wilkinsonShift(d[first]!, e[first]!, d[first + 1]!); // entry that the next rotation keeps
   let bulge = e[last - 1]!; // entry that the next rotation removes
   for (let i = last - 1; i >= first; i--) {
@@ -95,7 +95,7 @@ function wilkinsonShift(p: number, b: number, q: number): number {
 }
 
 /** Sorts the values, and the rows of V with them. */
-function sort(d: Float64Array, v: Block): void {
+function sort(d: Float64Array, v: MatrixBlock): void {
   const order = [...d.keys()].sort((i, j) => d[i]! - d[j]!);
   const values = d.slice();
   const rows = order.map((i) => v.data.slice(v.at + i * v.stride, v.at + i * v.stride + v.columns));

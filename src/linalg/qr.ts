@@ -1,4 +1,4 @@
-import { formatShape, NumericalError, ShapeError, type Block, type Tensor } from "../tensor/index.ts";
+import { formatShape, NumericalError, ShapeError, type MatrixBlock, type Tensor } from "../tensor/index.ts";
 import { inWorkspace, onHost, part, type Workspace } from "./arithmetic.ts";
 import { findNonFinite, requireFinite, requireMatrix, requirePartners } from "./checks.ts";
 import { solveTriangularHost } from "./cholesky.ts";
@@ -108,11 +108,11 @@ export function lstsqHost(a: Float64Array, m: number, n: number, b: Float64Array
 /** Hᵢ = I − τᵢ yᵢᵀyᵢ for rows yᵢ; those of a panel have the product I − YᵀTY. */
 interface Reflections {
   /** Row i holds yᵢ: from the first column of i's panel on, 0 before column i, and 1 there. */
-  readonly y: Block;
+  readonly y: MatrixBlock;
   /** The upper triangles T of the panels, side by side. */
-  readonly t: Block;
+  readonly t: MatrixBlock;
   /** Row j holds column j of R, but for the signs. */
-  readonly r: Block;
+  readonly r: MatrixBlock;
   /** −1 for a row of R, and a column of Q, that has to change its sign. */
   readonly signs: Float64Array;
 }
@@ -130,7 +130,7 @@ const reflectionsSize = (m: number, n: number): number => {
  *
  * @param a [columns, m], its largest entry of order 1; becomes the reflectors.
  */
-function triangularize(space: Workspace, a: Block, count: number): Reflections {
+function triangularize(space: Workspace, a: MatrixBlock, count: number): Reflections {
   const { rows: n, columns: m } = a;
   const reflections = { y: a, t: space.matrix(PANEL, count), r: space.matrix(n, count), signs: new Float64Array(count) };
   const work = space.matrix(2, PANEL);
@@ -146,7 +146,7 @@ function triangularize(space: Workspace, a: Block, count: number): Reflections {
 }
 
 /** Reduces rows `[start, start + size)`. */
-function reducePanel(space: Workspace, { y: a, t, r, signs }: Reflections, start: number, size: number, work: Block): void {
+function reducePanel(space: Workspace, { y: a, t, r, signs }: Reflections, start: number, size: number, work: MatrixBlock): void {
   const { arithmetic } = space;
   const { data } = a;
   const m = a.columns;
@@ -210,9 +210,9 @@ function applyPanel(
   { y, t }: Reflections,
   start: number,
   size: number,
-  x: Block,
+  x: MatrixBlock,
   backward: boolean,
-  products: readonly [Block, Block],
+  products: readonly [MatrixBlock, MatrixBlock],
 ): void {
   const { arithmetic } = space;
   const own = part(y, start, start, size, x.columns);
@@ -226,7 +226,7 @@ function applyPanel(
  * The first `size` rows of Qᵀ: those of a diagonal matrix of signs, times the reflections in reverse order. A row before a panel's first
  * is still zero where that panel's reflectors are not, so the panel changes only the rows from its own on.
  */
-function orthogonalRows(space: Workspace, reflections: Reflections, size: number): Block {
+function orthogonalRows(space: Workspace, reflections: Reflections, size: number): MatrixBlock {
   const { y, signs } = reflections;
   const rank = signs.length;
   const rows = space.matrix(size, y.columns);
@@ -245,19 +245,19 @@ function orthogonalRows(space: Workspace, reflections: Reflections, size: number
  * and keeps products of very large or very small entries inside the exponent's range.
  * @returns the exponent of the power that was taken out.
  */
-function putScaledColumns(operation: string, a: Float64Array, to: Block): number {
+function putScaledColumns(operation: string, a: Float64Array, to: MatrixBlock): number {
   requireFinite(operation, a, [to.columns, to.rows]);
   const exponent = powerOfTwoNear(largestMagnitude(a));
   transpose(to, rowMajor(scaleByPower(a, -exponent), to.columns, to.rows));
   return exponent;
 }
 
-const rowMajor = (data: Float64Array, rows: number, columns: number): Block => ({ data, at: 0, rows, columns, stride: columns });
+const rowMajor = (data: Float64Array, rows: number, columns: number): MatrixBlock => ({ data, at: 0, rows, columns, stride: columns });
 
 /** Side of the squares that are transposed one after another, so that rows and columns stay in the cache. */
 const SQUARE = 32;
 
-function transpose(to: Block, from: Block): void {
+function transpose(to: MatrixBlock, from: MatrixBlock): void {
   for (let i0 = 0; i0 < from.rows; i0 += SQUARE) {
     for (let j0 = 0; j0 < from.columns; j0 += SQUARE) {
       for (let i = i0; i < Math.min(from.rows, i0 + SQUARE); i++) {
@@ -268,7 +268,7 @@ function transpose(to: Block, from: Block): void {
   }
 }
 
-function copy(data: Float64Array, at: number, to: Block, row: number, length: number): void {
+function copy(data: Float64Array, at: number, to: MatrixBlock, row: number, length: number): void {
   to.data.set(data.subarray(at, at + length), to.at + row * to.stride);
 }
 

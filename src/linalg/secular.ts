@@ -1,4 +1,4 @@
-import type { Block } from "../tensor/index.ts";
+import type { MatrixBlock } from "../tensor/index.ts";
 
 const epsilon = 2 ** -52;
 
@@ -15,7 +15,7 @@ const epsilon = 2 ** -52;
  * @param differences [k, k], written: row j holds dᵢ − λⱼ.
  * @returns λ, ascending.
  */
-export function secularRoots(d: Float64Array, z: Float64Array, rho: number, differences: Block): Float64Array {
+export function secularRoots(d: Float64Array, z: Float64Array, rho: number, differences: MatrixBlock): Float64Array {
   const k = d.length;
   const weights = new Float64Array(k);
   let total = 0;

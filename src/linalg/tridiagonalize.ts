@@ -1,4 +1,4 @@
-import type { Block } from "../tensor/index.ts";
+import type { MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
 import { addScaled, dot, largestMagnitude } from "./vectors.ts";
 
@@ -12,7 +12,7 @@ export interface Tridiagonal {
 /** A = Q T Qᵀ with Q = Hₙ₋₁ Hₙ₋₂ ⋯ H₁, where Hᵢ = I − τᵢ vᵢ vᵢᵀ acts on the first i coordinates. */
 export interface Reduction extends Tridiagonal {
   /** Row i holds vᵢ in its first i elements. */
-  readonly reflectors: Block;
+  readonly reflectors: MatrixBlock;
   readonly tau: Float64Array;
 }
 
@@ -41,7 +41,7 @@ export const reductionSize = (n: number): number => 5 * PANEL * n + 4 * PANEL + 
  *
  * @param a [n, n]; only the lower triangle is read. The largest entry should be of order 1 (`eighHost` scales).
  */
-export function tridiagonalize(space: Workspace, a: Block): Reduction {
+export function tridiagonalize(space: Workspace, a: MatrixBlock): Reduction {
   const n = a.rows;
   const reduction: Reduction = { reflectors: a, tau: new Float64Array(n), diagonal: new Float64Array(n), offDiagonal: new Float64Array(n) };
   const w = space.matrix(PANEL, n);
@@ -57,7 +57,7 @@ export function tridiagonalize(space: Workspace, a: Block): Reduction {
 }
 
 /** Reduces rows `[size − count, size)`. Row r of W belongs to row size − count + r of A. */
-function reducePanel(space: Workspace, reduction: Reduction, size: number, count: number, w: Block, work: Block): void {
+function reducePanel(space: Workspace, reduction: Reduction, size: number, count: number, w: MatrixBlock, work: MatrixBlock): void {
   const { reflectors: a, tau, diagonal, offDiagonal } = reduction;
   const { arithmetic } = space;
   const { data } = a;
@@ -119,7 +119,14 @@ function reflect(data: Float64Array, at: number, length: number, tau: Float64Arr
 }
 
 /** A − Σ (v wᵀ + w vᵀ) on the leading `rest` rows, as one product of twice the depth. */
-function updateRest(space: Workspace, a: Block, rest: number, count: number, w: Block, pairs: readonly [Block, Block]): void {
+function updateRest(
+  space: Workspace,
+  a: MatrixBlock,
+  rest: number,
+  count: number,
+  w: MatrixBlock,
+  pairs: readonly [MatrixBlock, MatrixBlock],
+): void {
   const v = part(a, rest, 0, count, rest);
   const own = part(w, 0, 0, count, rest);
   const [left, right] = [part(pairs[0], 0, 0, 2 * count, rest), part(pairs[1], 0, 0, 2 * count, rest)];
@@ -132,7 +139,7 @@ function updateRest(space: Workspace, a: Block, rest: number, count: number, w: 
   space.arithmetic.product(part(a, 0, 0, rest, rest), left, right, { transposeA: true, scale: -1, add: true, lower: true });
 }
 
-function copyRow(from: Block, i: number, to: Block, j: number, length: number): void {
+function copyRow(from: MatrixBlock, i: number, to: MatrixBlock, j: number, length: number): void {
   const at = from.at + i * from.stride;
   to.data.set(from.data.subarray(at, at + length), to.at + j * to.stride);
 }
@@ -141,7 +148,7 @@ function copyRow(from: Block, i: number, to: Block, j: number, length: number): 
  * X ← X Qᵀ = X H₁ H₂ ⋯ Hₙ₋₁ for rows X, in groups H = I − Yᵀ T Y with a triangular T (Schreiber & Van Loan, SIAM J. Sci. Stat. Comput.
  * 10, 1989). 2·n²·rows operations.
  */
-export function applyReflectors(space: Workspace, { reflectors: a, tau }: Reduction, x: Block): void {
+export function applyReflectors(space: Workspace, { reflectors: a, tau }: Reduction, x: MatrixBlock): void {
   const n = a.rows;
   const y = space.matrix(GROUP, n);
   const [first, second] = [space.matrix(x.rows, GROUP), space.matrix(x.rows, GROUP)];
@@ -167,7 +174,7 @@ export function applyReflectors(space: Workspace, { reflectors: a, tau }: Reduct
 }
 
 /** T with H_s H_{s+1} ⋯ = I − Yᵀ T Y: its column j is −τⱼ T (Y yⱼ) over τⱼ. `products` is Y Yᵀ. */
-function triangleOf(t: Block, products: Block, tau: Float64Array, start: number): void {
+function triangleOf(t: MatrixBlock, products: MatrixBlock, tau: Float64Array, start: number): void {
   const { data, at, stride } = t;
   for (let j = 0; j < t.rows; j++) {
     const own = tau[start + j]!;

@@ -1,11 +1,11 @@
 /** A stretch of float64 numbers in memory. */
-export interface Run {
+export interface VectorBlock {
   readonly data: Float64Array;
   readonly at: number;
 }
 
 /** A part of a row-major matrix: element (i, j) is `data[at + i · stride + j]`. */
-export interface Block extends Run {
+export interface MatrixBlock extends VectorBlock {
   readonly rows: number;
   readonly columns: number;
   readonly stride: number;
@@ -28,11 +28,11 @@ export interface ProductOptions {
  */
 export interface MatrixArithmetic {
   /** C ← scale · op(A) op(B), or C plus that. */
-  product(c: Block, a: Block, b: Block, options?: ProductOptions): void;
+  product(c: MatrixBlock, a: MatrixBlock, b: MatrixBlock, options?: ProductOptions): void;
   /** y[i] ← Aᵢ · x for every row of A. */
-  timesVector(y: Run, a: Block, x: Run): void;
+  timesVector(y: VectorBlock, a: MatrixBlock, x: VectorBlock): void;
   /** y ← y + scale · xᵀA. */
-  addRows(y: Run, x: Run, a: Block, scale: number): void;
+  addRows(y: VectorBlock, x: VectorBlock, a: MatrixBlock, scale: number): void;
   /** y ← A x for a symmetric A; only the lower triangle is read. */
-  symmetricTimesVector(y: Run, a: Block, x: Run): void;
+  symmetricTimesVector(y: VectorBlock, a: MatrixBlock, x: VectorBlock): void;
 }

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { afterAll, describe, expect, it, vi } from "vitest";
 import { inWorkspace, onHost, type Workspace } from "../../src/linalg/arithmetic.ts";
 import { openWasm, type WasmBackend } from "../../src/tensor/backends/wasm/index.ts";
-import type { Block } from "../../src/tensor/index.ts";
+import type { MatrixBlock } from "../../src/tensor/index.ts";
 import { seeds } from "../arbitraries/matrices.ts";
 import { epsilon64 } from "./dense.ts";
 
@@ -22,7 +22,7 @@ afterAll(() => {
 });
 
 /** Numbers on [−1, 1) without a pattern. */
-function fill(block: Block, seed: number): Block {
+function fill(block: MatrixBlock, seed: number): MatrixBlock {
   let state = (seed % 2147483646) + 1;
   for (let i = 0; i < block.rows; i++) {
     for (let j = 0; j < block.stride; j++) {
@@ -34,7 +34,7 @@ function fill(block: Block, seed: number): Block {
 }
 
 /** A block that is a part of a wider matrix, as most are. */
-function block(space: Workspace, rows: number, columns: number, seed: number): Block {
+function block(space: Workspace, rows: number, columns: number, seed: number): MatrixBlock {
   return { ...fill(space.matrix(rows, columns + 3), seed), columns };
 }
 
@@ -45,8 +45,8 @@ const size = fc.oneof(
 const room = (space: number): number => 16 * space;
 
 /** The whole memory of a result, on the host and on each engine. */
-function everywhere(f: (space: Workspace) => Block): Float64Array[] {
-  const read = ({ data, at, rows, stride }: Block): Float64Array => data.slice(at, at + rows * stride);
+function everywhere(f: (space: Workspace) => MatrixBlock): Float64Array[] {
+  const read = ({ data, at, rows, stride }: MatrixBlock): Float64Array => data.slice(at, at + rows * stride);
   const numbers = room(300 * 300);
   return [
     onHost(numbers, (space) => read(f(space))),

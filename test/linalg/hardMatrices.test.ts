@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { choleskyHost, eighHost } from "../../src/linalg/index.ts";
 import { normalMatrix, ofSpectrum } from "../arbitraries/matrices.ts";
+import { arithmetics, expectFactorized } from "./choleskyBound.ts";
 import {
   at,
   build,
@@ -173,7 +174,55 @@ describe("eigh", () => {
   });
 });
 
+/** Positive definite matrices, or all but, of several leaves. */
+const definite: Record<string, Matrix> = {
+  "min(i, j), whose factor is all ones": build(150, 150, (i, j) => Math.min(i, j) + 1),
+  "second differences": tridiagonal(
+    150,
+    () => 2,
+    () => -1,
+  ),
+  "Hilbert 100, numerically of rank 20": hilbert(100),
+  "Gaussian kernel of points that nearly coincide": build(120, 120, (i, j) => Math.exp(-(((i - j) / 40) ** 2))),
+  "the same with damping": plus(
+    build(120, 120, (i, j) => Math.exp(-(((i - j) / 40) ** 2))),
+    scaled(identity(120), 1e-12),
+  ),
+  "Kahan's graded triangle, times its transpose": ((): Matrix => {
+    const [sine, cosine] = [Math.sin(1.2), Math.cos(1.2)];
+    const r = build(90, 90, (i, j) => (j < i ? 0 : j === i ? sine ** i : -cosine * sine ** i));
+    return product(transpose(r), r);
+  })(),
+  "graded over 300 decades": build(61, 61, (i, j) => 10 ** (-2.5 * (i + j)) * (i === j ? 1 : 0.5)),
+  "graded, small corner first": build(61, 61, (i, j) => 10 ** (-2.5 * (120 - i - j)) * (i === j ? 1 : 0.5)),
+  "subnormal entries": scaled(
+    build(50, 50, (i, j) => (i === j ? 100 : 1)),
+    Number.MIN_VALUE,
+  ),
+  "rank 3 of 40": product(thin, transpose(thin)),
+};
+
+describe.each(arithmetics)("cholesky of a hard matrix, by %s", (_, compute) => {
+  it.each([...Object.entries(definite), ...Object.entries(hard).map(([name, { a }]) => [name, a] as const)])(
+    "stays within the bound or names a pivot: %s",
+    (_name, a) => {
+      expectFactorized(compute, a);
+    },
+  );
+});
+
 describe("cholesky of a hard matrix", () => {
+  it("factorizes a matrix that is graded over 300 decades: scaling of rows and columns does not matter", () => {
+    for (const name of ["graded over 300 decades", "graded, small corner first"]) {
+      const a = definite[name] as Matrix;
+      const l = matrix(a.rows, a.rows, choleskyHost(a.data, a.rows));
+      const rebuilt = product(l, transpose(l));
+      // Higham, theorem 10.3 and |L||Lᵀ| ≤ d dᵀ by Cauchy's inequality, where d are the roots of the diagonal; twice for the residual.
+      const bound = build(a.rows, a.rows, (i, j) => 2 * (a.rows + 1) * epsilon64 * Math.sqrt(at(a, i, i)) * Math.sqrt(at(a, j, j)));
+      expect(a.data.findIndex((x, k) => !(Math.abs(x - (rebuilt.data[k] as number)) <= (bound.data[k] as number)))).toBe(-1);
+    }
+  });
+
   it.each([2, 6, 12])("factorizes the Hilbert matrix of order %i", (n) => {
     const l = matrix(n, n, choleskyHost(hilbert(n).data, n));
     // |A − LLᵀ| ≤ γₙ₊₁ |L||Lᵀ| and the diagonal of |L||Lᵀ| is that of A (Higham, Accuracy and Stability, §10.1).

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { inWorkspace, onHost, plainArithmetic, type Workspace } from "../../src/linalg/arithmetic.ts";
 import { eigenvaluesIn, eighIn, eighSize, type Eigh } from "../../src/linalg/eigh.ts";
 import { openWasm } from "../../src/tensor/backends/wasm/index.ts";
-import type { Block } from "../../src/tensor/index.ts";
+import type { MatrixBlock } from "../../src/tensor/index.ts";
 import { epsilon64 } from "./dense.ts";
 
 /* Sizes beyond a panel, a leaf and a group of reflections, on the engine: spectra that deflate fully, partly and not at all. */
@@ -44,7 +44,7 @@ function ofSpectrum(spectrum: Float64Array, seed: number): Float64Array {
   for (let k = 0; k < 2; k++) {
     const u = Float64Array.from({ length: n }, draw);
     const half = u.reduce((sum, value) => sum + value * value, 0) / 2;
-    const space: Block = { data: a, at: 0, rows: n, columns: n, stride: n };
+    const space: MatrixBlock = { data: a, at: 0, rows: n, columns: n, stride: n };
     const p = new Float64Array(n);
     plainArithmetic.timesVector({ data: p, at: 0 }, space, { data: u, at: 0 });
     const shift = u.reduce((sum, value, i) => sum + value * (p[i] as number), 0) / (2 * half * half);

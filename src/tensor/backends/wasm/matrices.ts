@@ -1,4 +1,4 @@
-import type { Block, MatrixArithmetic, Run } from "../../matrices.ts";
+import type { MatrixBlock, MatrixArithmetic, VectorBlock } from "../../matrices.ts";
 import type { Engine } from "./engine.ts";
 import { roundUp } from "./kernel.ts";
 import { gemm, transposed, type Matrix } from "./product.ts";
@@ -18,8 +18,8 @@ export function workspace<T>(engine: Engine, size: number, f: (memory: Float64Ar
   });
 }
 
-const pointerOf = ({ data, at }: Run): number => data.byteOffset + 8 * at;
-const matrixOf = (block: Block): Matrix => ({ pointer: pointerOf(block), rowStride: 8 * block.stride, columnStride: 8 });
+const pointerOf = ({ data, at }: VectorBlock): number => data.byteOffset + 8 * at;
+const matrixOf = (block: MatrixBlock): Matrix => ({ pointer: pointerOf(block), rowStride: 8 * block.stride, columnStride: 8 });
 
 function arithmeticOf(engine: Engine): MatrixArithmetic {
   return {
