@@ -10,6 +10,11 @@ export const plainArithmetic: MatrixArithmetic = {
       const row = c.at + i * c.stride;
       const columns = lower ? Math.min(c.columns, i + 1) : c.columns;
       if (!add) c.data.fill(0, row, row + columns);
+      if (transposeB && !transposeA) {
+        // Rows of both operands, which are contiguous.
+        for (let j = 0; j < columns; j++) c.data[row + j]! += scale * dot(a.data, a.at + i * a.stride, b.data, b.at + j * b.stride, depth);
+        continue;
+      }
       for (let k = 0; k < depth; k++) {
         const factor = scale * a.data[a.at + i * rowStep + k * columnStep]!;
         if (!transposeB) addScaled(c.data, row, factor, b.data, b.at + k * b.stride, columns);
