@@ -69,6 +69,26 @@ export function onHost<T>(size: number, f: (space: Workspace) => T): T {
   return f(new Workspace(new Float64Array(size), plainArithmetic));
 }
 
+/** A whole row-major matrix. */
+export function rowMajor(data: Float64Array, rows: number, columns: number): MatrixBlock {
+  return { data, at: 0, rows, columns, stride: columns };
+}
+
+/** Side of the squares that are transposed one after another, so that rows and columns stay in the cache. */
+const SQUARE = 32;
+
+/** Copies `from` to `to`, transposed. */
+export function transpose(to: MatrixBlock, from: MatrixBlock): void {
+  for (let i0 = 0; i0 < from.rows; i0 += SQUARE) {
+    for (let j0 = 0; j0 < from.columns; j0 += SQUARE) {
+      for (let i = i0; i < Math.min(from.rows, i0 + SQUARE); i++) {
+        const row = from.at + i * from.stride;
+        for (let j = j0; j < Math.min(from.columns, j0 + SQUARE); j++) to.data[to.at + j * to.stride + i] = from.data[row + j]!;
+      }
+    }
+  }
+}
+
 /** Rows `[row, row + rows)` and columns `[column, column + columns)` of a block. */
 export function part(a: MatrixBlock, row: number, column: number, rows: number, columns: number): MatrixBlock {
   return { data: a.data, at: a.at + row * a.stride + column, rows, columns, stride: a.stride };

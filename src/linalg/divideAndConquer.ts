@@ -1,11 +1,11 @@
-import type { MatrixBlock } from "../tensor/index.ts";
+import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
 import { implicitQl } from "./ql.ts";
 import { secularRoots } from "./secular.ts";
 import type { Tridiagonal } from "./tridiagonalize.ts";
 import { largestMagnitude, rotate } from "./vectors.ts";
 
-const epsilon = 2 ** -52;
+const epsilon = machineEpsilon.float64;
 /** Matrices up to this size are left to QL. */
 const LEAF = 32;
 

@@ -1,5 +1,5 @@
 import type { MatrixBlock } from "../tensor/index.ts";
-import { onHost, part, type Workspace } from "./arithmetic.ts";
+import { onHost, part, rowMajor, transpose, type Workspace } from "./arithmetic.ts";
 import { requireFinite } from "./checks.ts";
 import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
 import { implicitQl } from "./ql.ts";
@@ -60,8 +60,8 @@ function scaledCopy(space: Workspace, a: Float64Array, n: number): { matrix: Mat
   for (let i = 0; i < n; i++) {
     for (let at = i * n; at <= i * n + i; at++) {
       const magnitude = Math.abs(a[at]!);
-      if (!(magnitude <= largest)) largest = magnitude; // NaN stays
-      if (!(magnitude < Infinity)) requireFinite("eigh", lowerTriangle(a, n), [n, n]);
+      if (!(magnitude < Infinity)) requireFinite("eigh", lowerTriangle(a, n), [n, n]); // says where
+      if (magnitude > largest) largest = magnitude;
     }
   }
   const exponent = powerOfTwoNear(largest);
@@ -81,28 +81,23 @@ function lowerTriangle(a: Float64Array, n: number): Float64Array {
   return lower;
 }
 
-/** Side of the squares that are transposed one after another, so that rows and columns stay in the cache. */
-const SQUARE = 32;
-
 /** Rows as columns, each with the sign that makes its component of largest magnitude, the first among equals, positive. */
-function signedColumns({ data, at, rows, columns, stride }: MatrixBlock): Float64Array {
-  const result = new Float64Array(rows * columns);
-  const signs = Float64Array.from({ length: rows }, (_, i) => signOf(data, at + i * stride, columns));
-  for (let i0 = 0; i0 < rows; i0 += SQUARE) {
-    for (let j0 = 0; j0 < columns; j0 += SQUARE) {
-      for (let i = i0; i < Math.min(rows, i0 + SQUARE); i++) {
-        const sign = signs[i]!;
-        for (let j = j0; j < Math.min(columns, j0 + SQUARE); j++) result[j * rows + i] = sign * data[at + i * stride + j]!;
-      }
-    }
+function signedColumns(rows: MatrixBlock): Float64Array {
+  const { data, at, stride } = rows;
+  for (let i = 0; i < rows.rows; i++) {
+    const row = at + i * stride;
+    if (peakOf(data, row, rows.columns) < 0) for (let k = row; k < row + rows.columns; k++) data[k] = -data[k]!;
   }
+  const result = new Float64Array(rows.rows * rows.columns);
+  transpose(rowMajor(result, rows.columns, rows.rows), rows);
   return result;
 }
 
-function signOf(x: Float64Array, at: number, length: number): number {
+/** The number of largest magnitude, the first among equals. */
+function peakOf(x: Float64Array, at: number, length: number): number {
   let peak = 0;
   for (let k = at; k < at + length; k++) if (Math.abs(x[k]!) > Math.abs(peak)) peak = x[k]!;
-  return peak < 0 ? -1 : 1;
+  return peak;
 }
 
 /**

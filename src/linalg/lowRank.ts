@@ -21,7 +21,7 @@ export interface LowRankInverseOptions {
   readonly tail?: "mean" | "smallest" | "zero";
 }
 
-/** (X + λI)⁻¹, to be applied. Both results belong to the caller. */
+/** (X + λI)⁻¹, to be applied. Both results belong to the caller; both throw ShapeError, DTypeError or BackendError for an M that does not fit. */
 export interface LowRankInverse {
   /** The eigenvalue that stands for those outside of the span. */
   readonly tail: number;
@@ -36,9 +36,10 @@ export interface LowRankInverse {
  *
  *     (X + λI)⁻¹ M = U diag(c) UᵀM + M / (τ + λ),   cⱼ = 1/(Dⱼ + λ) − 1/(τ + λ) = (τ − Dⱼ) / ((Dⱼ + λ)(τ + λ))
  *
- * The last form does not cancel, which matters in float32 where λ is small beside D. With r = d it is the inverse of X + λI; with
- * r = 0 it is 1/(τ + λ). The error beyond rounding is that of X's part outside of the span: each eigenvalue μ there is inverted as
- * if it were τ, so ‖error‖ ≤ max |μ − τ| / ((μ + λ)(τ + λ)).
+ * The last form does not cancel. With r = d it is the inverse of X + λI; with r = 0 it is 1/(τ + λ). Rounding is relative to the norm
+ * of the inverse, 1/(τ + λ): where M lies in the span of eigenvalues far above that, the two terms cancel. The error beyond rounding
+ * is that of X's part outside of the span: each eigenvalue μ there is inverted as if it were τ, so that
+ * ‖error‖ ≤ max |μ − τ| / ((μ + λ)(τ + λ)).
  * Source: Puiu, "Randomized K-FACs", arXiv 2206.15397 (τ = 0); the mean of the tail is the least-squares choice for the matrix itself.
  *
  * The tensors of `x` must live for as long as the inverse is used.

@@ -1,8 +1,8 @@
-import { NumericalError, type MatrixBlock } from "../tensor/index.ts";
+import { machineEpsilon, NumericalError, type MatrixBlock } from "../tensor/index.ts";
 import { negligible } from "./tridiagonalize.ts";
 import { rotate } from "./vectors.ts";
 
-const epsilon = 2 ** -52;
+const epsilon = machineEpsilon.float64;
 /**
  * Most sweeps for an eigenvalue, on average. With Wilkinson's shift convergence is global and cubic (Parlett, The Symmetric Eigenvalue
  * Problem, §8.9–8.11), about 1.7 sweeps on average. But where a matrix is graded over as many digits as float64 has, the shift is

@@ -1,5 +1,5 @@
-import { formatShape, NumericalError, ShapeError, type MatrixBlock, type Tensor } from "../tensor/index.ts";
-import { inWorkspace, onHost, part, type Workspace } from "./arithmetic.ts";
+import { formatShape, machineEpsilon, NumericalError, ShapeError, type MatrixBlock, type Tensor } from "../tensor/index.ts";
+import { inWorkspace, onHost, part, rowMajor, transpose, type Workspace } from "./arithmetic.ts";
 import { findNonFinite, requireFinite, requireMatrix, requirePartners } from "./checks.ts";
 import { solveTriangularHost } from "./cholesky.ts";
 import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
@@ -252,22 +252,6 @@ function putScaledColumns(operation: string, a: Float64Array, to: MatrixBlock): 
   return exponent;
 }
 
-const rowMajor = (data: Float64Array, rows: number, columns: number): MatrixBlock => ({ data, at: 0, rows, columns, stride: columns });
-
-/** Side of the squares that are transposed one after another, so that rows and columns stay in the cache. */
-const SQUARE = 32;
-
-function transpose(to: MatrixBlock, from: MatrixBlock): void {
-  for (let i0 = 0; i0 < from.rows; i0 += SQUARE) {
-    for (let j0 = 0; j0 < from.columns; j0 += SQUARE) {
-      for (let i = i0; i < Math.min(from.rows, i0 + SQUARE); i++) {
-        const row = from.at + i * from.stride;
-        for (let j = j0; j < Math.min(from.columns, j0 + SQUARE); j++) to.data[to.at + j * to.stride + i] = from.data[row + j]!;
-      }
-    }
-  }
-}
-
 function copy(data: Float64Array, at: number, to: MatrixBlock, row: number, length: number): void {
   to.data.set(data.subarray(at, at + length), to.at + row * to.stride);
 }
@@ -281,7 +265,7 @@ function requireRange(r: Float64Array, rows: number, columns: number): Float64Ar
 
 function requireFullRank(r: Float64Array, m: number, n: number): void {
   const largest = largestMagnitude(r);
-  const tolerance = Math.max(3 * m, 15) * Number.EPSILON;
+  const tolerance = Math.max(3 * m, 15) * machineEpsilon.float64;
   for (let j = 0; j < n; j++) {
     const size = Math.abs(r[j * n + j]!);
     if (size > tolerance * largest) continue;

@@ -142,11 +142,12 @@ async function factor(w: Tensor, y: Tensor): Promise<{ q: Tensor; squares: Float
   using bt = await solveTriangular(l, yt);
   using b = bt.transpose();
   const { q, r } = await qr(b);
+  using orthonormal = q;
   using triangle = r;
   using gram = triangle.matmul(triangle, { transposeB: true });
   const { values, vectors } = await eigh(gram);
   using squares = values;
-  return { q, squares: Float64Array.from(await squares.data()), rotation: vectors };
+  return { q: orthonormal.keep(), squares: Float64Array.from(await squares.data()), rotation: vectors };
 }
 
 /** The result of `f`, with orthonormal columns if asked for, in place of `panel`, which is disposed. */

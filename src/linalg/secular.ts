@@ -1,6 +1,6 @@
-import type { MatrixBlock } from "../tensor/index.ts";
+import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
 
-const epsilon = 2 ** -52;
+const epsilon = machineEpsilon.float64;
 
 /**
  * Roots of the secular equation 1 + ρ Σ zᵢ² / (dᵢ − λ) = 0, the eigenvalues of diag(d) + ρ z zᵀ, one for each interval

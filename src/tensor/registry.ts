@@ -55,12 +55,13 @@ function isName(name: string): name is BackendName {
   return Object.hasOwn(openers, name);
 }
 
-/** The shared backend, unless it can compute no more. */
+/** The shared backend, unless it can compute no more: then the next one is opened anew, and takes its place as the default too. */
 function openedBefore(name: string): Backend | undefined {
   const backend = open.get(name);
   if (!backend?.closed) return backend;
   backend.close?.(); // of a backend that died, something may be running still
   open.delete(name);
+  if (current === backend) current = undefined;
   return undefined;
 }
 

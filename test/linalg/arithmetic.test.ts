@@ -42,12 +42,11 @@ const size = fc.oneof(
   { arbitrary: fc.integer({ min: 0, max: 20 }), weight: 4 },
   { arbitrary: fc.constantFrom(31, 64, 65, 130, 259), weight: 1 },
 );
-const room = (space: number): number => 16 * space;
 
 /** The whole memory of a result, on the host and on each engine. */
 function everywhere(f: (space: Workspace) => MatrixBlock): Float64Array[] {
   const read = ({ data, at, rows, stride }: MatrixBlock): Float64Array => data.slice(at, at + rows * stride);
-  const numbers = room(300 * 300);
+  const numbers = 5 * 300 * 300; // three matrices of at most 259 × 262
   return [
     onHost(numbers, (space) => read(f(space))),
     ...engines.map((backend) => inWorkspace(backend, numbers, (space) => read(f(space)))),

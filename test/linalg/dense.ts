@@ -25,6 +25,9 @@ export function matrix(rows: number, columns: number, data: ArrayLike<number>): 
 
 export const identity = (n: number): Matrix => build(n, n, (i, j) => (i === j ? 1 : 0));
 export const diagonal = (d: ArrayLike<number>): Matrix => build(d.length, d.length, (i, j) => (i === j ? (d[i] as number) : 0));
+/** With d(i) on the diagonal and e(i) beside it, between rows i and i + 1. */
+export const tridiagonal = (n: number, d: (i: number) => number, e: (i: number) => number): Matrix =>
+  build(n, n, (i, j) => (i === j ? d(i) : Math.abs(i - j) === 1 ? e(Math.min(i, j)) : 0));
 export const transpose = (a: Matrix): Matrix => build(a.columns, a.rows, (i, j) => at(a, j, i));
 export const scaled = (a: Matrix, factor: number): Matrix => build(a.rows, a.columns, (i, j) => factor * at(a, i, j));
 export const plus = (a: Matrix, b: Matrix): Matrix => build(a.rows, a.columns, (i, j) => at(a, i, j) + at(b, i, j));

@@ -17,13 +17,11 @@ import {
   scaled,
   trace,
   transpose,
+  tridiagonal,
   type Matrix,
 } from "./dense.ts";
 
 /* Matrices with a name, known to break eigensolvers, each with what is known of its spectrum. */
-
-const tridiagonal = (n: number, d: (i: number) => number, e: (i: number) => number): Matrix =>
-  build(n, n, (i, j) => (i === j ? d(i) : Math.abs(i - j) === 1 ? e(Math.min(i, j)) : 0));
 
 const hilbert = (n: number): Matrix => build(n, n, (i, j) => 1 / (i + j + 1));
 const hardGram = ((): { gram: Matrix; singularValues: readonly number[] } => {

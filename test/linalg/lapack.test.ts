@@ -3,15 +3,12 @@ import { afterAll, describe, expect, it } from "vitest";
 import { inWorkspace } from "../../src/linalg/arithmetic.ts";
 import { eigenvaluesIn, eighHost, eighIn, eighSize } from "../../src/linalg/eigh.ts";
 import { openWasm } from "../../src/tensor/backends/wasm/index.ts";
-import { build, epsilon64, type Matrix } from "./dense.ts";
+import { build, epsilon64, tridiagonal, type Matrix } from "./dense.ts";
 
 /* Eigenvalues of named matrices as LAPACK has them in float64: test/golden/make_linalg_hard.py has the same formulas. */
 
 const engine = openWasm({ threads: 1 });
 afterAll(() => engine.engine.close());
-
-const tridiagonal = (n: number, d: (i: number) => number, e: (i: number) => number): Matrix =>
-  build(n, n, (i, j) => (i === j ? d(i) : Math.abs(i - j) === 1 ? e(Math.min(i, j)) : 0));
 
 const matrices: Record<string, Matrix> = {
   "hilbert 12": build(12, 12, (i, j) => 1 / (i + j + 1)),

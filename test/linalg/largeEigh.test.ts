@@ -3,7 +3,7 @@ import { inWorkspace, onHost, plainArithmetic, type Workspace } from "../../src/
 import { eigenvaluesIn, eighIn, eighSize, type Eigh } from "../../src/linalg/eigh.ts";
 import { openWasm } from "../../src/tensor/backends/wasm/index.ts";
 import type { MatrixBlock } from "../../src/tensor/index.ts";
-import { epsilon64 } from "./dense.ts";
+import { epsilon64, tridiagonal } from "./dense.ts";
 
 /* Sizes beyond a panel, a leaf and a group of reflections, on the engine: spectra that deflate fully, partly and not at all. */
 
@@ -60,12 +60,6 @@ function ofSpectrum(spectrum: Float64Array, seed: number): Float64Array {
   return a;
 }
 
-const tridiagonal = (n: number, d: (i: number) => number, e: (i: number) => number): Float64Array =>
-  Float64Array.from({ length: n * n }, (_, at) => {
-    const [i, j] = [Math.floor(at / n), at % n];
-    return i === j ? d(i) : Math.abs(i - j) === 1 ? e(Math.min(i, j)) : 0;
-  });
-
 const families: Record<string, (n: number) => Float64Array> = {
   "random entries": (n) => {
     const draw = random(n);
@@ -98,31 +92,31 @@ const families: Record<string, (n: number) => Float64Array> = {
       n,
       () => 2,
       () => -1,
-    ),
+    ).data,
   "Wilkinson's pairs": (n) =>
     tridiagonal(
       n,
       (i) => Math.abs(i - (n - 1) / 2),
       () => 1,
-    ),
+    ).data,
   "glued Wilkinson": (n) =>
     tridiagonal(
       n,
       (i) => Math.abs((i % 21) - 10),
       (i) => (i % 21 === 20 ? 1e-8 : 1),
-    ),
+    ).data,
   "graded, large last": (n) =>
     tridiagonal(
       n,
       (i) => 10 ** ((16 * i) / n - 16),
       (i) => 0.5 * 10 ** ((16 * i) / n - 16),
-    ),
+    ).data,
   "couplings of 1e-12": (n) =>
     tridiagonal(
       n,
       () => 1,
       (i) => 1e-12 * Math.sin(i + 1),
-    ),
+    ).data,
   zero: (n) => new Float64Array(n * n),
   "all entries equal": (n) => new Float64Array(n * n).fill(1),
 };

@@ -1,12 +1,27 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { lowRankInverse, type LowRankInverseOptions } from "../../src/linalg/index.ts";
-import { defaultBackend, NumericalError, ShapeError, Tensor, UsageError } from "../../src/tensor/index.ts";
+import { defaultBackend, NumericalError, ShapeError, Tensor, UsageError, type FloatDType } from "../../src/tensor/index.ts";
 import { normalMatrix, orthogonal, seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
-import { at, build, diagonal, epsilon64, matrix, norm, plus, product, scaled, identity, transpose, type Matrix } from "./dense.ts";
+import {
+  at,
+  build,
+  diagonal,
+  epsilon32,
+  epsilon64,
+  identity,
+  matrix,
+  minus,
+  norm,
+  plus,
+  product,
+  scaled,
+  transpose,
+  type Matrix,
+} from "./dense.ts";
 
-const tensorOf = (a: Matrix): Tensor => Tensor.from(a.data, { dtype: "float64", shape: [a.rows, a.columns] });
+const tensorOf = (a: Matrix, dtype: FloatDType = "float64"): Tensor => Tensor.from(a.data, { dtype, shape: [a.rows, a.columns] });
 
 const cases = fc
   .record({
@@ -59,15 +74,23 @@ eachBackend(() => {
       );
     });
 
-    it("keeps its digits in float32 where the damping is far below the eigenvalues", async () => {
-      const d = 8;
-      const [vectors, values] = [Tensor.from(identity(d).data, { dtype: "float32", shape: [d, d] }), Tensor.full([d], 1e4)];
-      const m = Tensor.ones([d, 1]);
-      const inverse = await lowRankInverse({ vectors, values }, { damping: 1e-6 });
-      const result = inverse.left(m);
-      // Subtracting 1/λ = 10⁶ from 1/(D + λ) + 1/λ would leave an error of 2⁻²⁴ · 10⁶.
-      result.dataSync().forEach((value) => expect(Math.abs(value - 1e-4)).toBeLessThanOrEqual(1e-4 * 2 ** -22));
-      for (const tensor of [vectors, values, m, result]) tensor.dispose();
+    it("is off in float32 by rounding relative to its norm, however small the damping is beside the eigenvalues", async () => {
+      const [d, r, damping] = [12, 5, 1e-6];
+      const q = orthogonal(d, 3);
+      const u = build(d, r, (i, j) => at(q, i, j));
+      const kept = [1e4, 1e2, 1, 1e-2, 1e-6];
+      const exact = product(q, diagonal(Array.from({ length: d }, (_, k) => 1 / ((kept[k] ?? 0) + damping))), transpose(q));
+      const [vectors, values] = [tensorOf(u, "float32"), Tensor.from(kept, { dtype: "float32" })];
+      const m = tensorOf(identity(d), "float32");
+      const inverse = await lowRankInverse({ vectors, values }, { damping, tail: "zero" });
+      // Two products of depth r and d, of vectors of length 1 that were rounded, times coefficients of at most 1/λ.
+      const bound = (2 * (r + d) * epsilon32) / damping;
+      for (const side of ["left", "right"] as const) {
+        const result = inverse[side](m);
+        expect(norm(minus(matrix(d, d, result.dataSync()), exact))).toBeLessThanOrEqual(bound);
+        result.dispose();
+      }
+      for (const tensor of [vectors, values, m]) tensor.dispose();
     });
 
     it("refuses what has no inverse, with the reason", async () => {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { z } from "zod";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { eighHost, nystrom, qr, randomizedEigh, type DominantEigenpairs } from "../../src/linalg/index.ts";
+import { eighHost, nystrom, randomizedEigh, type DominantEigenpairs } from "../../src/linalg/index.ts";
 import { defaultBackend, Generator, NumericalError, ShapeError, Tensor, UsageError, type FloatDType } from "../../src/tensor/index.ts";
 import { ofSpectrum, seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
@@ -237,8 +237,6 @@ eachBackend(() => {
       using x = tensorOf(diagonal([1, 1, -1, -1]));
       using testMatrix = tensorOf(identity(4));
       await expect(nystrom(x, { rank: 2, testMatrix })).rejects.toThrow(NumericalError);
-      const { q, r } = await qr(testMatrix);
-      for (const tensor of [q, r]) tensor.dispose();
     });
   });
 });

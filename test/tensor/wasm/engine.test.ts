@@ -402,6 +402,7 @@ test("500 steps of a small training need no more memory than 20", async () => {
 describe("the engine that openBackend shares", () => {
   test("is opened again after it was closed, and the closed one computes no more", async () => {
     const first = (await openBackend("wasm")) as WasmBackend;
+    setDefaultBackend(first);
     expect((await openBackend("wasm")) === first).toBe(true); // a message that shows both would show all their memory
     const x = Tensor.ones([3], { backend: first });
     first.engine.close();
@@ -409,6 +410,7 @@ describe("the engine that openBackend shares", () => {
     const second = (await openBackend("wasm")) as WasmBackend;
     expect(second === first).toBe(false);
     expect((await openBackend("wasm")) === second).toBe(true);
+    expect(defaultBackend() === second).toBe(true); // the closed one was the default
     expect([...tidy(() => Tensor.ones([2], { backend: second }).add(1).dataSync())]).toEqual([2, 2]);
     expect(() => x.add(1)).toThrow(BackendError);
     expect(() => x.add(1)).toThrow('wasm: the engine was closed; open another with openBackend("wasm")');

@@ -35,7 +35,8 @@ function classOf(size: number): number {
  * The allocator of the engine's one memory: segregated lists of free blocks by size class (Masmano et al., "TLSF", ECRTS 2004).
  * A block is taken from the first list whose blocks are all large enough, split, and merged with its free neighbours when it
  * comes back, each in constant time. Only the list of a request's own size class is searched, since a training asks for the same
- * sizes again and again: it is short, and what it finds fits exactly. Freed memory is reused before fresh pages are touched, which are dearer than most kernels.
+ * sizes again and again: it is short, and what it finds fits exactly. Freed memory is reused before fresh pages are touched, which
+ * are dearer than most kernels.
  */
 export class Arena {
   readonly #memory: WebAssembly.Memory;

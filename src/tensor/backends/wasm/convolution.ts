@@ -6,7 +6,7 @@ import { SCRATCH_BYTES } from "./plan.ts";
 import { winogradApplies, winogradForward, winogradInputGradient, winogradWeightGradient } from "./winograd.ts";
 import { floatSuffix, imageShape, roundUp, type ImageShape, type Kernels } from "./kernel.ts";
 
-/** The numbers of a plan in the order of assembly/convolution.ts, which says what they mean. */
+/** The numbers of a plan in the order of assembly/convolutionPlan.ts, which says what they mean. */
 const planFields = [
   ...(["images", "height", "width", "channels", "groups", "perIn", "perOut", "kernelHeight", "kernelWidth"] as const),
   ...(["strideHeight", "strideWidth", "dilationHeight", "dilationWidth", "top", "left", "outHeight", "outWidth"] as const),

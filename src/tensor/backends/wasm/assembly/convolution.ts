@@ -1,8 +1,9 @@
+import { clearBytes, copyBytes } from "./bytes";
+import { ceilDivide, MOST, Plan } from "./convolutionPlan";
 import { packTransposed } from "./pack";
 import { scratch } from "./scratch";
 import { columns } from "./tile";
 import { lanes, madd, transposeSquare } from "./vector";
-import { endInside, firstInside } from "./window";
 
 /**
  * Convolutions as products over windows that are never written down. A block of output pixels is computed at a time: the part of
@@ -12,49 +13,7 @@ import { endInside, firstInside } from "./window";
  * piece stay in the first-level cache.
  */
 
-/** What a convolution reads and writes, and in what blocks; int32 numbers that the host prepares, in this order. */
-// @ts-ignore: decorator
-@unmanaged
-class Plan {
-  images: i32;
-  height: i32;
-  width: i32;
-  channels: i32;
-  groups: i32;
-  /** Channels of a group, read and written. */
-  perIn: i32;
-  perOut: i32;
-  kernelHeight: i32;
-  kernelWidth: i32;
-  strideHeight: i32;
-  strideWidth: i32;
-  dilationHeight: i32;
-  dilationWidth: i32;
-  /** Zeros before the first row and column; negative where rows are left out. */
-  top: i32;
-  left: i32;
-  outHeight: i32;
-  outWidth: i32;
-  /** Distances of the output's images, rows and pixels in elements. */
-  toImage: i32;
-  toRow: i32;
-  toPixel: i32;
-  /** A block: so many images, or rows of one image, or columns of one row. */
-  blockImages: i32;
-  blockRows: i32;
-  blockColumns: i32;
-  /** Panels of output channels that an item computes. */
-  panels: i32;
-  /** 1 if no window leaves the image. */
-  inside: i32;
-  /** Of the weight's gradient: parts of the pixels, channels of an item, and 1 if a kernel row is one run of elements. */
-  splits: i32;
-  blockChannels: i32;
-  merged: i32;
-}
-
 /** A block of output pixels that an item computes, and where its windows are; kept in the scratch memory. */
-// @ts-ignore: decorator
 @unmanaged
 class Block {
   image: i32;
@@ -78,14 +37,8 @@ class Block {
 
 /** Bytes that the scratch memory has for it. */
 const BLOCK: usize = 64;
-/** Products in one running sum. */
-const MOST: i32 = 320;
 /** Pixels of a block, at most: the host keeps to it. */
 const PIXELS: usize = 512;
-
-function ceilDivide(a: i32, b: i32): i32 {
-  return (a + b - 1) / b;
-}
 
 /**
  * C[4][2 vectors] = from + Σ a_i · b, for four windows of `count` runs of `depth` elements, `step` bytes from one run's start to
@@ -219,41 +172,6 @@ function tilePixels<T>(a: usize, offsets: usize, b: usize, step: usize, pixels: 
 
 // ── moving data ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Copies whole float32 or float64 numbers; for short runs cheaper than `memory.copy`, which is a call into the host. */
-function copy(to: usize, from: usize, bytes: usize): void {
-  if (bytes >= 256) {
-    memory.copy(to, from, bytes);
-    return;
-  }
-  const end = to + bytes;
-  while (to + 16 <= end) {
-    v128.store(to, v128.load(from));
-    to += 16;
-    from += 16;
-  }
-  while (to < end) {
-    store<u32>(to, load<u32>(from));
-    to += 4;
-    from += 4;
-  }
-}
-
-function clear(to: usize, bytes: usize): void {
-  if (bytes >= 256) {
-    memory.fill(to, 0, bytes);
-    return;
-  }
-  const end = to + bytes;
-  while (to + 16 <= end) {
-    v128.store(to, i32x4.splat(0));
-    to += 16;
-  }
-  while (to < end) {
-    store<u32>(to, 0);
-    to += 4;
-  }
-}
-
 /**
  * Copies `count` channels from byte address `x` on, which is in a block's first image, of what the block's windows cover to
  * [image][row][column][count], with zeros outside the image.
@@ -271,21 +189,21 @@ function copyImages<T>(x: usize, plan: Plan, block: Block, count: i32, to: usize
   for (let i = 0; i < block.images; i++) {
     for (let row = block.sourceRow; row < block.sourceRow + block.sourceRows; row++) {
       if (row < 0 || row >= plan.height) {
-        clear(to, <usize>width * pixel);
+        clearBytes(to, <usize>width * pixel);
         to += <usize>width * pixel;
         continue;
       }
-      clear(to, before);
+      clearBytes(to, before);
       to += before;
       if (right > left) {
         let from = x + (<usize>(i * plan.height + row) * <usize>plan.width + <usize>(column0 + left)) * pitch;
-        if (pixel == pitch) copy(to, from, inside);
+        if (pixel == pitch) copyBytes(to, from, inside);
         else {
-          for (let at = to; at < to + inside; at += pixel, from += pitch) copy(at, from, pixel);
+          for (let at = to; at < to + inside; at += pixel, from += pitch) copyBytes(at, from, pixel);
         }
         to += inside;
       }
-      clear(to, after);
+      clearBytes(to, after);
       to += after;
     }
   }
@@ -307,10 +225,10 @@ function copyFours<T>(x: usize, plan: Plan, block: Block, count: i32, to: usize)
       for (let c = 0; c < count; c += 4) {
         let at = to + <usize>(c >> 2) * plane;
         if (!exists) {
-          clear(at, <usize>width * four);
+          clearBytes(at, <usize>width * four);
           continue;
         }
-        clear(at, <usize>left * four);
+        clearBytes(at, <usize>left * four);
         at += <usize>left * four;
         let from = first + <usize>c * sizeof<T>();
         const end = at + <usize>(right - left) * four;
@@ -326,7 +244,7 @@ function copyFours<T>(x: usize, plan: Plan, block: Block, count: i32, to: usize)
             }
           }
         }
-        clear(at, <usize>(width - right) * four);
+        clearBytes(at, <usize>(width - right) * four);
       }
     }
   }
@@ -566,7 +484,7 @@ function storeSums<T>(first: i32, end: i32, sums: usize, writes: usize, result: 
     if (valid == columns<T>()) {
       v128.store(to, v128.load(from));
       v128.store(to, v128.load(from, 16), 16);
-    } else copy(to, from, <usize>valid * sizeof<T>());
+    } else copyBytes(to, from, <usize>valid * sizeof<T>());
   }
 }
 
@@ -742,306 +660,6 @@ function weightSum<T>(start: i32, end: i32, at: usize, partials: usize, weight: 
   }
 }
 
-// ── depthwise ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/**
- * Packs weights [channels, kernelHeight, kernelWidth] of as many groups as channels, a row an item: [1 + rows · width][channels],
- * first the bias, or zeros where `bias` is 0, then the kernel's elements from (`firstH`, `firstW`) on in steps of either sign.
- */
-function packDepthwise<T>(
-  start: i32,
-  end: i32,
-  weight: usize,
-  bias: usize,
-  to: usize,
-  channels: i32,
-  depth: i32,
-  kernelWidth: i32,
-  firstH: i32,
-  stepH: i32,
-  firstW: i32,
-  stepW: i32,
-  width: i32,
-): void {
-  for (let item = start; item < end; item++) {
-    let at = to + <usize>(item * channels) * sizeof<T>();
-    if (item == 0) {
-      if (bias) copy(at, bias, <usize>channels * sizeof<T>());
-      else clear(at, <usize>channels * sizeof<T>());
-      continue;
-    }
-    const k = (firstH + ((item - 1) / width) * stepH) * kernelWidth + firstW + ((item - 1) % width) * stepW;
-    for (let c = 0; c < channels; c++, at += sizeof<T>()) store<T>(at, load<T>(weight + <usize>(c * depth + k) * sizeof<T>()));
-  }
-}
-
-/**
- * to[c] = from[c] + Σ a[i][j][c] · b[i][j][c] over `height` × `width` elements of a kernel, for all channels, `pixel` bytes. In
- * bytes, the elements of a are `rowStep` and `columnStep` apart; rows of b are `weightStep` apart, its columns follow each other.
- */
-// @ts-ignore: decorator
-@inline
-function sumWindow<T>(
-  a: usize,
-  rowStep: usize,
-  columnStep: usize,
-  b: usize,
-  weightStep: usize,
-  height: i32,
-  width: i32,
-  pixel: usize,
-  from: usize,
-  to: usize,
-): void {
-  const zero = v128.splat<T>(<T>0);
-  let c: usize = 0;
-  for (; c + 64 <= pixel; c += 64) {
-    let s0 = zero;
-    let s1 = zero;
-    let s2 = zero;
-    let s3 = zero;
-    let aRow = a + c;
-    let bRow = b + c;
-    for (let i = 0; i < height; i++, aRow += rowStep, bRow += weightStep) {
-      let p = aRow;
-      let q = bRow;
-      for (let j = 0; j < width; j++, p += columnStep, q += pixel) {
-        s0 = madd<T>(v128.load(p), v128.load(q), s0);
-        s1 = madd<T>(v128.load(p, 16), v128.load(q, 16), s1);
-        s2 = madd<T>(v128.load(p, 32), v128.load(q, 32), s2);
-        s3 = madd<T>(v128.load(p, 48), v128.load(q, 48), s3);
-      }
-    }
-    v128.store(to + c, v128.add<T>(v128.load(from + c), s0));
-    v128.store(to + c, v128.add<T>(v128.load(from + c, 16), s1), 16);
-    v128.store(to + c, v128.add<T>(v128.load(from + c, 32), s2), 32);
-    v128.store(to + c, v128.add<T>(v128.load(from + c, 48), s3), 48);
-  }
-  while (c < pixel) {
-    // Vector by vector; the last channels, fewer than a vector, one by one.
-    const whole = c + 16 <= pixel;
-    let sum = zero;
-    let aRow = a + c;
-    let bRow = b + c;
-    for (let i = 0; i < height; i++, aRow += rowStep, bRow += weightStep) {
-      let p = aRow;
-      let q = bRow;
-      for (let j = 0; j < width; j++, p += columnStep, q += pixel) {
-        if (whole) sum = madd<T>(v128.load(p), v128.load(q), sum);
-        else sum = madd<T>(v128.load_splat<T>(p), v128.load_splat<T>(q), sum);
-      }
-    }
-    if (whole) {
-      v128.store(to + c, v128.add<T>(v128.load(from + c), sum));
-      c += 16;
-    } else {
-      store<T>(to + c, load<T>(from + c) + v128.extract_lane<T>(sum, 0));
-      c += sizeof<T>();
-    }
-  }
-}
-
-/** Convolution of every channel on its own; an item is a block of columns of an output row. */
-function depthwise<T>(start: i32, end: i32, at: usize, x: usize, packed: usize, y: usize): void {
-  const plan = changetype<Plan>(at);
-  const pixel = <usize>plan.channels * sizeof<T>();
-  const rowStep = <usize>(plan.dilationHeight * plan.width) * pixel;
-  const columnStep = <usize>plan.dilationWidth * pixel;
-  const weightStep = <usize>plan.kernelWidth * pixel;
-  const toPixel = <usize>plan.toPixel * sizeof<T>();
-  const blocks = ceilDivide(plan.outWidth, plan.blockColumns);
-  // A running sum takes as many rows of the kernel as have at most MOST elements, or a part of a row.
-  const most = max(1, MOST / max(1, plan.kernelWidth));
-  for (let item = start; item < end; item++) {
-    const image = item / blocks / plan.outHeight;
-    const outRow = (item / blocks) % plan.outHeight;
-    const firstColumn = (item % blocks) * plan.blockColumns;
-    const endColumn = min(plan.outWidth, firstColumn + plan.blockColumns);
-    const row0 = outRow * plan.strideHeight - plan.top;
-    const i0 = firstInside(row0, plan.dilationHeight, plan.kernelHeight);
-    const i1 = endInside(row0, plan.dilationHeight, plan.kernelHeight, plan.height);
-    const source = x + <usize>(image * plan.height * plan.width) * pixel;
-    const result = y + <usize>(image * plan.toImage + outRow * plan.toRow + firstColumn * plan.toPixel) * sizeof<T>();
-    let isFirst = true;
-    let i = i0;
-    do {
-      const height = min(most, i1 - i);
-      let part = 0;
-      do {
-        let to = result;
-        for (let column = firstColumn; column < endColumn; column++, to += toPixel) {
-          const column0 = column * plan.strideWidth - plan.left;
-          const j = max(part, firstInside(column0, plan.dilationWidth, plan.kernelWidth));
-          const width = min(part + MOST, endInside(column0, plan.dilationWidth, plan.kernelWidth, plan.width)) - j;
-          const a = source + <usize>((row0 + i * plan.dilationHeight) * plan.width + column0 + j * plan.dilationWidth) * pixel;
-          const b = packed + <usize>(1 + i * plan.kernelWidth + j) * pixel;
-          sumWindow<T>(a, rowStep, columnStep, b, weightStep, height, width, pixel, isFirst ? packed : to, to);
-        }
-        isFirst = false;
-        part += MOST;
-      } while (part < plan.kernelWidth);
-      i += most;
-    } while (i < i1);
-  }
-}
-
-/**
- * Partial sums of its weight's gradient, [split][kernelHeight][kernelWidth][channels]; an item is a part of the blocks of columns
- * of all output rows. What a block has for a kernel element is one running sum.
- */
-function depthwisePartials<T>(start: i32, end: i32, at: usize, x: usize, gradient: usize, partials: usize): void {
-  const plan = changetype<Plan>(at);
-  const pixel = <usize>plan.channels * sizeof<T>();
-  const step = <usize>plan.strideWidth * pixel;
-  const blocks = ceilDivide(plan.outWidth, plan.blockColumns);
-  const all = <i64>(plan.images * plan.outHeight) * blocks;
-  const bytes = <usize>(plan.kernelHeight * plan.kernelWidth) * pixel;
-  for (let item = start; item < end; item++) {
-    const sums = partials + <usize>item * bytes;
-    memory.fill(sums, 0, bytes);
-    const last = <i32>((all * (item + 1)) / plan.splits);
-    for (let block = <i32>((all * item) / plan.splits); block < last; block++) {
-      const line = block / blocks;
-      const firstColumn = (block % blocks) * plan.blockColumns;
-      const endColumn = min(plan.outWidth, firstColumn + plan.blockColumns);
-      const image = line / plan.outHeight;
-      const row0 = (line % plan.outHeight) * plan.strideHeight - plan.top;
-      const i1 = endInside(row0, plan.dilationHeight, plan.kernelHeight, plan.height);
-      for (let i = firstInside(row0, plan.dilationHeight, plan.kernelHeight); i < i1; i++) {
-        const row = image * plan.height + row0 + i * plan.dilationHeight;
-        for (let j = 0; j < plan.kernelWidth; j++) {
-          // The windows of the block whose element j is inside.
-          const place = j * plan.dilationWidth - plan.left;
-          const first = max(firstColumn, firstInside(place, plan.strideWidth, plan.outWidth));
-          const count = min(endColumn, endInside(place, plan.strideWidth, plan.outWidth, plan.width)) - first;
-          const a0 = x + <usize>(row * plan.width + place + first * plan.strideWidth) * pixel;
-          const b0 = gradient + <usize>(line * plan.outWidth + first) * pixel;
-          const to = sums + <usize>(i * plan.kernelWidth + j) * pixel;
-          let c: usize = 0;
-          for (; c + 32 <= pixel; c += 32) {
-            let s0 = v128.splat<T>(<T>0);
-            let s1 = s0;
-            let a = a0 + c;
-            let b = b0 + c;
-            for (let q = 0; q < count; q++, a += step, b += pixel) {
-              s0 = madd<T>(v128.load(a), v128.load(b), s0);
-              s1 = madd<T>(v128.load(a, 16), v128.load(b, 16), s1);
-            }
-            v128.store(to + c, v128.add<T>(v128.load(to + c), s0));
-            v128.store(to + c, v128.add<T>(v128.load(to + c, 16), s1), 16);
-          }
-          for (; c < pixel; c += sizeof<T>()) {
-            let sum = <T>0;
-            let a = a0 + c;
-            let b = b0 + c;
-            for (let q = 0; q < count; q++, a += step, b += pixel) sum += load<T>(a) * load<T>(b);
-            store<T>(to + c, load<T>(to + c) + sum);
-          }
-        }
-      }
-    }
-  }
-}
-
-/** Adds up those; an item is a kernel element. */
-function depthwiseSum<T>(start: i32, end: i32, at: usize, partials: usize, weight: usize): void {
-  const plan = changetype<Plan>(at);
-  const depth = plan.kernelHeight * plan.kernelWidth;
-  for (let item = start; item < end; item++) {
-    for (let c = 0; c < plan.channels; c++) {
-      let sum: f64 = 0;
-      for (let split = 0; split < plan.splits; split++) {
-        sum += <f64>load<T>(partials + <usize>((split * depth + item) * plan.channels + c) * sizeof<T>());
-      }
-      store<T>(weight + <usize>(c * depth + item) * sizeof<T>(), <T>sum);
-    }
-  }
-}
-
-// ── windows as rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/** Copies windows to rows; an item is an output row. Elements of either type are moved as `pixel` bytes. */
-export function im2col(start: i32, end: i32, at: usize, x: usize, y: usize, pixel: usize): void {
-  const plan = changetype<Plan>(at);
-  const kernelWidth = plan.kernelWidth;
-  const line = <usize>kernelWidth * pixel;
-  for (let item = start; item < end; item++) {
-    const image = item / plan.outHeight;
-    const row0 = (item % plan.outHeight) * plan.strideHeight - plan.top;
-    let to = y + <usize>(item * plan.outWidth) * <usize>plan.kernelHeight * line;
-    for (let column = 0; column < plan.outWidth; column++) {
-      const column0 = column * plan.strideWidth - plan.left;
-      for (let i = 0; i < plan.kernelHeight; i++, to += line) {
-        const row = row0 + i * plan.dilationHeight;
-        if (row < 0 || row >= plan.height) {
-          clear(to, line);
-          continue;
-        }
-        const from = x + <usize>((image * plan.height + row) * plan.width) * pixel;
-        if (plan.dilationWidth == 1) {
-          const left = min(max(-column0, 0), kernelWidth);
-          const right = min(max(plan.width - column0, left), kernelWidth);
-          clear(to, <usize>left * pixel);
-          copy(to + <usize>left * pixel, from + <usize>(column0 + left) * pixel, <usize>(right - left) * pixel);
-          clear(to + <usize>right * pixel, <usize>(kernelWidth - right) * pixel);
-        } else {
-          for (let j = 0; j < kernelWidth; j++) {
-            const source = column0 + j * plan.dilationWidth;
-            if (source < 0 || source >= plan.width) clear(to + <usize>j * pixel, pixel);
-            else copy(to + <usize>j * pixel, from + <usize>source * pixel, pixel);
-          }
-        }
-      }
-    }
-  }
-}
-
-function addTo<T>(to: usize, from: usize, count: i32): void {
-  let c = 0;
-  for (; c + lanes<T>() <= count; c += lanes<T>()) {
-    v128.store(to, v128.add<T>(v128.load(to), v128.load(from)));
-    to += 16;
-    from += 16;
-  }
-  for (; c < count; c++) {
-    store<T>(to, load<T>(to) + load<T>(from));
-    to += sizeof<T>();
-    from += sizeof<T>();
-  }
-}
-
-/** Adds rows back to their windows; an item is a row of an image, which takes from every window that covers it. */
-function col2im<T>(start: i32, end: i32, at: usize, columns: usize, y: usize): void {
-  const plan = changetype<Plan>(at);
-  const pixel = <usize>plan.channels * sizeof<T>();
-  const line = <usize>plan.kernelWidth * pixel;
-  for (let item = start; item < end; item++) {
-    const image = item / plan.height;
-    const row = item % plan.height;
-    const to = y + <usize>(item * plan.width) * pixel;
-    memory.fill(to, 0, <usize>plan.width * pixel);
-    for (let i = 0; i < plan.kernelHeight; i++) {
-      const reach = row + plan.top - i * plan.dilationHeight;
-      const outRow = reach / plan.strideHeight;
-      if (reach < 0 || outRow * plan.strideHeight != reach || outRow >= plan.outHeight) continue;
-      let from = columns + (<usize>((image * plan.outHeight + outRow) * plan.outWidth) * <usize>plan.kernelHeight + <usize>i) * line;
-      for (let column = 0; column < plan.outWidth; column++, from += <usize>plan.kernelHeight * line) {
-        const column0 = column * plan.strideWidth - plan.left;
-        if (plan.dilationWidth == 1) {
-          const left = min(max(-column0, 0), plan.kernelWidth);
-          const right = min(max(plan.width - column0, left), plan.kernelWidth);
-          addTo<T>(to + <usize>(column0 + left) * pixel, from + <usize>left * pixel, (right - left) * plan.channels);
-        } else {
-          for (let j = 0; j < plan.kernelWidth; j++) {
-            const target = column0 + j * plan.dilationWidth;
-            if (target >= 0 && target < plan.width) addTo<T>(to + <usize>target * pixel, from + <usize>j * pixel, plan.channels);
-          }
-        }
-      }
-    }
-  }
-}
-
 // ── exports ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 // export packWeights_T = packWeights<T> for T of f32, f64
@@ -1049,8 +667,3 @@ function col2im<T>(start: i32, end: i32, at: usize, columns: usize, y: usize): v
 // export convolve_T = convolve<T> for T of f32, f64
 // export weightPartials_T = weightPartials<T> for T of f32, f64
 // export weightSum_T = weightSum<T> for T of f32, f64
-// export col2im_T = col2im<T> for T of f32, f64
-// export packDepthwise_T = packDepthwise<T> for T of f32, f64
-// export depthwise_T = depthwise<T> for T of f32, f64
-// export depthwisePartials_T = depthwisePartials<T> for T of f32, f64
-// export depthwiseSum_T = depthwiseSum<T> for T of f32, f64

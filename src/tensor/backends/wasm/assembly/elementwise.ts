@@ -44,27 +44,23 @@ import { BLOCK, blocksOf, elementsOf, planeOf, rowsOf, stepAlong, stepOfRows } f
 // ── parts of vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Elements of a step. */
-// @ts-ignore: decorator
 @inline
 function width<T, U>(): i32 {
   return 16 / <i32>max(sizeof<T>(), sizeof<U>());
 }
 
 /** `count` elements at `from`: all of a step, or fewer. */
-// @ts-ignore: decorator
 @inline
 function loadStep<T>(from: usize, count: i32): v128 {
   return count * <i32>sizeof<T>() == 16 ? v128.load(from) : v128.load64_zero(from);
 }
 
-// @ts-ignore: decorator
 @inline
 function storeStep<T>(to: usize, v: v128, count: i32): void {
   if (count * <i32>sizeof<T>() == 16) v128.store(to, v);
   else v128.store64_lane(to, v, 0);
 }
 
-// @ts-ignore: decorator
 @inline
 function loadPart<T>(from: usize, count: i32): v128 {
   if (sizeof<T>() == 8) return v128.load64_zero(from);
@@ -73,7 +69,6 @@ function loadPart<T>(from: usize, count: i32): v128 {
   return count == 2 ? v : v128.load32_lane(from, v, 2, 8);
 }
 
-// @ts-ignore: decorator
 @inline
 function storePart<T>(to: usize, v: v128, count: i32): void {
   if (sizeof<T>() == 8) {
@@ -87,7 +82,6 @@ function storePart<T>(to: usize, v: v128, count: i32): void {
 }
 
 /** Where to read an operand's row: an element that stays the same for all of the row becomes a vector in scratch memory. */
-// @ts-ignore: decorator
 @inline
 function rowOf<T>(from: usize, step: usize, spread: usize): usize {
   if (step != 0) return from;
@@ -206,7 +200,6 @@ function choose<T>(start: i32, end: i32, c: usize, a: usize, b: usize, y: usize,
   }
 }
 
-// @ts-ignore: decorator
 @inline
 function pick<T>(c: v128, a: v128, b: v128): v128 {
   let isZero = v128.eq<i32>(c, v128.splat<i32>(0));

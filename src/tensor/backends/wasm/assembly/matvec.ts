@@ -144,7 +144,6 @@ function oneRow(a: usize, i: i32, from: i32, x: usize, y: usize): void {
   add(y + own, sum + load<f64>(a + own) * xi);
 }
 
-// @ts-ignore: decorator
 @inline
 function add(at: usize, value: f64): void {
   store<f64>(at, load<f64>(at) + value);

@@ -1,3 +1,4 @@
+import { copyBytes } from "./bytes";
 import { lanes, transposeSquare } from "./vector";
 import { BLOCK, blocksOf, elementsOf, planeOf, rowsOf, stepAlong, stepOfRows } from "./walk";
 
@@ -5,27 +6,6 @@ import { BLOCK, blocksOf, elementsOf, planeOf, rowsOf, stepAlong, stepOfRows } f
  * Copies move elements of 4 or 8 bytes, whatever they are: T is i32 or i64.
  */
 
-/** Copies bytes, a multiple of four, that do not overlap. A call to the host's copy costs more than a short run. */
-// @ts-ignore: decorator
-@inline
-function copyBytes(to: usize, from: usize, bytes: usize): void {
-  if (bytes > 256) {
-    memory.copy(to, from, bytes);
-    return;
-  }
-  for (; bytes >= 16; bytes -= 16) {
-    v128.store(to, v128.load(from));
-    to += 16;
-    from += 16;
-  }
-  for (; bytes > 0; bytes -= 4) {
-    store<i32>(to, load<i32>(from));
-    to += 4;
-    from += 4;
-  }
-}
-
-// @ts-ignore: decorator
 @inline
 function fillRun<T>(to: usize, value: T, count: i32): void {
   const vector = v128.splat<T>(value);
@@ -114,7 +94,6 @@ function transpose<T>(start: i32, end: i32, x: usize, y: usize, m: i32, n: i32, 
   }
 }
 
-// @ts-ignore: decorator
 @inline
 function copyColumn<T>(x: usize, pitchX: usize, y: usize, pitchY: usize, i: i32, end: i32, j: i32): void {
   for (; i < end; i++) {

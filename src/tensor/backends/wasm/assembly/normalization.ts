@@ -14,7 +14,6 @@ import { lanes, madd } from "./vector";
 const WIDTH: i32 = 1024;
 
 /** Rows of a block: 16 to 64, and at most 128 KiB of float32 otherwise. */
-// @ts-ignore: decorator
 @inline
 function blockOf(width: i32): i32 {
   return max(16, min(64, 32768 / width));
@@ -167,7 +166,6 @@ function finishMoments<T>(
 }
 
 /** Item: a row. Writes (x − high) · gain + offset, or its positive part; NaN goes through. */
-// @ts-ignore: decorator
 @inline
 function normalizeRows<T>(start: i32, end: i32, x: usize, channels: i32, table: usize, y: usize, relu: bool): void {
   const line = <usize>channels * sizeof<T>();
@@ -197,7 +195,6 @@ function normalizeRows<T>(start: i32, end: i32, x: usize, channels: i32, table: 
  * Σ g and Σ g (x − mean) of each chunk of rows (an item), with g = 0 where `output`, that of a ReLU, is not positive; `output` 0
  * is none.
  */
-// @ts-ignore: decorator
 @inline
 function dots<T>(
   start: i32,
@@ -321,7 +318,6 @@ function finishDots<T>(
 }
 
 /** Item: a row. */
-// @ts-ignore: decorator
 @inline
 function gradientRows<T>(
   start: i32,

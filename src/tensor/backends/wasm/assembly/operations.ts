@@ -20,13 +20,11 @@ import {
 
 // ── vectors from one element at a time ────────────────────────────────────────────────────────────────────────────────────
 
-// @ts-ignore: decorator
 @inline
 function pair(a: f64, b: f64): v128 {
   return v128.replace_lane<f64>(v128.splat<f64>(a), 1, b);
 }
 
-// @ts-ignore: decorator
 @inline
 function four<T>(a: T, b: T, c: T, d: T): v128 {
   return v128.replace_lane<T>(v128.replace_lane<T>(v128.replace_lane<T>(v128.splat<T>(a), 1, b), 2, c), 3, d);
@@ -184,7 +182,6 @@ export class Power<T> {
 }
 
 /** int32 0 or 1 from the mask of a comparison of T. */
-// @ts-ignore: decorator
 @inline
 function truth<T>(mask: v128): v128 {
   const narrow = sizeof<T>() == 8 ? v128.shuffle<i32>(mask, mask, 0, 2, 0, 2) : mask;

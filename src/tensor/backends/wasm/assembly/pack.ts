@@ -2,7 +2,6 @@ import { columns } from "./tile";
 import { lanes } from "./vector";
 
 /** `transposeSquare` to a panel, apart because constant distances cost nothing: it takes 0.8 of the time. */
-// @ts-ignore: decorator
 @inline
 function transposeToPanel<T>(from: usize, pitch: usize, to: usize): void {
   const a = v128.load(from);

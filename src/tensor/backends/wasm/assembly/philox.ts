@@ -6,7 +6,6 @@ import { scratch } from "./scratch";
  */
 
 /** Elements that an item makes: those of four blocks. */
-// @ts-ignore: decorator
 @inline
 function elements<T>(): i32 {
   return 64 / <i32>sizeof<T>();
@@ -72,7 +71,6 @@ class Normal<T> {
 }
 
 /** Two float32 normal numbers from the first two words. */
-// @ts-ignore: decorator
 @inline
 function single(words: v128): v128 {
   const middle = v128.add<f64>(f64x2.convert_low_i32x4_u(words), v128.splat<f64>(0.5));
@@ -97,7 +95,6 @@ function random<T, Kind>(start: i32, end: i32, y: usize, n: i32, low: u32, high:
 
 // ── the normal quantile: AS 241, see src/tensor/philox.ts ─────────────────────────────────────────────────────────────────
 
-// @ts-ignore: decorator
 @inline
 function step(sum: v128, x: v128, c: f64): v128 {
   return v128.add<f64>(v128.mul<f64>(sum, x), v128.splat<f64>(c));

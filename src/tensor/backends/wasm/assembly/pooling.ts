@@ -10,7 +10,6 @@ import { endInside, firstInside } from "./window";
  */
 
 /** Images and their pooled ones; int32 numbers that the host prepares, in this order. */
-// @ts-ignore: decorator
 @unmanaged
 class Images {
   images: i32;
@@ -22,7 +21,6 @@ class Images {
 }
 
 /** And the windows that lead from one to the other; numbers that follow those. */
-// @ts-ignore: decorator
 @unmanaged
 class Windows extends Images {
   kernelHeight: i32;
@@ -41,14 +39,12 @@ class Windows extends Images {
 // ── maximum ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Where a candidate takes the place of the largest element so far: it is larger, or NaN. */
-// @ts-ignore: decorator
 @inline
 function takesOver<T>(candidate: v128, value: v128): v128 {
   return v128.or(v128.gt<T>(candidate, value), v128.ne<T>(candidate, candidate));
 }
 
 /** The same of two numbers; without a branch, which nobody could predict. */
-// @ts-ignore: decorator
 @inline
 function takesPlace<T>(candidate: T, value: T): bool {
   return <bool>(i32(candidate > value) | i32(candidate != candidate));
@@ -307,7 +303,6 @@ const FEW: i32 = 16;
 const RUN: i32 = 64;
 
 /** What the elements of a window are multiplied by where all of them count; 0 where only those inside of the image do. */
-// @ts-ignore: decorator
 @inline
 function fixedShare(plan: Windows): f64 {
   return plan.countPadding ? 1 / (<f64>plan.kernelHeight * <f64>plan.kernelWidth) : 0;

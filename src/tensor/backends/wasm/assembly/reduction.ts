@@ -14,14 +14,12 @@ const BLOCK: i32 = 64;
 /** Columns of an item; the host relies on it. */
 const WIDTH: i32 = 1024;
 
-// @ts-ignore: decorator
 @inline
 function zeros<T>(): v128 {
   return v128.splat<T>(<T>0);
 }
 
 /** acc[lane] += v[lane] in memory, for elements of type T and accumulators of type A. */
-// @ts-ignore: decorator
 @inline
 function addTo<T, A>(acc: usize, v: v128): void {
   if (sizeof<T>() == sizeof<A>()) {
@@ -33,7 +31,6 @@ function addTo<T, A>(acc: usize, v: v128): void {
 }
 
 /** Sum of a vector's elements as an accumulator. */
-// @ts-ignore: decorator
 @inline
 export function addLanes<T, A>(v: v128): A {
   if (sizeof<T>() == 8) return <A>(v128.extract_lane<T>(v, 0) + v128.extract_lane<T>(v, 1));
@@ -169,7 +166,6 @@ function sumColumns<T, A, U>(start: i32, end: i32, x: usize, rows: i32, columns:
   }
 }
 
-// @ts-ignore: decorator
 @inline
 function lowest<T>(): T {
   return isFloat<T>() ? <T>-Infinity : <T>i32.MIN_VALUE;
@@ -178,14 +174,12 @@ function lowest<T>(): T {
 // Two instructions on most machines, where the maximum that lets NaN through takes nine: so NaN is looked for apart.
 
 /** The larger element; `a` where `b` is NaN. */
-// @ts-ignore: decorator
 @inline
 function larger<T>(a: v128, b: v128): v128 {
   return isFloat<T>() ? v128.pmax<T>(a, b) : v128.max<T>(a, b);
 }
 
 /** `seen`, and ones where an element is NaN. */
-// @ts-ignore: decorator
 @inline
 function orNaN<T>(seen: v128, v: v128): v128 {
   return isFloat<T>() ? v128.or(seen, v128.ne<T>(v, v)) : seen;
@@ -316,14 +310,12 @@ function argmaxRows<T>(start: i32, end: i32, x: usize, length: i32, y: usize): v
 
 // Indices beside values of type T: int32 lanes for 4-byte elements, int64 lanes for float64.
 
-// @ts-ignore: decorator
 @inline
 export function splatIndex<T>(index: i32): v128 {
   return sizeof<T>() == 8 ? i64x2.splat(<i64>index) : i32x4.splat(index);
 }
 
 /** Writes a vector of indices as int32. */
-// @ts-ignore: decorator
 @inline
 export function storeIndices<T>(to: usize, indices: v128): void {
   if (sizeof<T>() == 8) store<i64>(to, v128.extract_lane<i64>(v128.shuffle<i32>(indices, indices, 0, 2, 0, 2), 0));

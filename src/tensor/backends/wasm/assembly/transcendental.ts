@@ -10,28 +10,24 @@ import { madd } from "./vector";
 const LN2_HIGH: f32 = 0.693145751953125;
 const LN2_LOW: f32 = 1.4286068203094172e-6;
 
-// @ts-ignore: decorator
 @inline
 function splat(x: f32): v128 {
   return v128.splat<f32>(x);
 }
 
 /** 2^k of int32 numbers, −126 ≤ k ≤ 127. */
-// @ts-ignore: decorator
 @inline
 function exponential2(k: v128): v128 {
   return v128.shl<i32>(v128.add<i32>(k, v128.splat<i32>(127)), 23);
 }
 
 /** x ≥ 0 with the sign of `sign`. */
-// @ts-ignore: decorator
 @inline
 export function copySign<T>(x: v128, sign: v128): v128 {
   return v128.bitselect(sign, x, v128.splat<T>(-(<T>0)));
 }
 
 /** eˣ = 2ᵏ eʳ, k = ⌊x / ln 2⌉, |r| ≤ ln 2 / 2. */
-// @ts-ignore: decorator
 @inline
 export function exp_f32x4(x: v128): v128 {
   // Beyond these the result is infinity or 0. `pmin` and `pmax` let a NaN in their first operand through.
@@ -50,7 +46,6 @@ export function exp_f32x4(x: v128): v128 {
 }
 
 /** log x = k ln 2 + log(1 + f), √½ ≤ 1 + f < √2, of a positive normal number. `shift` is added to k. */
-// @ts-ignore: decorator
 @inline
 function logNormal(x: v128, shift: v128): v128 {
   const k = v128.shr<i32>(v128.sub<i32>(x, v128.splat<i32>(0x3f3504f3)), 23);
@@ -69,7 +64,6 @@ function logNormal(x: v128, shift: v128): v128 {
   return madd<f32>(e, splat(LN2_HIGH), v128.add<f32>(f, y));
 }
 
-// @ts-ignore: decorator
 @inline
 export function log_f32x4(x: v128): v128 {
   const subnormal = v128.lt<f32>(x, splat(1.1754943508222875e-38));
@@ -81,7 +75,6 @@ export function log_f32x4(x: v128): v128 {
 }
 
 /** |x| + |x|³ P(x²) near zero, 1 − 2 / (exp(2|x|) + 1) beyond. */
-// @ts-ignore: decorator
 @inline
 export function tanh_f32x4(x: v128): v128 {
   const a = v128.abs<f32>(x);
@@ -97,7 +90,6 @@ export function tanh_f32x4(x: v128): v128 {
 }
 
 /** With t = exp(−|x|): 1 / (1 + t), or t / (1 + t) for negative x. */
-// @ts-ignore: decorator
 @inline
 export function sigmoid_f32x4(x: v128): v128 {
   const t = exp_f32x4(v128.neg<f32>(v128.abs<f32>(x)));
@@ -106,7 +98,6 @@ export function sigmoid_f32x4(x: v128): v128 {
 }
 
 /** max(x, 0) + log(1 + t), t = exp(−|x|). With u = 1 + t rounded, log(1 + t) = log u + (t − (u − 1)) / u. */
-// @ts-ignore: decorator
 @inline
 export function softplus_f32x4(x: v128): v128 {
   const t = exp_f32x4(v128.neg<f32>(v128.abs<f32>(x)));
@@ -118,7 +109,6 @@ export function softplus_f32x4(x: v128): v128 {
 }
 
 /** |x| + |x| P(x²) near zero, 1 − exp(Q(|x|)) beyond; 1 to float32 accuracy from 4 on. */
-// @ts-ignore: decorator
 @inline
 export function erf_f32x4(x: v128): v128 {
   const a = v128.pmin<f32>(v128.abs<f32>(x), splat(4));

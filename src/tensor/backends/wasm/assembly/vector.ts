@@ -12,7 +12,6 @@ export function madd<T>(a: v128, b: v128, c: v128): v128 {
 }
 
 /** Transposes as many rows as a vector has elements, of one vector each; rows are `fromPitch` and `toPitch` bytes apart. */
-// @ts-ignore: decorator
 @inline
 export function transposeSquare<T>(from: usize, fromPitch: usize, to: usize, toPitch: usize): void {
   const a = v128.load(from);

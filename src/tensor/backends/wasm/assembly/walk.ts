@@ -14,28 +14,24 @@
 /** Elements of a row in an item: the host relies on it. */
 export const BLOCK: i32 = 1024;
 
-// @ts-ignore: decorator
 @inline
 export function blocksOf(n: i32): i32 {
   return (n + (BLOCK - 1)) / BLOCK;
 }
 
 /** Elements in the next `blocks` blocks, of the `rest` that a row still has. */
-// @ts-ignore: decorator
 @inline
 export function elementsOf(rest: i32, blocks: i32): i32 {
   return blocks < blocksOf(rest) ? blocks * BLOCK : rest; // all blocks of a task may have more elements than an i32 counts
 }
 
 /** Bytes by which operand k, of `size` bytes an element, moves along a row. */
-// @ts-ignore: decorator
 @inline
 export function stepAlong(form: usize, k: usize, size: usize): usize {
   return form < 64 ? ((form >> (2 * k)) & 1) * size : load<usize>(form + 8 * k);
 }
 
 /** Bytes by which operand k, of `size` bytes an element, moves from a row of n elements to the next. */
-// @ts-ignore: decorator
 @inline
 export function stepOfRows(form: usize, k: usize, size: usize, n: i32): usize {
   if (form >= 64) return load<usize>(form + 8 * k, 4);
@@ -43,7 +39,6 @@ export function stepOfRows(form: usize, k: usize, size: usize, n: i32): usize {
   return bits & 2 ? (bits & 1 ? <usize>n * size : size) : 0;
 }
 
-// @ts-ignore: decorator
 @inline
 export function rowsOf(form: usize): i32 {
   return form < 64 ? i32.MAX_VALUE : load<i32>(form, 24);

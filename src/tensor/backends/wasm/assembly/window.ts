@@ -4,13 +4,11 @@
  * elements of one window, a dilation apart, or one element of successive windows, a stride apart.
  */
 
-// @ts-ignore: decorator
 @inline
 export function firstInside(from: i32, step: i32, count: i32): i32 {
   return from >= 0 ? 0 : min(count, (step - 1 - from) / step);
 }
 
-// @ts-ignore: decorator
 @inline
 export function endInside(from: i32, step: i32, count: i32, extent: i32): i32 {
   return from >= extent ? 0 : min(count, (extent - 1 - from) / step + 1);

@@ -37,7 +37,6 @@ const WINDOW: usize = 36 * LINE;
 const BLOCK: usize = 128 * LINE;
 
 /** Bᵀ d: six vectors, `stride` bytes apart, to six. */
-// @ts-ignore: decorator
 @inline
 function transformInput(from: usize, stride: usize, to: usize, step: usize): void {
   const minusA2 = f32x4.splat(-A2);
@@ -60,7 +59,6 @@ function transformInput(from: usize, stride: usize, to: usize, step: usize): voi
 }
 
 /** A g: four vectors to six. */
-// @ts-ignore: decorator
 @inline
 function transformGradient(from: usize, stride: usize, to: usize, step: usize): void {
   const a2 = f32x4.splat(A2);
@@ -82,7 +80,6 @@ function transformGradient(from: usize, stride: usize, to: usize, step: usize): 
 }
 
 /** G g: three vectors to six. */
-// @ts-ignore: decorator
 @inline
 function transformKernel(from: usize, stride: usize, to: usize, step: usize): void {
   const g0 = v128.load(from);
@@ -101,7 +98,6 @@ function transformKernel(from: usize, stride: usize, to: usize, step: usize): vo
 }
 
 /** Aᵀ m: six vectors to four, of which the first `count` are wanted, and of them the first `width` lanes; `add` is added to each. */
-// @ts-ignore: decorator
 @inline
 function transformOutput(from: usize, stride: usize, to: usize, step: usize, add: v128, count: i32, width: i32): void {
   const m1 = v128.load(from + stride);
@@ -124,7 +120,6 @@ function transformOutput(from: usize, stride: usize, to: usize, step: usize, add
 }
 
 /** Gᵀ u: six vectors to three. */
-// @ts-ignore: decorator
 @inline
 function transformKernelGradient(from: usize, stride: usize, to: usize, step: usize, width: i32): void {
   const u1 = v128.load(from + stride);
@@ -140,7 +135,6 @@ function transformKernelGradient(from: usize, stride: usize, to: usize, step: us
   storeLanes(to + 2 * step, madd<f32>(f32x4.splat(A2), evenA, madd<f32>(f32x4.splat(B2), evenB, last)), width);
 }
 
-// @ts-ignore: decorator
 @inline
 function storeLanes(to: usize, v: v128, width: i32): void {
   if (width >= 4) {
@@ -349,7 +343,6 @@ function outputTiles(
 }
 
 /** M[tile][8 columns of `panels` panels] = V U of one frequency, for `tiles` rows up to a multiple of 4. */
-// @ts-ignore: decorator
 @inline
 function multiply(v: usize, u: usize, m: usize, tiles: i32, depth: i32, panels: i32, pitch: usize): void {
   const row = <usize>((depth + 7) >> 3) << 5;
