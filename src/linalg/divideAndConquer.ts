@@ -1,7 +1,8 @@
 import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
+import { BOTH, BOTTOM, planMerge, recombine, TOP, type Deflation } from "./merging.ts";
 import { implicitQl } from "./ql.ts";
-import { secularRoots } from "./secular.ts";
+import { lowner, secularRoots } from "./secular.ts";
 import type { Tridiagonal } from "./tridiagonalize.ts";
 import { largestMagnitude, rotate } from "./vectors.ts";
 
@@ -11,9 +12,6 @@ const LEAF = 32;
 
 /** Numbers that `divideAndConquer` takes from a workspace. */
 export const conquestSize = (n: number): number => 2 * n * n;
-
-/** Where an eigenvector of one of the halves has elements that are not 0: a rotation may mix both. */
-const [TOP, BOTH, BOTTOM] = [0, 1, 2] as const;
 
 /**
  * Eigendecomposition of a tridiagonal matrix by divide and conquer (Cuppen, Numer. Math. 36, 1981; Gu & Eisenstat, SIAM J. Matrix
@@ -59,28 +57,18 @@ function merge(
   // z = V u, scaled to length 1: the last column of the upper half's eigenvectors and the first one of the lower half's.
   const z = new Float64Array(size);
   for (let i = 0; i < size; i++) z[i] = (i < middle ? v.data[v.at + i * v.stride + middle - 1]! : sign * v.data[v.at + i * v.stride + middle]!) * Math.SQRT1_2;
-  const { kept, deflated, kind } = deflate(d, z, v, middle, 2 * rho);
+  const deflation = deflate(d, z, v, middle, 2 * rho);
+  const { kept, deflated } = deflation;
   const k = kept.length;
-
-  const poles = Float64Array.from(kept, (i) => d[i]!);
+  const poles = { d: Float64Array.from(kept, (i) => d[i]!), squared: false };
   const s = { data: mixing.data, at: mixing.at, rows: k, columns: k, stride: k };
-  const roots = secularRoots(poles, Float64Array.from(kept, (i) => z[i]!), 2 * rho, s);
-  // The columns of S in the order of where the old vectors have elements, so that zeros are not multiplied.
-  const order = [TOP, BOTH, BOTTOM].flatMap((wanted) => [...kept.keys()].filter((c) => kind[kept[c]!] === wanted));
-  const above = order.filter((c) => kind[kept[c]!] !== BOTTOM).length;
-  const below = order.filter((c) => kind[kept[c]!] !== TOP).length;
-  eigenvectors(s, poles, Float64Array.from(kept, (i) => Math.sign(z[i]!)), order);
-
-  // New vectors are computed in the place of the old ones, of which copies are kept.
-  const rows = order.map((c) => kept[c]!);
-  const top = copyRows(v, rows.slice(0, above), 0, middle, old.data, old.at);
-  const bottom = copyRows(v, rows.slice(k - below), middle, size - middle, old.data, old.at + above * middle);
-  const untouched = copyRows(v, deflated, 0, size, new Float64Array(deflated.length * size), 0);
+  const weights = Float64Array.from(kept, (i) => z[i]!);
+  const roots = secularRoots(poles, weights, 2 * rho, s);
   const values = [...roots, ...deflated.map((i) => d[i]!)];
-  const { arithmetic } = space;
-  arithmetic.product(part(v, 0, 0, k, middle), part(s, 0, 0, k, above), top);
-  arithmetic.product(part(v, 0, middle, k, size - middle), part(s, 0, k - below, k, below), bottom);
-  arrange(d, v, values, k, untouched);
+  const merge = planMerge(deflation, values);
+  eigenvectors(s, lowner(s, poles, weights), merge.order);
+  recombine(space, v, middle, s, merge, old);
+  merge.sorted.forEach((source, place) => (d[place] = values[source]!));
 }
 
 /**
@@ -88,13 +76,7 @@ function merge(
  * with nearly equal eigenvalues one, after a rotation of the two that makes its element of z zero.
  * @returns the others, with ascending d; and what has elements where.
  */
-function deflate(
-  d: Float64Array,
-  z: Float64Array,
-  v: MatrixBlock,
-  middle: number,
-  rho: number,
-): { kept: number[]; deflated: number[]; kind: Uint8Array } {
+function deflate(d: Float64Array, z: Float64Array, v: MatrixBlock, middle: number, rho: number): Deflation {
   const size = d.length;
   const kind = Uint8Array.from(d, (_, i) => (i < middle ? TOP : BOTTOM));
   const tolerance = 8 * epsilon * Math.max(largestMagnitude(d), largestMagnitude(z));
@@ -124,22 +106,8 @@ function deflate(
   return { kept, deflated, kind };
 }
 
-/**
- * Turns the differences d − λ in the rows of S into eigenvectors, with their elements in the given order.
- *
- * The roots are those of diag(d) + ρ z zᵀ only within rounding, but exactly those of a matrix with another z close by (Löwner's
- * formula). The eigenvectors of that one, z′ᵢ/(dᵢ − λ), are orthogonal within rounding however close the roots are.
- */
-function eigenvectors({ data, at, rows: k }: MatrixBlock, d: Float64Array, signs: Float64Array, order: readonly number[]): void {
-  const squares = new Float64Array(k).fill(1);
-  for (let j = 0; j < k; j++) {
-    const row = at + j * k;
-    const pole = d[j]!;
-    for (let i = 0; i < j; i++) squares[i]! *= data[row + i]! / (d[i]! - pole);
-    squares[j]! *= data[row + j]!;
-    for (let i = j + 1; i < k; i++) squares[i]! *= data[row + i]! / (d[i]! - pole);
-  }
-  const z = squares.map((square, i) => Math.sqrt(Math.abs(square)) * signs[i]!);
+/** Turns the differences d − λ in the rows of S into unit eigenvectors z′ᵢ/(dᵢ − λ), with their elements in the given order. */
+function eigenvectors({ data, at, rows: k }: MatrixBlock, z: Float64Array, order: readonly number[]): void {
   const vector = new Float64Array(k);
   for (let j = 0; j < k; j++) {
     const row = at + j * k;
@@ -152,32 +120,4 @@ function eigenvectors({ data, at, rows: k }: MatrixBlock, d: Float64Array, signs
     const scale = 1 / Math.sqrt(sum);
     for (let i = 0; i < k; i++) data[row + i] = vector[order[i]!]! * scale;
   }
-}
-
-/** Copies columns `[column, column + columns)` of some rows. */
-function copyRows(v: MatrixBlock, rows: readonly number[], column: number, columns: number, data: Float64Array, at: number): MatrixBlock {
-  rows.forEach((row, i) => {
-    const from = v.at + row * v.stride + column;
-    data.set(v.data.subarray(from, from + columns), at + i * columns);
-  });
-  return { data, at, rows: rows.length, columns, stride: columns };
-}
-
-/** Puts values and rows of V, of which the first k are there and ascend, and the others are `untouched`, in ascending order. */
-function arrange(d: Float64Array, v: MatrixBlock, values: readonly number[], k: number, untouched: MatrixBlock): void {
-  const size = values.length;
-  const sorted = [...values.keys()].sort((a, b) => values[a]! - values[b]!);
-  sorted.forEach((source, place) => (d[place] = values[source]!));
-  // Roots only ever move down, so from the last one on none is overwritten before it has moved.
-  for (let place = size - 1; place >= 0; place--) {
-    const source = sorted[place]!;
-    const to = v.at + place * v.stride;
-    if (source >= k) continue;
-    if (source !== place) v.data.copyWithin(to, v.at + source * v.stride, v.at + source * v.stride + size);
-  }
-  sorted.forEach((source, place) => {
-    if (source < k) return;
-    const from = untouched.at + (source - k) * size;
-    v.data.set(untouched.data.subarray(from, from + size), v.at + place * v.stride);
-  });
 }

@@ -2,20 +2,27 @@ import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
 
 const epsilon = machineEpsilon.float64;
 
+/** The poles of a secular equation, ascending and distinct: `d`, or the squares of a `d` that is not negative. */
+export interface Poles {
+  readonly d: Float64Array;
+  readonly squared: boolean;
+}
+
 /**
- * Roots of the secular equation 1 + ρ Σ zᵢ² / (dᵢ − λ) = 0, the eigenvalues of diag(d) + ρ z zᵀ, one for each interval
- * (dⱼ, dⱼ₊₁), the last one in (dₖ₋₁, dₖ₋₁ + ρ‖z‖²].
+ * Roots of the secular equation 1 + ρ Σ zᵢ² / (pᵢ − λ) = 0 with the poles p, the eigenvalues of diag(p) + ρ z zᵀ, one for each interval
+ * (pⱼ, pⱼ₊₁), the last one in (pₖ₋₁, pₖ₋₁ + ρ‖z‖²].
  *
- * A root is kept as the pole next to it plus a difference: then all dᵢ − λⱼ are known to full relative precision, on which the
- * orthogonality of the eigenvectors rests (Gu & Eisenstat, SIMAX 16, 1995). The iteration interpolates the sums over the poles
- * on either side by a constant and one pole each ("the middle way", R.-C. Li, LAPACK Working Note 89, 1993), and bisects where that
- * leaves the bracket.
+ * A root is kept as the pole next to it plus a difference: then all pᵢ − λⱼ are known to full relative precision, on which the
+ * orthogonality of the vectors rests (Gu & Eisenstat, SIMAX 16, 1995). That holds for poles that are squares too, as
+ * dᵢ² − dⱼ² = (dᵢ − dⱼ)(dᵢ + dⱼ). The iteration interpolates the sums over the poles on either side by a constant and one pole each
+ * ("the middle way", R.-C. Li, LAPACK Working Note 89, 1993), and bisects where that leaves the bracket.
  *
- * @param d ascending and distinct. @param z no zeros. @param rho positive.
- * @param differences [k, k], written: row j holds dᵢ − λⱼ.
- * @returns λ, ascending.
+ * @param z no zeros. @param rho positive.
+ * @param differences [k, k], written: row j holds pᵢ − λⱼ.
+ * @returns λ, or for squared poles its square root, ascending.
  */
-export function secularRoots(d: Float64Array, z: Float64Array, rho: number, differences: MatrixBlock): Float64Array {
+export function secularRoots(poles: Poles, z: Float64Array, rho: number, differences: MatrixBlock): Float64Array {
+  const { d, squared } = poles;
   const k = d.length;
   const weights = new Float64Array(k);
   let total = 0;
@@ -24,33 +31,65 @@ export function secularRoots(d: Float64Array, z: Float64Array, rho: number, diff
   for (let j = 0; j < k; j++) {
     const at = differences.at + j * differences.stride;
     const row = differences.data.subarray(at, at + k);
-    const [origin, tau] = secularRoot(d, weights, total, k, j, row);
-    roots[j] = d[origin]! + tau;
+    const [origin, tau] = secularRoot(poles, weights, total, j, row);
+    const pole = d[origin]!;
+    roots[j] = squared ? pole + tau / (pole + Math.sqrt(pole * pole + tau)) : pole + tau;
   }
   return roots;
 }
 
+/**
+ * The z′ for which the computed roots are exact. They are those of diag(p) + ρ z zᵀ only within rounding, but exactly those of a matrix
+ * with another z close by, which Löwner's formula gives: z′ᵢ² = Πⱼ (λⱼ − pᵢ) / Π_{j≠i} (pⱼ − pᵢ), but for ρ. The eigenvectors of that
+ * one, z′ᵢ/(pᵢ − λ), are orthogonal within rounding however close the roots are.
+ * @param differences as `secularRoots` leaves them. @param z for the signs.
+ */
+export function lowner({ data, at, stride }: MatrixBlock, poles: Poles, z: Float64Array): Float64Array {
+  const { d } = poles;
+  const k = d.length;
+  const squares = new Float64Array(k).fill(1);
+  const gaps = new Float64Array(k);
+  for (let j = 0; j < k; j++) {
+    const row = at + j * stride;
+    gapsTo(poles, j, gaps);
+    gaps[j] = 1;
+    for (let i = 0; i < k; i++) squares[i]! *= data[row + i]! / gaps[i]!;
+  }
+  return squares.map((square, i) => Math.sqrt(Math.abs(square)) * Math.sign(z[i]!));
+}
+
+/** pᵢ − pⱼ for all i. */
+function gapsTo({ d, squared }: Poles, j: number, gaps: Float64Array): void {
+  const own = d[j]!;
+  for (let i = 0; i < d.length; i++) gaps[i] = d[i]! - own;
+  if (squared) for (let i = 0; i < d.length; i++) gaps[i]! *= d[i]! + own;
+}
+
+/** Root j as a pole plus τ; `delta` gets all differences. */
 function secularRoot(
-  d: Float64Array,
+  poles: Poles,
   weights: Float64Array,
   total: number,
-  k: number,
   j: number,
   delta: Float64Array,
 ): readonly [origin: number, tau: number] {
+  const k = weights.length;
   const isLast = j === k - 1;
   // The side of the interval's middle on which the root lies, by the sign of the function there, which increases.
   let origin = j;
   let low = 0;
   let high = total;
+  gapsTo(poles, j, delta);
   if (!isLast) {
-    const half = (d[j + 1]! - d[j]!) / 2;
+    const half = delta[j + 1]! / 2;
     let value = 1;
-    for (let i = 0; i < k; i++) value += weights[i]! / (d[i]! - d[j]! - half);
+    for (let i = 0; i < k; i++) value += weights[i]! / (delta[i]! - half);
     if (value >= 0) high = half;
-    else [origin, low, high] = [j + 1, -half, 0];
+    else {
+      [origin, low, high] = [j + 1, -half, 0];
+      gapsTo(poles, origin, delta);
+    }
   }
-  for (let i = 0; i < k; i++) delta[i] = d[i]! - d[origin]!;
   const right = isLast ? j : j + 1;
   // The first guess: all other poles where they are seen from the middle.
   let tau = (low + high) / 2;

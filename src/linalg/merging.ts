@@ -1,0 +1,87 @@
+import { type MatrixBlock } from "../tensor/index.ts";
+import { part, plainArithmetic, type Workspace } from "./arithmetic.ts";
+
+/*
+ * What the divide and conquer methods for eigenvalues and for singular values have in common: vectors of two parts, stored as rows, of
+ * which the upper part's end before column `middle` and the lower part's begin there, become those of the whole as S times them.
+ */
+
+/** Where a vector of one of the parts has elements that are not 0: a rotation may mix both. */
+export const [TOP, BOTH, BOTTOM] = [0, 1, 2] as const;
+
+/** Rows that the secular equation is about, with ascending poles; those that are left as they are; and what has elements where. */
+export interface Deflation {
+  readonly kept: readonly number[];
+  readonly deflated: readonly number[];
+  readonly kind: Uint8Array;
+}
+
+/** How rows of old vectors become rows of new ones. */
+export interface Merge extends Deflation {
+  /** The columns of S, as indices of `kept`, in the order of where the old vectors have elements, so that zeros are not multiplied. */
+  readonly order: readonly number[];
+  /** How many of `order`, from the first, have elements above; and how many, from the last, below. */
+  readonly above: number;
+  readonly below: number;
+  /** For each place the row that comes there: an index of the new vectors, and after those of `deflated`. */
+  readonly sorted: readonly number[];
+}
+
+/** @param values of the new vectors, and after them of the deflated ones; @returns the merge that sorts them in ascending order. */
+export function planMerge(deflation: Deflation, values: readonly number[]): Merge {
+  const { kept, kind } = deflation;
+  const order = [TOP, BOTH, BOTTOM].flatMap((wanted) => [...kept.keys()].filter((c) => kind[kept[c]!] === wanted));
+  const above = order.filter((c) => kind[kept[c]!] !== BOTTOM).length;
+  const below = order.filter((c) => kind[kept[c]!] !== TOP).length;
+  const sorted = [...values.keys()].sort((a, b) => values[a]! - values[b]!);
+  return { ...deflation, order, above, below, sorted };
+}
+
+/** Products of fewer rows are not worth a call of a kernel. */
+const SMALL = 16;
+
+/**
+ * Replaces rows of V by S times those kept, and by the deflated ones, sorted.
+ * @param s [k, k], its columns in the merge's order. @param old room for k rows of V.
+ */
+export function recombine(space: Workspace, v: MatrixBlock, middle: number, s: MatrixBlock, merge: Merge, old: MatrixBlock): void {
+  const { kept, deflated, order, above, below } = merge;
+  const k = kept.length;
+  const columns = v.columns;
+  // New vectors are computed in the place of the old ones, of which copies are kept.
+  const rows = order.map((c) => kept[c]!);
+  const top = copyRows(v, rows.slice(0, above), 0, middle, old.data, old.at);
+  const bottom = copyRows(v, rows.slice(k - below), middle, columns - middle, old.data, old.at + above * middle);
+  const untouched = copyRows(v, deflated, 0, columns, new Float64Array(deflated.length * columns), 0);
+  const { product } = k < SMALL ? plainArithmetic : space.arithmetic;
+  product(part(v, 0, 0, k, middle), part(s, 0, 0, k, above), top);
+  product(part(v, 0, middle, k, columns - middle), part(s, 0, k - below, k, below), bottom);
+  arrange(v, merge, untouched);
+}
+
+/** Copies columns `[column, column + columns)` of some rows. */
+function copyRows(v: MatrixBlock, rows: readonly number[], column: number, columns: number, data: Float64Array, at: number): MatrixBlock {
+  rows.forEach((row, i) => {
+    const from = v.at + row * v.stride + column;
+    data.set(v.data.subarray(from, from + columns), at + i * columns);
+  });
+  return { data, at, rows: rows.length, columns, stride: columns };
+}
+
+/** Puts rows of V, of which the first are new and ascend, and the others are `untouched`, in their places. */
+function arrange(v: MatrixBlock, { kept, sorted }: Merge, untouched: MatrixBlock): void {
+  const k = kept.length;
+  const { columns } = v;
+  // New ones only ever move down, so from the last one on none is overwritten before it has moved.
+  for (let place = sorted.length - 1; place >= 0; place--) {
+    const source = sorted[place]!;
+    const to = v.at + place * v.stride;
+    if (source >= k || source === place) continue;
+    v.data.copyWithin(to, v.at + source * v.stride, v.at + source * v.stride + columns);
+  }
+  sorted.forEach((source, place) => {
+    if (source < k) return;
+    const from = untouched.at + (source - k) * columns;
+    v.data.set(untouched.data.subarray(from, from + columns), v.at + place * v.stride);
+  });
+}
