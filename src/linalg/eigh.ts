@@ -4,6 +4,7 @@ import { requireFinite } from "./checks.ts";
 import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
 import { implicitQl } from "./ql.ts";
 import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
+import { makeSignsDeterministic } from "./signs.ts";
 import { applyReflectors, reductionSize, tridiagonalize } from "./tridiagonalize.ts";
 
 export interface Eigh {
@@ -35,14 +36,17 @@ export function eighIn(space: Workspace, a: Float64Array, n: number, largest = n
   divideAndConquer(space, reduction, rows);
   const wanted = part(rows, n - largest, 0, largest, n);
   applyReflectors(space, reduction, wanted);
-  return { values: scaleByPower(reduction.diagonal.subarray(n - largest), exponent), vectors: signedColumns(wanted) };
+  const vectors = new Float64Array(n * largest);
+  transpose(rowMajor(vectors, n, largest), wanted);
+  makeSignsDeterministic(largest, vectors);
+  return { values: scaleByPower(reduction.diagonal.subarray(n - largest), exponent), vectors };
 }
 
 /** The eigenvalues alone, ascending: 4/3·n³ operations. */
 export function eigenvaluesIn(space: Workspace, a: Float64Array, n: number): Float64Array {
   const { matrix, exponent } = scaledCopy(space, a, n);
   const { diagonal, offDiagonal } = tridiagonalize(space, matrix);
-  implicitQl(diagonal, offDiagonal, { ...matrix, columns: 0 });
+  implicitQl(diagonal, offDiagonal, { ...matrix, columns: 0 }, "eigvalsh");
   return scaleByPower(diagonal, exponent);
 }
 
@@ -79,37 +83,4 @@ function lowerTriangle(a: Float64Array, n: number): Float64Array {
   const lower = new Float64Array(n * n);
   for (let i = 0; i < n; i++) lower.set(a.subarray(i * n, i * n + i + 1), i * n);
   return lower;
-}
-
-/** Rows as columns, each with the sign that makes its component of largest magnitude, the first among equals, positive. */
-function signedColumns(rows: MatrixBlock): Float64Array {
-  const { data, at, stride } = rows;
-  for (let i = 0; i < rows.rows; i++) {
-    const row = at + i * stride;
-    if (peakOf(data, row, rows.columns) < 0) for (let k = row; k < row + rows.columns; k++) data[k] = -data[k]!;
-  }
-  const result = new Float64Array(rows.rows * rows.columns);
-  transpose(rowMajor(result, rows.columns, rows.rows), rows);
-  return result;
-}
-
-/** The number of largest magnitude, the first among equals. */
-function peakOf(x: Float64Array, at: number, length: number): number {
-  let peak = 0;
-  for (let k = at; k < at + length; k++) if (Math.abs(x[k]!) > Math.abs(peak)) peak = x[k]!;
-  return peak;
-}
-
-/**
- * Flips columns of `vectors` [n, columns] so that in each the component of largest magnitude, the first among equals, is positive.
- * An eigenvector is defined up to sign; without a rule, moving averages of eigenbases and golden values would depend on rounding.
- */
-export function makeSignsDeterministic(vectors: Float32Array | Float64Array, columns: number): void {
-  const peaks = new Float64Array(columns);
-  for (let at = 0, j = 0; at < vectors.length; at++, j = j + 1 === columns ? 0 : j + 1) {
-    if (Math.abs(vectors[at]!) > Math.abs(peaks[j]!)) peaks[j] = vectors[at]!;
-  }
-  for (let at = 0, j = 0; at < vectors.length; at++, j = j + 1 === columns ? 0 : j + 1) {
-    if (peaks[j]! < 0) vectors[at] = -vectors[at]!;
-  }
 }

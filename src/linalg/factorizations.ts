@@ -10,8 +10,9 @@ import {
   solveTriangularIn,
   type TriangularOptions,
 } from "./cholesky.ts";
-import { eigenvaluesIn, eighIn, eighSize, makeSignsDeterministic } from "./eigh.ts";
+import { eigenvaluesIn, eighIn, eighSize } from "./eigh.ts";
 import { inWorkspace } from "./arithmetic.ts";
+import { makeSignsDeterministic } from "./signs.ts";
 import { destinationOf, readFloats, readSymmetric, readTriangle, roundTo, toTensor } from "./transfer.ts";
 
 /*
@@ -50,7 +51,7 @@ export async function eigh(a: Tensor, { largest }: EighOptions = {}): Promise<{ 
   const { values, vectors } = inWorkspace(destination.backend, eighSize(n), (space) => eighIn(space, matrix, n, k));
   const rounded = roundTo("eigh", vectors, [n, k], destination.dtype);
   // Rounding to float32 can make two components equal in magnitude; the sign convention holds for what is returned.
-  makeSignsDeterministic(rounded, k);
+  makeSignsDeterministic(k, rounded);
   return {
     values: toTensor("eigh", values, [k], destination),
     vectors: Tensor.from(rounded, { ...destination, shape: [n, k] }),

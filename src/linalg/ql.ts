@@ -15,9 +15,16 @@ const MOST_SWEEPS = 30;
  *
  * @param d diagonal; afterwards the eigenvalues, ascending. @param e `e[i]` couples i and i + 1; overwritten.
  * @param v [n, m], written: row j is the eigenvector of eigenvalue j, its first m elements. No columns: eigenvalues alone.
+ * @param operation name for messages.
  * @throws NumericalError if an eigenvalue does not converge.
  */
-export function implicitQl(d: Float64Array, e: Float64Array, v: MatrixBlock, mostSweeps = MOST_SWEEPS * d.length): void {
+export function implicitQl(
+  d: Float64Array,
+  e: Float64Array,
+  v: MatrixBlock,
+  operation = "eigh",
+  mostSweeps = MOST_SWEEPS * d.length,
+): void {
   const n = d.length;
   let sweeps = 0;
   for (let i = 0; i < n; i++) {
@@ -31,7 +38,7 @@ export function implicitQl(d: Float64Array, e: Float64Array, v: MatrixBlock, mos
       if (last === first) break;
       if (sweeps++ >= mostSweeps) {
         throw new NumericalError(
-          `eigh: eigenvalue ${first} of ${n} did not converge in ${mostSweeps} QL sweeps; its residual is still ` +
+          `${operation}: eigenvalue ${first} of ${n} did not converge in ${mostSweeps} QL sweeps; its residual is still ` +
             `${Math.abs(e[first]!).toExponential(2)} of the largest entry (wanted ${epsilon.toExponential(2)}); add damping to the diagonal`,
         );
       }

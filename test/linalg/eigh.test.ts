@@ -176,7 +176,7 @@ describe("eigh, when it cannot", () => {
 
   it("stops at the cap on sweeps and names eigenvalue and residual", () => {
     const v = { data: new Float64Array(9), at: 0, rows: 3, columns: 3, stride: 3 };
-    expect(() => implicitQl(Float64Array.of(2, 2, 2), Float64Array.of(1, 1, 0), v, 0)).toThrow(
+    expect(() => implicitQl(Float64Array.of(2, 2, 2), Float64Array.of(1, 1, 0), v, "eigh", 0)).toThrow(
       /eigh: eigenvalue 0 of 3 did not converge in 0 QL sweeps; its residual is still/,
     );
   });

@@ -1,0 +1,169 @@
+import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
+import { part, type Workspace } from "./arithmetic.ts";
+import type { Bidiagonal } from "./bidiagonalize.ts";
+import { BOTH, BOTTOM, planMerge, recombine, TOP, type Deflation } from "./merging.ts";
+import { lowner, secularRoots } from "./secular.ts";
+import { negligible } from "./tridiagonalize.ts";
+import { largestMagnitude, rotate } from "./vectors.ts";
+
+const epsilon = machineEpsilon.float64;
+
+/** Numbers that `bidiagonalSvd` takes from a workspace. */
+export const bidiagonalSvdSize = (n: number): number => 3 * n * (n + 1);
+
+/**
+ * Singular value decomposition of an upper bidiagonal matrix B [n, n + 1] by divide and conquer (Gu & Eisenstat, SIAM J. Matrix Anal.
+ * Appl. 16, 1995, and Yale report RR-1014; LAPACK's bdsdc): without its middle row, B falls into two smaller ones, which have one column more than
+ * rows too, down to single rows. In the bases of their singular vectors the whole is a diagonal matrix with the middle row z on top,
+ * whose first diagonal element is 0. The squares of its singular values are the roots of 1 + Σ zᵢ² / (dᵢ² − σ²) = 0, and its vectors are
+ *
+ *     right  zᵢ / (dᵢ² − σ²)      left  −1, then dᵢ zᵢ / (dᵢ² − σ²)
+ *
+ * up to their lengths. Two products of twice the size of those for eigenvalues are nearly all of the work, and much less where elements
+ * of z are negligible or elements of d coincide ("deflation").
+ *
+ * @param b its largest entry should be of order 1; its last off-diagonal element is the last column's. Afterwards the diagonal holds the
+ *   singular values, ascending.
+ * @param u [n, n], written: row j is the left singular vector of value j.
+ * @param v [n + 1, n + 1], written: row j is the right one; the last row is orthogonal to all others. Where the last off-diagonal element
+ *   is 0, that is the last coordinate vector, but for the sign.
+ */
+export function bidiagonalSvd(space: Workspace, b: Bidiagonal, u: MatrixBlock, v: MatrixBlock): void {
+  const n = u.rows;
+  for (const block of [u, v]) {
+    for (let i = 0; i < block.rows; i++) block.data.fill(0, block.at + i * block.stride, block.at + i * block.stride + block.columns);
+  }
+  const room: Room = { left: space.matrix(n, n), right: space.matrix(n, n), old: space.matrix(n, n + 1) };
+  const solve = (from: number, to: number): void => {
+    const size = to - from;
+    const [own, other] = [part(u, from, from, size, size), part(v, from, from, size + 1, size + 1)];
+    if (size === 0) other.data[other.at] = 1;
+    else if (size === 1) solveRow(b, from, own, other);
+    else {
+      const middle = from + (size >> 1);
+      solve(from, middle);
+      solve(middle + 1, to);
+      own.data[own.at + (middle - from) * (own.stride + 1)] = 1;
+      const [alpha, beta] = [b.diagonal[middle]!, b.offDiagonal[middle]!];
+      merge(space, b.diagonal.subarray(from, to), own, other, middle - from, alpha, beta, room);
+    }
+  };
+  solve(0, n);
+}
+
+interface Room {
+  readonly left: MatrixBlock;
+  readonly right: MatrixBlock;
+  readonly old: MatrixBlock;
+}
+
+/** A single row (α, β): its only singular value is its length. */
+function solveRow(b: Bidiagonal, i: number, u: MatrixBlock, v: MatrixBlock): void {
+  const [alpha, beta] = [b.diagonal[i]!, b.offDiagonal[i]!];
+  const length = Math.hypot(alpha, beta);
+  const [c, s] = length === 0 ? [1, 0] : [alpha / length, beta / length];
+  b.diagonal[i] = length;
+  u.data[u.at] = 1;
+  v.data[v.at] = c;
+  v.data[v.at + 1] = s;
+  v.data[v.at + v.stride] = -s;
+  v.data[v.at + v.stride + 1] = c;
+}
+
+/** From the triplets of the rows before and after row `m`, which is (…, 0, α, β, 0, …), to those of the whole. */
+// prettier-ignore
+function merge(
+  space: Workspace, d: Float64Array, u: MatrixBlock, v: MatrixBlock, m: number, alpha: number, beta: number, room: Room,
+): void {
+  const size = d.length;
+  // z: the middle row in the basis of the right vectors. The last column of the upper part's, and the first one of the lower part's.
+  const z = new Float64Array(size);
+  for (let i = 0; i < size; i++) z[i] = i < m ? alpha * v.data[v.at + i * v.stride + m]! : beta * v.data[v.at + i * v.stride + m + 1]!;
+  // Each part has a vector without a value. Of the two, one combination has all of the middle row, and the other one none.
+  const [first, second] = [alpha * v.data[v.at + m * (v.stride + 1)]!, beta * v.data[v.at + size * v.stride + m + 1]!];
+  const length = Math.hypot(first, second);
+  if (length > 0) rotate(v.data, v.at + m * v.stride, v.at + size * v.stride, first / length, -second / length, size + 1);
+  [d[m], z[m]] = [0, length];
+  const deflation = deflate(d, z, u, v, m, Math.max(Math.abs(alpha), Math.abs(beta)));
+  const { kept, deflated } = deflation;
+
+  const k = kept.length;
+  const poles = { d: Float64Array.from(kept, (i) => d[i]!), squared: true };
+  const weights = Float64Array.from(kept, (i) => z[i]!);
+  const [left, right] = [room.left, room.right].map(({ data, at }) => ({ data, at, rows: k, columns: k, stride: k })) as [MatrixBlock, MatrixBlock];
+  const values = [...secularRoots(poles, weights, 1, right), ...deflated.map((i) => d[i]!)];
+  const plan = planMerge(deflation, values);
+  singularVectors(left, right, poles.d, lowner(right, poles, weights), plan.order);
+  recombine(space, u, m + 1, left, plan, room.old);
+  recombine(space, part(v, 0, 0, size, size + 1), m + 1, right, plan, room.old);
+  plan.sorted.forEach((source, place) => (d[place] = values[source]!));
+}
+
+/**
+ * Finds triplets that are some of the whole within rounding: those with a negligible element of z; of two with nearly equal values one,
+ * after a rotation of both its vectors that makes its element of z zero; and those with a negligible value, whose right vector is rotated
+ * with that of the middle row.
+ * @returns the others, the middle row first.
+ */
+function deflate(d: Float64Array, z: Float64Array, u: MatrixBlock, v: MatrixBlock, m: number, largest: number): Deflation {
+  const size = d.length;
+  const kind = Uint8Array.from(d, (_, i) => (i < m ? TOP : i > m ? BOTTOM : BOTH));
+  const tolerance = Math.max(8 * epsilon * Math.max(largestMagnitude(d), largest), negligible);
+  const [kept, deflated]: [number[], number[]] = [[m], []];
+  let previous = m;
+  for (const i of [...d.keys()].filter((i) => i !== m).sort((a, b) => d[a]! - d[b]!)) {
+    if (Math.abs(z[i]!) <= tolerance) {
+      deflated.push(i);
+      continue;
+    }
+    const [a, b] = [d[previous]!, d[i]!];
+    const length = Math.hypot(z[previous]!, z[i]!);
+    const [cosine, sine] = [z[i]! / length, z[previous]! / length];
+    if (previous === m) {
+      if (b * Math.abs(cosine) <= tolerance) {
+        rotate(v.data, v.at + m * v.stride, v.at + i * v.stride, sine, -cosine, size + 1);
+        [z[m], z[i], d[i]] = [length, 0, b * sine];
+        deflated.push(i);
+        continue;
+      }
+    } else if (Math.abs((b - a) * cosine * sine) <= tolerance) {
+      [z[previous], z[i]] = [0, length];
+      for (const block of [u, v]) {
+        rotate(block.data, block.at + previous * block.stride, block.at + i * block.stride, cosine, sine, block.columns);
+      }
+      d[previous] = a * cosine * cosine + b * sine * sine;
+      d[i] = a * sine * sine + b * cosine * cosine;
+      if (kind[previous] !== kind[i]) kind[previous] = kind[i] = BOTH;
+      kept.pop();
+      deflated.push(previous);
+    }
+    kept.push(i);
+    previous = i;
+  }
+  // With less the middle row's pole would not be one; this changes the matrix by rounding.
+  z[m] = Math.max(z[m]!, tolerance);
+  return { kept, deflated, kind };
+}
+
+/** Turns the differences d² − σ² in the rows of `right` into unit singular vectors, with their elements in the given order. */
+function singularVectors(left: MatrixBlock, right: MatrixBlock, d: Float64Array, z: Float64Array, order: readonly number[]): void {
+  const k = d.length;
+  const [l, r] = [new Float64Array(k), new Float64Array(k)];
+  for (let j = 0; j < k; j++) {
+    const [leftRow, rightRow] = [left.at + j * k, right.at + j * k];
+    let [leftSum, rightSum] = [0, 0];
+    for (let i = 0; i < k; i++) {
+      const element = z[i]! / right.data[rightRow + i]!;
+      r[i] = element;
+      rightSum += element * element;
+      const other = i === 0 ? -1 : d[i]! * element;
+      l[i] = other;
+      leftSum += other * other;
+    }
+    const [leftScale, rightScale] = [1 / Math.sqrt(leftSum), 1 / Math.sqrt(rightSum)];
+    for (let i = 0; i < k; i++) {
+      left.data[leftRow + i] = l[order[i]!]! * leftScale;
+      right.data[rightRow + i] = r[order[i]!]! * rightScale;
+    }
+  }
+}
