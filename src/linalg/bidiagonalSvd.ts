@@ -88,12 +88,15 @@ function merge(
   const { kept, deflated } = deflation;
 
   const k = kept.length;
-  const poles = { d: Float64Array.from(kept, (i) => d[i]!), squared: true };
-  const weights = Float64Array.from(kept, (i) => z[i]!);
   const [left, right] = [room.left, room.right].map(({ data, at }) => ({ data, at, rows: k, columns: k, stride: k })) as [MatrixBlock, MatrixBlock];
-  const values = [...secularRoots(poles, weights, 1, right), ...deflated.map((i) => d[i]!)];
+  const weights = Float64Array.from(kept, (i) => z[i]!);
+  const poles = { d: Float64Array.from(kept, (i) => d[i]!), squared: true };
+  // The middle row alone has its length as its value.
+  const roots = k > 1 ? secularRoots(poles, weights, 1, right) : weights;
+  const values = [...roots, ...deflated.map((i) => d[i]!)];
   const plan = planMerge(deflation, values);
-  singularVectors(left, right, poles.d, lowner(right, poles, weights), plan.order);
+  if (k > 1) singularVectors(left, right, poles.d, lowner(right, poles, weights), plan.order);
+  else left.data[left.at] = right.data[right.at] = 1;
   recombine(space, u, m + 1, left, plan, room.old);
   recombine(space, part(v, 0, 0, size, size + 1), m + 1, right, plan, room.old);
   plan.sorted.forEach((source, place) => (d[place] = values[source]!));
@@ -140,8 +143,8 @@ function deflate(d: Float64Array, z: Float64Array, u: MatrixBlock, v: MatrixBloc
     kept.push(i);
     previous = i;
   }
-  // With less the middle row's pole would not be one; this changes the matrix by rounding.
-  z[m] = Math.max(z[m]!, tolerance);
+  // With less, the equation would not have the middle row's pole; this changes the matrix by rounding.
+  if (kept.length > 1) z[m] = Math.max(z[m]!, tolerance);
   return { kept, deflated, kind };
 }
 

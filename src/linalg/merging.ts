@@ -1,4 +1,4 @@
-import { type MatrixBlock } from "../tensor/index.ts";
+import type { MatrixBlock } from "../tensor/index.ts";
 import { part, plainArithmetic, type Workspace } from "./arithmetic.ts";
 
 /*
@@ -53,9 +53,9 @@ export function recombine(space: Workspace, v: MatrixBlock, middle: number, s: M
   const top = copyRows(v, rows.slice(0, above), 0, middle, old.data, old.at);
   const bottom = copyRows(v, rows.slice(k - below), middle, columns - middle, old.data, old.at + above * middle);
   const untouched = copyRows(v, deflated, 0, columns, new Float64Array(deflated.length * columns), 0);
-  const { product } = k < SMALL ? plainArithmetic : space.arithmetic;
-  product(part(v, 0, 0, k, middle), part(s, 0, 0, k, above), top);
-  product(part(v, 0, middle, k, columns - middle), part(s, 0, k - below, k, below), bottom);
+  const arithmetic = k < SMALL ? plainArithmetic : space.arithmetic;
+  arithmetic.product(part(v, 0, 0, k, middle), part(s, 0, 0, k, above), top);
+  arithmetic.product(part(v, 0, middle, k, columns - middle), part(s, 0, k - below, k, below), bottom);
   arrange(v, merge, untouched);
 }
 
