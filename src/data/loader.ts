@@ -9,6 +9,7 @@ import {
   type FloatArray,
   type FloatDType,
 } from "../tensor/index.ts";
+import { imageWriter, type Augmentation, type ImageWriter } from "./augment.ts";
 import { checkDataset, type ImageDataset } from "./dataset.ts";
 import { normalizationTable, type Normalization } from "./normalize.ts";
 
@@ -23,6 +24,8 @@ export interface DataLoaderOptions {
   readonly dropLast?: boolean;
   /** Mean and std of each channel; see `channelStatistics`. Default mean 0 and std 1: pixels in 0..1. */
   readonly normalize?: Normalization;
+  /** Random changes of the images, which depend on the seed, the epoch and the image alone. Default: none. */
+  readonly augment?: Augmentation;
   /** Number type of the images. Default `float32`. */
   readonly dtype?: FloatDType;
   /** Where the batches live. Default: `defaultBackend()` at the time of each batch. */
@@ -52,11 +55,12 @@ export class DataLoader {
   readonly #generator: Generator;
   readonly #dtype: FloatDType;
   readonly #table: FloatArray;
+  readonly #augment: Augmentation;
   readonly #backend: Backend | undefined;
 
   /**
    * @throws DataError if the data set has one of the faults that `imageDataset` names, the batch size is not a whole number from 1
-   *   to its size, or `normalize` does not fit.
+   *   to its size, or `normalize` or `augment` does not fit.
    */
   constructor(dataset: ImageDataset, options: DataLoaderOptions) {
     const { batchSize, shuffle = false, seed = 0, dropLast = false, dtype = "float32" } = options;
@@ -75,6 +79,8 @@ export class DataLoader {
     this.#generator = typeof seed === "number" ? new Generator(seed) : seed;
     this.#dtype = dtype;
     this.#table = normalizationTable("DataLoader", options.normalize ?? plain, channels, dtype);
+    this.#augment = options.augment ?? {};
+    this.#writer(0); // a mistake in the augmentation is an error here, not in the first epoch
     this.#backend = options.backend;
   }
 
@@ -86,9 +92,10 @@ export class DataLoader {
    */
   async *epoch(epoch: number): AsyncGenerator<Batch, void, undefined> {
     const order = this.order(epoch);
+    const write = this.#writer(epoch);
     for (let k = 0; k < this.batches; k++) {
       await eventLoopTurn();
-      const batch = this.#batch(order.subarray(k * this.batchSize, (k + 1) * this.batchSize));
+      const batch = this.#batch(order.subarray(k * this.batchSize, (k + 1) * this.batchSize), write);
       try {
         yield batch;
       } finally {
@@ -111,21 +118,20 @@ export class DataLoader {
     return this.#shuffle ? this.#generator.fork(`epoch ${epoch}`).permutation(length) : Int32Array.from({ length }, (_, i) => i);
   }
 
-  #batch(indices: Int32Array): Batch {
-    const { height, width, channels, pixels, labels } = this.dataset;
-    const table = this.#table;
+  #writer(epoch: number): ImageWriter {
+    return imageWriter(this.dataset, this.#table, this.#augment, this.#generator.fork(`changes of epoch ${epoch}`));
+  }
+
+  #batch(indices: Int32Array, write: ImageWriter): Batch {
+    const { height, width, channels, labels } = this.dataset;
     const imageSize = height * width * channels;
     const size = indices.length;
-    const images = typedArray(this.#dtype, size * imageSize);
+    const images = typedArray(this.#dtype, size * imageSize) as FloatArray;
     const picked = new Int32Array(size);
-    for (let n = 0, to = 0; n < size; n++) {
-      const index = indices[n] as number;
+    indices.forEach((index, n) => {
       picked[n] = labels[index] as number;
-      const end = (index + 1) * imageSize;
-      for (let from = index * imageSize; from < end;) {
-        for (let channel = 0; channel < channels; channel++) images[to++] = table[256 * channel + (pixels[from++] as number)] as number;
-      }
-    }
+      write(index, images, n * imageSize);
+    });
     const backend = this.#backend ?? defaultBackend();
     // No scope is open after an await, so nobody but the loop in `epoch` owns these.
     return {

@@ -51,16 +51,26 @@ export class Generator {
     return apply("normal", [], params, backend ? { backend } : {})[0];
   }
 
-  /** A random order of 0 … n − 1, on the host (Fisher–Yates). */
-  permutation(n: number): Int32Array {
-    const start = this.#take("permutation", [n], "float64");
-    const order = Int32Array.from({ length: n }, (_, i) => i);
+  /** n numbers uniform on [0, 1), on the host, in steps of 2⁻⁵³. */
+  numbers(n: number): Float64Array {
+    return this.#numbers("numbers", n);
+  }
+
+  #numbers(operation: string, n: number): Float64Array {
+    const start = this.#take(operation, [n], "float64");
     const words = new Uint32Array(4 * Math.ceil(n / 2));
     for (let block = 0; block < words.length / 4; block++) philoxBlock(start + block, this.#key, words, 4 * block);
+    const bits = (i: number): number => (words[2 * i] as number) * 2 ** 21 + ((words[2 * i + 1] as number) >>> 11);
+    return Float64Array.from({ length: n }, (_, i) => bits(i) * 2 ** -53);
+  }
+
+  /** A random order of 0 … n − 1, on the host (Fisher–Yates). */
+  permutation(n: number): Int32Array {
+    const draws = this.#numbers("permutation", n);
+    const order = Int32Array.from({ length: n }, (_, i) => i);
     for (let i = n - 1; i > 0; i--) {
       // 53 random bits: the bias of scaling them to i + 1 ≤ 2³¹ places is below 2⁻²².
-      const u = ((words[2 * i] as number) * 2 ** 21 + ((words[2 * i + 1] as number) >>> 11)) * 2 ** -53;
-      const j = Math.floor(u * (i + 1));
+      const j = Math.floor((draws[i] as number) * (i + 1));
       const held = order[i] as number;
       order[i] = order[j] as number;
       order[j] = held;

@@ -4,7 +4,7 @@ import { DataError, UsageError } from "../../src/tensor/errors.ts";
 
 describe("loadData", () => {
   test("loads by name", async () => {
-    expect(dataNames()).toEqual(["mnist", "synthetic"]);
+    expect(dataNames()).toEqual(["mnist", "cifar10", "synthetic"]);
     expect((await loadData("mnist")).test.name).toBe("mnist test");
     expect((await loadData("synthetic")).train.length).toBe(1000);
   });
@@ -15,11 +15,12 @@ describe("loadData", () => {
   });
 
   test.each([
-    ["imagenet", 'data "imagenet" is not known; known: mnist, synthetic'],
+    ["imagenet", 'data "imagenet" is not known; known: mnist, cifar10, synthetic'],
     ["toString", 'data "toString" is not known'],
     ["", 'data "" is not known'],
     ["mnist:", "no path after the colon"],
     ["synthetic:x", "synthetic takes no path"],
+    ["cifar10", "cifar10 needs a folder; write cifar10:PATH"],
   ])("refuses %j", async (spec, message) => {
     await expect(loadData(spec)).rejects.toThrow(UsageError);
     await expect(loadData(spec)).rejects.toThrow(message);
