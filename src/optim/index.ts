@@ -7,6 +7,8 @@
  */
 export * from "./curvature/index.ts";
 export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
+export { Seng, type SengOptions } from "./blocks/seng.ts";
+export type { SketchScaling } from "./blocks/sampleGradients.ts";
 export { Adam, AdamW, RmsProp, Sgd, type AdamOptions, type RmsPropOptions, type SgdOptions } from "./firstOrder.ts";
 export { Optimizer, type Auxiliary, type LossClosure, type OptimizerState, type Pipeline, type StepPhases } from "./optimizer.ts";
 export { cosine, exponential, polynomial, stepwise, valueAt, warmup, type Schedule } from "./schedules.ts";

@@ -78,6 +78,21 @@ export class Generator {
     return order;
   }
 
+  /** `count` of 0 … n − 1 without replacement, ascending, on the host (Floyd's method). */
+  choice(n: number, count: number): Int32Array {
+    if (!(Number.isSafeInteger(count) && count >= 0 && count <= n)) {
+      throw new UsageError(`choice: the count must be a whole number from 0 to ${n} but is ${count}`);
+    }
+    const draws = this.#numbers("choice", count);
+    const chosen = new Set<number>();
+    draws.forEach((draw, i) => {
+      const last = n - count + i;
+      const j = Math.floor(draw * (last + 1));
+      chosen.add(chosen.has(j) ? last : j);
+    });
+    return Int32Array.from(chosen).sort();
+  }
+
   /** An independent stream named by a string: does not advance this one. */
   fork(name: string): Generator {
     // The new key is a Philox block of this key at a counter made from the name (FNV-1a), far from ordinary offsets.

@@ -21,6 +21,7 @@ import {
   RecordedView,
   releaseRecords,
   RmsProp,
+  Seng,
   Sgd,
   type KfacOptions,
   type LayerRecord,
@@ -321,32 +322,36 @@ eachBackend(() => {
   });
 });
 
-// ── a trajectory of the paper's K-FAC ──
+// ── trajectories of the paper's code ──
+
+interface TrajectoryRun {
+  mode: string;
+  TCov: number;
+  TInv: number;
+  update_freq: number;
+  stat_decay: number;
+  damping: number;
+  clip: number;
+  lr: number;
+  momentum: number;
+  weight_decay: number;
+  rank: number | null;
+  steps: { loss: number; params: Record<string, GoldenArray> }[];
+}
 
 interface Trajectory {
   batches: { x: GoldenArray; target: GoldenArray }[];
-  runs: {
-    mode: string;
-    TCov: number;
-    TInv: number;
-    stat_decay: number;
-    damping: number;
-    clip: number;
-    lr: number;
-    steps: { loss: number; params: Record<string, GoldenArray> }[];
-  }[];
+  runs: TrajectoryRun[];
 }
 
-eachBackend(() => {
-  describe("K-FAC's trajectory equals that of the paper's code", () => {
-    const data = golden("traj") as Trajectory;
-    const params0 = (golden("small_vgg_bn") as SmallVgg).params0;
-    const run = data.runs[0] as Trajectory["runs"][number];
-    for (const [dtype, tolerance] of dtypes) {
-      it(`six steps in ${dtype}`, async () => {
-        const model = smallVgg(dtype);
-        loadParameters(model, params0, dtype);
-        const optimizer = new Kfac(model.parameters(), {
+const trajectory = golden("traj") as Trajectory;
+const trajectories: [name: string, dtypes: typeof dtypes, make: (run: TrajectoryRun, parameters: Parameter[]) => Optimizer, run: number][] =
+  [
+    [
+      "K-FAC",
+      dtypes,
+      (run, parameters) =>
+        new Kfac(parameters, {
           learningRate: run.lr,
           damping: run.damping,
           statDecay: run.stat_decay,
@@ -355,20 +360,44 @@ eachBackend(() => {
           factorUpdateEvery: run.TCov,
           inversionEvery: run.TInv,
           clip: { rms: run.clip },
-        });
-        for (const [i, { loss: expected, params }] of run.steps.entries()) {
-          const batch = data.batches[i] as Trajectory["batches"][number];
-          const [x, labels] = [tensorOf(batch.x, dtype), goldenTensor(batch.target)];
-          const loss = await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
-          expect(loss.dataSync()).toBeAllclose([expected], { relative: tolerance });
-          const parameters = [...model.namedParameters()];
-          const actual = parameters.flatMap(([, p]) => [...p.value.dataSync()]);
-          expect(actual).toBeAllclose(
-            parameters.flatMap(([name]) => [...tensorOf(imported(name, params[name] as GoldenArray)).dataSync()]),
-            { relative: tolerance },
-          );
-        }
-      });
-    }
+        }),
+      0,
+    ],
+    [
+      "SENG",
+      [["float64", 1e-9]],
+      (run, parameters) =>
+        new Seng(parameters, {
+          learningRate: run.lr,
+          damping: run.damping,
+          refreshEvery: run.update_freq,
+          columns: Infinity,
+          momentum: run.momentum,
+          weightDecay: run.weight_decay,
+        }),
+      3,
+    ],
+  ];
+
+eachBackend(() => {
+  describe.each(trajectories)("the trajectory of %s equals that of the paper's code", (_, precisions, make, index) => {
+    const params0 = (golden("small_vgg_bn") as SmallVgg).params0;
+    const run = trajectory.runs[index] as TrajectoryRun;
+    it.each(precisions)("in %s", async (dtype, tolerance) => {
+      const model = smallVgg(dtype);
+      loadParameters(model, params0, dtype);
+      const optimizer = make(run, model.parameters());
+      for (const [i, { loss: expected, params }] of run.steps.entries()) {
+        const batch = trajectory.batches[i] as Trajectory["batches"][number];
+        const [x, labels] = [tensorOf(batch.x, dtype), goldenTensor(batch.target)];
+        const loss = await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+        expect(loss.dataSync()).toBeAllclose([expected], { relative: tolerance });
+        const parameters = [...model.namedParameters()];
+        expect(parameters.flatMap(([, p]) => [...p.value.dataSync()])).toBeAllclose(
+          parameters.flatMap(([name]) => [...tensorOf(imported(name, params[name] as GoldenArray)).dataSync()]),
+          { relative: tolerance },
+        );
+      }
+    });
   });
 });

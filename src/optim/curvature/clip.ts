@@ -64,3 +64,18 @@ export function rmsClip(limit: Schedule): Transform {
     ...noState,
   };
 }
+
+/** A factor for the parameters without a block. */
+export function scaleOthers(factor: Schedule): Transform {
+  return {
+    update: (updates: Updates, { step }: StepContext) => {
+      const own = new Set(updates.layers.flatMap(members));
+      const by = hyperParameter("others", factor, step, "at least 0");
+      const scaled = [...updates.values].map(
+        ([parameter, update]) => [parameter, own.has(parameter) ? update : update.multiply(by)] as const,
+      );
+      return { ...updates, values: new Map(scaled) };
+    },
+    ...noState,
+  };
+}

@@ -3,7 +3,7 @@ import { Optimizer } from "../optimizer.ts";
 import type { Schedule } from "../schedules.ts";
 import { momentum, weightDecay, type MomentumOptions } from "../transforms.ts";
 import type { BlockFactory } from "./block.ts";
-import { klClip, rmsClip } from "./clip.ts";
+import { klClip, rmsClip, scaleOthers } from "./clip.ts";
 import { Precondition, type CurvatureOptions, type RegistrationRow } from "./precondition.ts";
 
 /** What every optimizer with curvature takes besides its method's own. */
@@ -22,14 +22,23 @@ export interface CurvatureOptimizerOptions extends CurvatureOptions, MomentumOpt
 export class CurvatureOptimizer extends Optimizer {
   readonly #precondition: Precondition;
 
-  /** @param kind names the method and the form of its state. */
-  constructor(parameters: readonly Parameter[], kind: string, create: BlockFactory, options: CurvatureOptimizerOptions) {
+  /**
+   * @param kind names the method and the form of its state.
+   * @param others a factor for the updates of the parameters without a block. Default 1.
+   */
+  constructor(parameters: readonly Parameter[], kind: string, create: BlockFactory, options: CurvatureOptimizerOptions, others?: Schedule) {
     const { clip = { kl: 1e-3 } } = options;
     const precondition = new Precondition(parameters, kind, create, options);
     const clips = clip === false ? [] : ["kl" in clip ? klClip(clip.kl) : rmsClip(clip.rms)];
     super(parameters, {
       learningRate: options.learningRate,
-      transforms: [precondition, ...clips, weightDecay(options.weightDecay ?? 0), momentum(parameters, options)],
+      transforms: [
+        precondition,
+        ...(others === undefined ? [] : [scaleOthers(others)]),
+        ...clips,
+        weightDecay(options.weightDecay ?? 0),
+        momentum(parameters, options),
+      ],
       precondition,
     });
     this.#precondition = precondition;

@@ -1,0 +1,261 @@
+import { inversePositiveDefinite, svd } from "../../linalg/index.ts";
+import type { Parameter } from "../../nn/index.ts";
+import {
+  CheckpointError,
+  concat,
+  Generator,
+  NumericalError,
+  requireFloat,
+  Tensor,
+  tidy,
+  unscoped,
+  UsageError,
+} from "../../tensor/index.ts";
+import { NO_NEEDS, type BlockState, type CaptureNeeds, type CurvatureBlock } from "../curvature/block.ts";
+import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
+import type { CurvatureView } from "../curvature/view.ts";
+import { hyperParameter, type Schedule } from "../schedules.ts";
+import {
+  combine,
+  combineByMeans,
+  innerProducts,
+  project,
+  type SampleForm,
+  type SampleGradients,
+  type SketchScaling,
+} from "./sampleGradients.ts";
+
+export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher"> {
+  /** λ, added to the Fisher matrix. Default 2, for a mean loss of order 1. */
+  readonly damping?: Schedule | undefined;
+  /** Steps between refreshes of the samples' gradients. Default 200. */
+  readonly refreshEvery?: Schedule | undefined;
+  /**
+   * c: a layer's small system is made from c² of its entries, or from c rows of each factor, drawn without replacement; a layer that has
+   * no more than that is exact, and so is a dense layer with one position a sample, where exact costs less. Infinity: always exact.
+   * Default 256.
+   */
+  readonly columns?: number | undefined;
+  /**
+   * `unbiased`: entries are scaled so that inner products are right on average. `paper`: as in the authors' code, which scales both sides
+   * by d/c² and so divides the damping by that; dense layers are sketched too. Default `unbiased`.
+   */
+  readonly scaling?: SketchScaling | undefined;
+  /** Layers with more entries keep the factors of the samples' gradients instead of these (the authors' `im_size_threshold`). Default 700 000. */
+  readonly explicitUpTo?: number | undefined;
+  /** Of such layers, samples with more positions are truncated to this many singular triplets. Default 16. */
+  readonly svdRank?: number | undefined;
+  /** Of such layers, turn the solution back by the factors themselves (`exact`), or by the authors' approximation. Default `exact`. */
+  readonly backProjection?: "exact" | "paper" | undefined;
+  /** Which entries are drawn. Default 0. */
+  readonly seed?: number | undefined;
+}
+
+/**
+ * SENG: sketched empirical natural gradient (Yang, Xu, Wen, Chen, Xu 2020, arXiv 2006.05924). For each layer (F + λI)⁻¹J by Woodbury in the
+ * space of the samples: with U [n, d] the samples' gradients over √n,
+ *
+ *     P = J/λ − Uᵀ (λI + UUᵀ)⁻¹ U J/λ
+ *
+ * where the inner products may be sketched. U is frozen between refreshes. A batch smaller than the largest seen does not refresh: the
+ * next full one does.
+ */
+export class Seng extends CurvatureOptimizer {
+  constructor(parameters: readonly Parameter[], options: SengOptions) {
+    const { damping = 2 } = options;
+    if (options.columns !== undefined && !(options.columns >= 1)) {
+      throw new UsageError(`Seng: columns must be at least 1, or Infinity for no sketch, but is ${options.columns}`);
+    }
+    const identity: Schedule = (step) => 1 / (1 + hyperParameter("damping", damping, step, "positive"));
+    // As the authors do, the Fisher matrix of all other parameters is taken for the identity.
+    super(parameters, "seng", (view) => new SengBlock(view, options), { clip: false, momentum: 0.9, ...options }, identity);
+  }
+}
+
+/** What a refresh leaves behind: U and (λI + UUᵀ)⁻¹ [n, n]. */
+interface Frozen {
+  readonly samples: SampleGradients;
+  readonly inverse: Tensor;
+}
+
+class SengBlock implements CurvatureBlock {
+  readonly method = "seng";
+  readonly #name: string;
+  readonly #options: SengOptions;
+  readonly #form: SampleForm;
+  readonly #shape: readonly [dOut: number, dA: number];
+  /** The largest batch seen: smaller ones do not refresh. */
+  #full = 0;
+  #declined = false;
+  /** Observed, but not refreshed yet. */
+  #observed: SampleGradients | null = null;
+  #frozen: Frozen | null = null;
+
+  constructor(view: CurvatureView, options: SengOptions) {
+    this.#name = view.weight.name;
+    this.#options = options;
+    this.#shape = [view.dOut, view.dA];
+    const { scaling = "unbiased", explicitUpTo = 700_000 } = options;
+    if (view.positions === 1 && scaling === "unbiased") this.#form = "thin";
+    else this.#form = view.dOut * view.dA <= explicitUpTo ? "explicit" : "implicit";
+  }
+
+  needs(step: number): CaptureNeeds {
+    return this.#due(step) ? { curvature: false, gradient: true } : NO_NEEDS;
+  }
+
+  #due(step: number): boolean {
+    const every = hyperParameter("refreshEvery", this.#options.refreshEvery ?? 200, step, "a whole number of at least 1");
+    return this.#frozen === null || this.#declined || step % every === 0;
+  }
+
+  observe(view: CurvatureView, step: number): void {
+    if (!this.#due(step)) return;
+    this.#full = Math.max(this.#full, view.n);
+    this.#declined = view.n < this.#full;
+    if (this.#declined) return;
+    const { a, g } = view.perSample(0, view.n);
+    const scaled = g.multiply(1 / Math.sqrt(view.n));
+    const entries = this.#form === "explicit" ? this.#explicit(a, scaled, step) : this.#factors(a, scaled, step);
+    if (this.#observed) release(this.#observed);
+    const tensors = new Map(Object.entries(entries).map(([name, tensor]) => [name, tensor.hold()]));
+    this.#observed = { form: this.#form, scaling: this.#options.scaling ?? "unbiased", tensors };
+  }
+
+  #explicit(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
+    const [dOut, dA] = this.#shape;
+    const u = g.matmul(a, { transposeA: true }).reshape([-1, dOut * dA]);
+    const entries = this.#draw("entries", dOut * dA, (this.#options.columns ?? 256) ** 2, step);
+    return { u: u.transpose(), ...(entries && { entries }) };
+  }
+
+  #factors(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
+    if (this.#form === "thin") return { a, g };
+    const { columns = 256 } = this.#options;
+    const rowsOfA = this.#draw("input rows", this.#shape[1], columns, step);
+    const rowsOfG = this.#draw("output rows", this.#shape[0], columns, step);
+    return { a, g, ...(rowsOfA && { rowsOfA }), ...(rowsOfG && { rowsOfG }) };
+  }
+
+  /** `count` of `all` positions without replacement, or undefined if there are no more than that. */
+  #draw(what: string, all: number, count: number, step: number): Tensor | undefined {
+    if (count >= all) return undefined;
+    const generator = new Generator(this.#options.seed ?? 0).fork(`seng ${what} of ${this.#name} at step ${step}`);
+    return Tensor.from(generator.choice(all, count));
+  }
+
+  async refresh(step: number): Promise<void> {
+    const observed = this.#observed;
+    if (!observed) return;
+    this.#observed = null;
+    let samples = observed;
+    try {
+      const { svdRank = 16, damping = 2 } = this.#options;
+      if (observed.form === "implicit") samples = await truncated(observed, svdRank);
+      const lambda = hyperParameter("damping", damping, step, "positive");
+      using system = unscoped(() =>
+        tidy(() => {
+          const products = innerProducts(samples);
+          const { shape, dtype, backend } = products;
+          return products.add(Tensor.eye(shape[0] as number, { dtype: requireFloat("seng", dtype), backend }).multiply(lambda));
+        }),
+      );
+      const inverse = await inversePositiveDefinite(system);
+      this.#releaseFrozen();
+      this.#frozen = { samples, inverse };
+    } catch (cause) {
+      release(samples);
+      if (!(cause instanceof NumericalError)) throw cause;
+      throw new NumericalError(`the curvature of "${this.#name}" could not be inverted at step ${step}: ${cause.message}`, { cause });
+    }
+  }
+
+  precondition(gradient: Tensor, { step }: { readonly step: number }): Tensor {
+    if (!this.#frozen) throw new UsageError(`the curvature of "${this.#name}" was applied before its first refresh`);
+    const { samples, inverse } = this.#frozen;
+    const { damping = 2, backProjection = "exact" } = this.#options;
+    const first = gradient.multiply(1 / hyperParameter("damping", damping, step, "positive"));
+    const t = inverse.matmul(project(samples, first));
+    const approximate = samples.form === "implicit" && backProjection === "paper";
+    return first.subtract(approximate ? combineByMeans(samples, t) : combine(samples, t, this.#shape));
+  }
+
+  state(): BlockState {
+    const tensors = new Map([...(this.#frozen?.samples.tensors ?? [])].map(([name, tensor]) => [name, tensor.keep()]));
+    if (this.#frozen) tensors.set("inverse", this.#frozen.inverse.keep());
+    return { tensors, numbers: { full: this.#full, declined: this.#declined ? 1 : 0 } };
+  }
+
+  load({ tensors, numbers }: BlockState): void {
+    const { inverse, ...rest } = Object.fromEntries(tensors);
+    const width = this.#shape[0] * this.#shape[1];
+    const fits = this.#form === "explicit" ? rest["u"]?.shape[0] === width : rest["a"]?.shape[2] === this.#shape[1];
+    if (inverse && !fits) throw new CheckpointError(`the saved curvature of "${this.#name}" is another layer's, or of another form`);
+    this.#releaseFrozen();
+    if (inverse) {
+      const held = new Map(Object.entries(rest).map(([name, tensor]) => [name, tensor.hold()]));
+      const samples = { form: this.#form, scaling: this.#options.scaling ?? "unbiased", tensors: held } as const;
+      this.#frozen = { samples, inverse: inverse.hold() };
+    }
+    [this.#full, this.#declined] = [numbers["full"] ?? 0, numbers["declined"] === 1];
+  }
+
+  #releaseFrozen(): void {
+    if (!this.#frozen) return;
+    release(this.#frozen.samples);
+    this.#frozen.inverse.dispose();
+    this.#frozen = null;
+  }
+
+  dispose(): void {
+    this.#releaseFrozen();
+    if (this.#observed) release(this.#observed);
+    this.#observed = null;
+  }
+}
+
+function release({ tensors }: SampleGradients): void {
+  for (const tensor of tensors.values()) tensor.dispose();
+}
+
+/** Each sample's gradient gᵀa by its largest singular triplets, if it has more positions than that: g ← U Σ and a ← V. Takes `samples`. */
+async function truncated(samples: SampleGradients, rank: number): Promise<SampleGradients> {
+  const { a, g } = Object.fromEntries(samples.tensors) as { a: Tensor; g: Tensor };
+  const [n = 0, positions = 0, dA = 0] = a.shape;
+  if (positions <= rank) return samples;
+  const dOut = g.shape[2] as number;
+  const parts: { a: Tensor; g: Tensor }[] = [];
+  try {
+    for (let i = 0; i < n; i++) {
+      using own = unscoped(() => g.slice([i, 0, 0], [1, positions, dOut]).reshape([positions, dOut]));
+      using left = unscoped(() => a.slice([i, 0, 0], [1, positions, dA]).reshape([positions, dA]));
+      // gᵀ = V Σ Uᵀ for g = U Σ Vᵀ: the gradient gᵀa is V Σ (Uᵀa).
+      const { u, values, v } = await svd(own);
+      parts.push(
+        unscoped(() =>
+          tidy(() => ({
+            g: v
+              .multiply(values)
+              .slice([0, 0], [dOut, Math.min(rank, values.size)])
+              .transpose(),
+            a: u.matmul(left, { transposeA: true }).slice([0, 0], [Math.min(rank, values.size), dA]),
+          })),
+        ),
+      );
+      for (const tensor of [u, values, v]) tensor.dispose();
+    }
+    const stacked = unscoped(() => tidy(() => ({ a: stack(parts.map((part) => part.a)), g: stack(parts.map((part) => part.g)) })));
+    const rows = [...samples.tensors].filter(([name]) => name.startsWith("rows"));
+    a.dispose();
+    g.dispose();
+    return { ...samples, tensors: new Map<string, Tensor>([...rows, ["a", stacked.a], ["g", stacked.g]]) };
+  } finally {
+    for (const part of parts) for (const tensor of [part.a, part.g]) tensor.dispose();
+  }
+}
+
+const stack = (parts: readonly Tensor[]): Tensor =>
+  concat(
+    parts.map((part) => part.reshape([1, ...part.shape])),
+    0,
+  );
