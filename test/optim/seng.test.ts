@@ -129,3 +129,170 @@ eachBackend(() => {
     );
   });
 });
+
+/** Every subset of `count` of 0 … all − 1. */
+function subsets(all: number, count: number): number[][] {
+  if (count === 0) return [[]];
+  return Array.from({ length: all }, (_, last) => last).flatMap((last) => subsets(last, count - 1).map((rest) => [...rest, last]));
+}
+
+/** Sums of a tensor's values over all of some sketches, over their number. */
+function mean(tensors: readonly Tensor[]): number[] {
+  const sums = new Float64Array(tensors[0]?.size ?? 0);
+  for (const tensor of tensors) tensor.dataSync().forEach((value, i) => (sums[i] = (sums[i] as number) + value));
+  return Array.from(sums, (sum) => sum / tensors.length);
+}
+
+eachBackend(() => {
+  const options = { dtype: "float64" } as const;
+  const tensors = (entries: Record<string, Tensor>): ReadonlyMap<string, Tensor> => new Map(Object.entries(entries));
+
+  describe("a sketch, averaged over all index sets", () => {
+    const generator = new Generator(3);
+    const [n, d, count] = [3, 7, 3] as const;
+    const u = generator.normal([d, n], options);
+    const j = generator.normal([1, d], options);
+    const all = subsets(d, count).map((entries) => tensors({ u, entries: Tensor.from(Int32Array.from(entries)) }));
+
+    it("has the true inner products, or d/c times these with the paper's scaling", () => {
+      const exact = innerProducts({ form: "explicit", scaling: "unbiased", tensors: tensors({ u }) }).dataSync();
+      for (const [scaling, factor] of [
+        ["unbiased", 1],
+        ["paper", d / count],
+      ] as const) {
+        const average = mean(all.map((own) => innerProducts({ form: "explicit", scaling, tensors: own })));
+        expect(average).toBeAllclose(
+          Array.from(exact, (value) => value * factor),
+          { relative: 1e-12 },
+        );
+        const projected = mean(all.map((own) => project({ form: "explicit", scaling, tensors: own }, j)));
+        const whole = project({ form: "explicit", scaling, tensors: tensors({ u }) }, j).dataSync();
+        expect(projected).toBeAllclose(
+          Array.from(whole, (value) => value * factor),
+          { relative: 1e-12 },
+        );
+      }
+    });
+
+    it("of both factors has the true inner products, or (dOut/c)(dA/c) times these", () => {
+      const [dA, dOut] = [4, 3];
+      const a = generator.normal([n, 2, dA], options);
+      const g = generator.normal([n, 2, dOut], options);
+      const exact = innerProducts({ form: "implicit", scaling: "unbiased", tensors: tensors({ a, g }) }).dataSync();
+      const draws = subsets(dA, 2).flatMap((rowsOfA) =>
+        subsets(dOut, 2).map((rowsOfG) =>
+          tensors({ a, g, rowsOfA: Tensor.from(Int32Array.from(rowsOfA)), rowsOfG: Tensor.from(Int32Array.from(rowsOfG)) }),
+        ),
+      );
+      for (const [scaling, factor] of [
+        ["unbiased", 1],
+        ["paper", (dA / 2) * (dOut / 2)],
+      ] as const) {
+        expect(mean(draws.map((own) => innerProducts({ form: "implicit", scaling, tensors: own })))).toBeAllclose(
+          Array.from(exact, (value) => value * factor),
+          { relative: 1e-12 },
+        );
+      }
+    });
+  });
+
+  describe("the authors' approximation of Uᵀt", () => {
+    const generator = new Generator(5);
+    it("is exact for one sample, and where all samples have the same output gradient", () => {
+      const shared = generator.normal([1, 2, 3], options);
+      const cases = [
+        { a: generator.normal([1, 2, 4], options), g: shared, t: generator.normal([1, 1], options) },
+        { a: generator.normal([5, 2, 4], options), g: shared.broadcastTo([5, 2, 3]), t: generator.normal([5, 1], options) },
+      ];
+      for (const { a, g, t } of cases) {
+        const samples: SampleGradients = { form: "implicit", scaling: "unbiased", tensors: tensors({ a, g }) };
+        expect(combineByMeans(samples, t).dataSync()).toBeAllclose(combine(samples, t, [3, 4]).dataSync(), { relative: 1e-12 });
+      }
+    });
+
+    it("is not exact in general, and 0 for t = 0", () => {
+      const [a, g] = [generator.normal([5, 2, 4], options), generator.normal([5, 2, 3], options)];
+      const samples: SampleGradients = { form: "implicit", scaling: "unbiased", tensors: tensors({ a, g }) };
+      const t = generator.normal([5, 1], options);
+      const gap = combineByMeans(samples, t)
+        .subtract(combine(samples, t, [3, 4]))
+        .square()
+        .sum()
+        .dataSync()[0] as number;
+      expect(gap).toBeGreaterThan(0.01);
+      expect([...combineByMeans(samples, t.multiply(0)).dataSync()]).toEqual(new Array(12).fill(0));
+    });
+  });
+
+  describe("Seng", () => {
+    const network = (): Sequential => {
+      const generator = new Generator(1);
+      return new Sequential(new Linear(6, 5, { ...options, generator }), new ReLU(), new Linear(5, 3, { ...options, generator }));
+    };
+    const batch = (n: number, seed: number): [Tensor, Tensor] => {
+      const generator = new Generator(seed);
+      return [generator.normal([n, 6], options), Tensor.from(Int32Array.from({ length: n }, (_, i) => (i * 7 + seed) % 3))];
+    };
+    const step = async (model: Sequential, optimizer: Seng, n: number, seed: number): Promise<void> => {
+      const [x, labels] = batch(n, seed);
+      await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+    };
+    const values = (model: Sequential): number[] => model.parameters().flatMap((p) => [...p.value.dataSync()]);
+
+    it("waits with a refresh for a full batch", async () => {
+      const model = network();
+      const optimizer = new Seng(model.parameters(), { learningRate: 0.1, refreshEvery: 2 });
+      const frozen = (): number[] =>
+        optimizer
+          .state()
+          .transforms.flatMap(({ tensors: saved }) => [...saved].filter(([name]) => name.endsWith("inverse")))
+          .flatMap(([, tensor]) => [...tensor.dataSync()]);
+      await step(model, optimizer, 8, 1);
+      const first = frozen();
+      await step(model, optimizer, 8, 2);
+      expect(frozen()).toEqual(first);
+      await step(model, optimizer, 5, 3); // a refresh is due, but the batch is not full
+      expect(frozen()).toEqual(first);
+      await step(model, optimizer, 8, 4); // made up for
+      expect(frozen()).not.toEqual(first);
+      optimizer.dispose();
+    });
+
+    it("goes on bit for bit from a saved state, sketch included", async () => {
+      const settings = { learningRate: 0.1, refreshEvery: 3, columns: 2, scaling: "paper", explicitUpTo: 20, svdRank: 1 } as const;
+      const [model, other] = [network(), network()];
+      const [optimizer, resumed] = [new Seng(model.parameters(), settings), new Seng(other.parameters(), settings)];
+      for (let i = 0; i < 4; i++) await step(model, optimizer, 8, i);
+      other.parameters().forEach((parameter, i) => parameter.assign(model.parameters()[i]?.value as Tensor));
+      resumed.load(optimizer.state());
+      for (let i = 4; i < 8; i++) {
+        await step(model, optimizer, 8, i);
+        await step(other, resumed, 8, i);
+      }
+      expect(values(other)).toEqual(values(model));
+      optimizer.dispose();
+      resumed.dispose();
+    });
+
+    it("goes downhill: ⟨P, J⟩ > 0 with and without a sketch", async () => {
+      for (const columns of [Infinity, 3]) {
+        const model = network();
+        const optimizer = new Seng(model.parameters(), { learningRate: 0.05, momentum: 0, columns });
+        const [x, labels] = batch(32, 5);
+        const losses: number[] = [];
+        for (let i = 0; i < 10; i++)
+          losses.push((await optimizer.minimize(() => crossEntropy(model.forward(x), labels))).dataSync()[0] as number);
+        for (let i = 1; i < losses.length; i++) expect(losses[i]).toBeLessThan(losses[i - 1] as number);
+        optimizer.dispose();
+      }
+    });
+
+    it("refuses a sketch of no columns and a damping that is not positive", async () => {
+      const model = network();
+      expect(() => new Seng(model.parameters(), { learningRate: 0.1, columns: 0 })).toThrow("columns must be at least 1");
+      const optimizer = new Seng(model.parameters(), { learningRate: 0.1, damping: 0 });
+      await expect(step(model, optimizer, 8, 1)).rejects.toThrow("damping must be positive but is 0 at step 0");
+      optimizer.dispose();
+    });
+  });
+});
