@@ -7,6 +7,7 @@
  */
 export * from "./curvature/index.ts";
 export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
+export { EkFac, type EkFacOptions } from "./blocks/ekFac.ts";
 export { Seng, type SengOptions } from "./blocks/seng.ts";
 export type { SketchScaling } from "./blocks/sampleGradients.ts";
 export { Adam, AdamW, RmsProp, Sgd, type AdamOptions, type RmsPropOptions, type SgdOptions } from "./firstOrder.ts";

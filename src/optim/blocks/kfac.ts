@@ -1,11 +1,28 @@
-import { eigh, inversePositiveDefinite } from "../../linalg/index.ts";
+import { inversePositiveDefinite } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { isFloat, machineEpsilon, NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
+import { NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockState } from "../curvature/block.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
-import { KroneckerBlock, type FactorSnapshot, type KroneckerInverse, type KroneckerOptions } from "../curvature/kronecker.ts";
+import {
+  KroneckerBlock,
+  type ApplyContext,
+  type FactorSnapshot,
+  type KroneckerInverse,
+  type KroneckerOptions,
+} from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { Schedule } from "../schedules.ts";
+import {
+  isZero,
+  loadSpectra,
+  releaseSpectra,
+  rotated,
+  rotatedBack,
+  saveSpectra,
+  spectraOf,
+  type Spectra,
+  type Spectrum,
+} from "./spectrum.ts";
 
 export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
   /** λ. Default .1. */
@@ -44,15 +61,6 @@ function factoredOnly(kind: DampingKind): FactoredDamping {
   );
 }
 
-/** Eigenvectors as columns, eigenvalues as a vector, and the figures of them that damping needs. */
-interface Spectrum {
-  readonly vectors: Tensor;
-  readonly values: Tensor;
-  readonly largest: number;
-  readonly smallest: number;
-  readonly trace: number;
-}
-
 /**
  * Ω = Q_a diag(d_a) Q_aᵀ and Γ = Q_g diag(d_g) Q_gᵀ, so that P = Q_g [(Q_gᵀ J Q_a) / (d_g d_aᵀ + λ)] Q_aᵀ inverts the damped
  * product exactly.
@@ -60,7 +68,7 @@ interface Spectrum {
 class EighInverse implements KroneckerInverse {
   readonly method = "kfac (eigh)";
   readonly #kind: DampingKind;
-  #factors: { readonly input: Spectrum; readonly output: Spectrum } | null = null;
+  #factors: Spectra | null = null;
 
   constructor(kind: DampingKind) {
     this.#kind = kind;
@@ -71,22 +79,16 @@ class EighInverse implements KroneckerInverse {
   }
 
   async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<void> {
-    const input = await spectrumOf(inputFactor);
-    const output = await spectrumOf(outputFactor).catch((error: unknown) => {
-      release(input);
-      throw error;
-    });
+    const next = await spectraOf(inputFactor, outputFactor);
     this.dispose();
-    this.#factors = { input, output };
+    this.#factors = next;
   }
 
-  apply(gradient: Tensor, damping: number): Tensor {
+  apply(gradient: Tensor, { damping }: ApplyContext): Tensor {
     if (!this.#factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     if (isZero(this.#factors)) return gradient.multiply(0);
     const { input, output } = this.#factors;
-    const rotated = output.vectors.matmul(gradient, { transposeA: true }).matmul(input.vectors);
-    const scaled = rotated.divide(this.#denominators(input, output, damping));
-    return output.vectors.matmul(scaled).matmul(input.vectors, { transposeB: true });
+    return rotatedBack(this.#factors, rotated(this.#factors, gradient).divide(this.#denominators(input, output, damping)));
   }
 
   #denominators(a: Spectrum, g: Spectrum, damping: number): Tensor {
@@ -112,66 +114,18 @@ class EighInverse implements KroneckerInverse {
   }
 
   state(): BlockState {
-    const tensors = new Map<string, Tensor>();
-    const numbers: Record<string, number> = {};
-    for (const [name, { vectors, values, ...figures }] of Object.entries(this.#factors ?? {})) {
-      tensors.set(`${name}.vectors`, vectors.keep());
-      tensors.set(`${name}.values`, values.keep());
-      for (const [key, value] of Object.entries(figures)) numbers[`${name}.${key}`] = value;
-    }
-    return { tensors, numbers };
+    return saveSpectra(this.#factors);
   }
 
-  load({ tensors, numbers }: BlockState): void {
-    const spectrum = (name: string): Spectrum | null => {
-      const [vectors, values] = [tensors.get(`${name}.vectors`), tensors.get(`${name}.values`)];
-      if (!vectors || !values) return null;
-      const figure = (key: string): number => numbers[`${name}.${key}`] ?? 0;
-      return {
-        vectors: vectors.hold(),
-        values: values.hold(),
-        largest: figure("largest"),
-        smallest: figure("smallest"),
-        trace: figure("trace"),
-      };
-    };
+  load(state: BlockState): void {
     this.dispose();
-    const [input, output] = [spectrum("input"), spectrum("output")];
-    this.#factors = input && output && { input, output };
+    this.#factors = loadSpectra(state);
   }
 
   dispose(): void {
-    for (const spectrum of Object.values(this.#factors ?? {})) release(spectrum);
+    releaseSpectra(this.#factors);
     this.#factors = null;
   }
-}
-
-/** A layer that no gradient has reached yet, or whose input was always 0: there is no curvature to speak of. */
-function isZero({ input, output }: { readonly input: Spectrum; readonly output: Spectrum }): boolean {
-  return input.largest === 0 || output.largest === 0;
-}
-
-function release({ vectors, values }: Spectrum): void {
-  vectors.dispose();
-  values.dispose();
-}
-
-async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectrum> {
-  const { values, vectors } = await eigh(matrix);
-  const host = Float64Array.from(await values.data());
-  values.dispose();
-  // A factor is positive semidefinite; what eigh leaves below d ε max is rounding. The threshold is relative, since late factors
-  // of a well-trained network have largest eigenvalues far below 1.
-  const top = host.reduce((a, b) => Math.max(a, b), 0);
-  const floor = host.length * machineEpsilon[isFloat(matrix.dtype) ? matrix.dtype : "float32"] * top;
-  const clean = host.map((value) => (value <= floor ? 0 : value) + residual);
-  return {
-    vectors,
-    values: unscoped(() => Tensor.from(clean, { dtype: matrix.dtype, backend: matrix.backend })),
-    largest: top + residual,
-    smallest: clean.reduce((a, b) => Math.min(a, b), Infinity),
-    trace: clean.reduce((a, b) => a + b, 0),
-  };
 }
 
 interface Extent {

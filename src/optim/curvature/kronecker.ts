@@ -28,10 +28,20 @@ export interface FactorSnapshot {
   readonly residual: number;
 }
 
+/** What a step has for the preconditioning of one layer. */
+export interface ApplyContext {
+  /** λ of this step. */
+  readonly damping: number;
+  /** The step's own records, if they were asked for. */
+  readonly view: CurvatureView | null;
+}
+
 /** How a method represents the two factors so that the damped product can be inverted. */
 export interface KroneckerInverse {
   /** The method, as the registration table shows it. */
   readonly method: string;
+  /** Whether `apply` wants the step's own factors of the gradient in its view. Default false. */
+  readonly wantsGradient?: boolean;
   /** Computes from the factors and installs the result at once; what was installed before stays until then. */
   refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number): Promise<void>;
   /** Whether what is installed can be applied: false before the first refresh, and while a factor is zero. */
@@ -40,7 +50,7 @@ export interface KroneckerInverse {
    * (Γ ⊗ Ω damped)⁻¹ applied to the gradient J [dOut, dA]. Where a factor is zero, nothing is known and the result is 0.
    * @throws NumericalError if the damped product is singular.
    */
-  apply(gradient: Tensor, damping: number): Tensor;
+  apply(gradient: Tensor, context: ApplyContext): Tensor;
   state(): BlockState;
   /** Replaces what is installed; an empty state leaves nothing. */
   load(state: BlockState): void;
@@ -74,7 +84,9 @@ export class KroneckerBlock implements CurvatureBlock {
   }
 
   needs(step: number): CaptureNeeds {
-    return this.#updateDue(step) ? { curvature: true, gradient: false } : NO_NEEDS;
+    const gradient = this.#inverse.wantsGradient ?? false;
+    const curvature = this.#updateDue(step);
+    return curvature || gradient ? { curvature, gradient } : NO_NEEDS;
   }
 
   #updateDue(step: number): boolean {
@@ -110,9 +122,9 @@ export class KroneckerBlock implements CurvatureBlock {
     }
   }
 
-  precondition(gradient: Tensor, { step }: { readonly step: number }): Tensor {
+  precondition(gradient: Tensor, { step, view }: { readonly step: number; readonly view: CurvatureView | null }): Tensor {
     try {
-      return tidy(() => this.#inverse.apply(gradient, this.#damping(step)));
+      return tidy(() => this.#inverse.apply(gradient, { damping: this.#damping(step), view }));
     } catch (cause) {
       throw this.#explained(cause, "applied", step);
     }

@@ -1,0 +1,150 @@
+import type { Parameter } from "../../nn/index.ts";
+import { tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
+import type { BlockState } from "../curvature/block.ts";
+import {
+  KroneckerBlock,
+  type ApplyContext,
+  type FactorSnapshot,
+  type KroneckerInverse,
+  type KroneckerOptions,
+} from "../curvature/kronecker.ts";
+import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
+import type { CurvatureView } from "../curvature/view.ts";
+import type { Schedule } from "../schedules.ts";
+import { isZero, loadSpectra, releaseSpectra, rotated, rotatedBack, saveSpectra, spectraOf, type Spectra } from "./spectrum.ts";
+
+export interface EkFacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
+  /** λ. Default .1. */
+  readonly damping?: Schedule | undefined;
+  /** `relative`: λ · max s is added to the eigenvalues s; `absolute`: λ itself. Default `relative`. */
+  readonly dampingKind?: "relative" | "absolute" | undefined;
+  /**
+   * Where the eigenvalues come from between inversions: `intra`, the second moments of the present batch's per-sample gradients in the
+   * basis, every step; `running`, an average of n z² for the batch's gradient z in the basis, which begins with K-FAC's own eigenvalues
+   * and needs no per-sample gradients. Default `running`.
+   */
+  readonly eigenvalues?: "running" | "intra" | undefined;
+  /** Weight of the old value in the running average. Default .75. */
+  readonly eigenvalueDecay?: number | undefined;
+}
+
+/**
+ * EK-FAC (George, Laurent, Bouthillier, Ballas, Vincent 2018, arXiv 1806.03884): K-FAC's eigenbasis Q = Q_g ⊗ Q_a, but with the
+ * eigenvalues that are best for it, s = E[(Q_gᵀ g aᵀ Q_a)²]: for a fixed basis they minimise ‖F − Q diag(s) Qᵀ‖_F, and keep the trace.
+ */
+export class EkFac extends CurvatureOptimizer {
+  /** @throws UsageError for a decay of the eigenvalues that is not in [0, 1). */
+  constructor(parameters: readonly Parameter[], options: EkFacOptions) {
+    const { damping = 0.1, eigenvalues = "running", eigenvalueDecay = 0.75 } = options;
+    if (!(eigenvalueDecay >= 0 && eigenvalueDecay < 1)) {
+      throw new UsageError(`EkFac: eigenvalueDecay must be in [0, 1) but is ${eigenvalueDecay}`);
+    }
+    const inverse = (): EkFacInverse => new EkFacInverse(options.dampingKind ?? "relative", eigenvalues, eigenvalueDecay);
+    super(parameters, `ek-fac (${eigenvalues})`, (view) => new KroneckerBlock(view, inverse(), { ...options, damping }), options);
+  }
+}
+
+/** Numbers of per-sample gradients that are in memory at a time. */
+const CHUNK = 2 ** 22;
+
+/**
+ * The second moments (1/n) Σᵢ zᵢ² [dOut, dA] of the samples' gradients zᵢ = Σ_t (Q_gᵀ g_it)(Q_aᵀ a_it)ᵀ in the factors' bases. With one
+ * position a sample that is one product, ((gQ_g)²)ᵀ (aQ_a)² / n.
+ */
+export function secondMoments({ input, output }: Spectra, view: CurvatureView): Tensor {
+  const { n, positions, dA, dOut } = view;
+  const rotate = (x: Tensor, basis: Tensor): Tensor => x.reshape([-1, basis.shape[0] as number]).matmul(basis);
+  if (positions === 1) {
+    const { a, g } = view.perSample(0, n);
+    return rotate(g, output.vectors)
+      .square()
+      .matmul(rotate(a, input.vectors).square(), { transposeA: true })
+      .multiply(1 / n);
+  }
+  const samples = Math.max(1, Math.floor(CHUNK / (dA * dOut)));
+  const partOf = (from: number, to: number): Tensor => {
+    const { a, g } = view.perSample(from, to);
+    const [left, right] = [rotate(g, output.vectors), rotate(a, input.vectors)];
+    const own = left.reshape([to - from, positions, dOut]).matmul(right.reshape([to - from, positions, dA]), { transposeA: true });
+    return own.square().sum(0);
+  };
+  let sum = tidy(() => partOf(0, Math.min(n, samples)));
+  for (let from = samples; from < n; from += samples) {
+    const before = sum;
+    sum = tidy(() => before.add(partOf(from, Math.min(n, from + samples))));
+  }
+  return sum.multiply(1 / n);
+}
+
+class EkFacInverse implements KroneckerInverse {
+  readonly method: string;
+  readonly wantsGradient = true;
+  readonly #kind: "relative" | "absolute";
+  readonly #intra: boolean;
+  readonly #decay: number;
+  #factors: Spectra | null = null;
+  /** s [dOut, dA], of `running`. */
+  #running: Variable | null = null;
+
+  constructor(kind: "relative" | "absolute", eigenvalues: "running" | "intra", decay: number) {
+    this.method = `ek-fac (${eigenvalues})`;
+    this.#kind = kind;
+    this.#decay = decay;
+    this.#intra = eigenvalues === "intra";
+  }
+
+  get ready(): boolean {
+    return this.#factors !== null && !isZero(this.#factors);
+  }
+
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<void> {
+    const next = await spectraOf(inputFactor, outputFactor);
+    this.dispose();
+    this.#factors = next;
+    if (this.#intra) return;
+    const { input, output } = next;
+    this.#install(unscoped(() => tidy(() => output.values.reshape([-1, 1]).multiply(input.values.reshape([1, -1])))));
+  }
+
+  apply(gradient: Tensor, { damping, view }: ApplyContext): Tensor {
+    const factors = this.#factors;
+    if (!factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
+    if (isZero(factors)) return gradient.multiply(0);
+    const z = rotated(factors, gradient);
+    const s = this.#eigenvalues(factors, z, view);
+    const added = this.#kind === "relative" ? s.max().multiply(damping) : damping;
+    return rotatedBack(factors, z.divide(s.add(added)));
+  }
+
+  #eigenvalues(factors: Spectra, z: Tensor, view: CurvatureView | null): Tensor {
+    if (!view) throw new UsageError("EK-FAC needs every step's records, and this step has none");
+    if (this.#intra) return secondMoments(factors, view);
+    const running = this.#running as Variable;
+    running.assign(running.value.multiply(this.#decay).add(z.square().multiply((1 - this.#decay) * view.n)));
+    return running.value;
+  }
+
+  #install(value: Tensor): void {
+    this.#running = unscoped(() => new Variable("EK-FAC's eigenvalues", value));
+    value.dispose();
+  }
+
+  state(): BlockState {
+    const { tensors, numbers } = saveSpectra(this.#factors);
+    if (this.#running) tensors.set("running", this.#running.value.keep());
+    return { tensors, numbers };
+  }
+
+  load(state: BlockState): void {
+    this.dispose();
+    this.#factors = loadSpectra(state);
+    const running = state.tensors.get("running");
+    if (running) this.#install(running.hold());
+  }
+
+  dispose(): void {
+    releaseSpectra(this.#factors);
+    this.#running?.dispose();
+    [this.#factors, this.#running] = [null, null];
+  }
+}

@@ -1,0 +1,101 @@
+import { eigh } from "../../linalg/index.ts";
+import { isFloat, machineEpsilon, Tensor, unscoped } from "../../tensor/index.ts";
+import type { BlockState } from "../curvature/block.ts";
+import type { FactorSnapshot } from "../curvature/kronecker.ts";
+
+/** A factor's eigenvectors as columns, eigenvalues as a vector, and the figures of them that damping needs. */
+export interface Spectrum {
+  readonly vectors: Tensor;
+  readonly values: Tensor;
+  readonly largest: number;
+  readonly smallest: number;
+  readonly trace: number;
+}
+
+/** The spectra of both factors of a layer. */
+export interface Spectra {
+  readonly input: Spectrum;
+  readonly output: Spectrum;
+}
+
+/** The eigendecomposition of a factor, residual included. Eigenvalues that are rounding are 0. */
+export async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectrum> {
+  const { values, vectors } = await eigh(matrix);
+  const host = Float64Array.from(await values.data());
+  values.dispose();
+  // A factor is positive semidefinite; what eigh leaves below d ε max is rounding. The threshold is relative, since late factors
+  // of a well-trained network have largest eigenvalues far below 1.
+  const top = host.reduce((a, b) => Math.max(a, b), 0);
+  const floor = host.length * machineEpsilon[isFloat(matrix.dtype) ? matrix.dtype : "float32"] * top;
+  const clean = host.map((value) => (value <= floor ? 0 : value) + residual);
+  return {
+    vectors,
+    values: unscoped(() => Tensor.from(clean, { dtype: matrix.dtype, backend: matrix.backend })),
+    largest: top + residual,
+    smallest: clean.reduce((a, b) => Math.min(a, b), Infinity),
+    trace: clean.reduce((a, b) => a + b, 0),
+  };
+}
+
+/** Both factors' eigendecompositions. */
+export async function spectraOf(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<Spectra> {
+  const input = await spectrumOf(inputFactor);
+  try {
+    return { input, output: await spectrumOf(outputFactor) };
+  } catch (error) {
+    release(input);
+    throw error;
+  }
+}
+
+/** A layer that no gradient has reached yet, or whose input was always 0: there is no curvature to speak of. */
+export function isZero({ input, output }: Spectra): boolean {
+  return input.largest === 0 || output.largest === 0;
+}
+
+/** Q_gᵀ J Q_a: a gradient [dOut, dA] in the factors' bases. */
+export function rotated({ input, output }: Spectra, gradient: Tensor): Tensor {
+  return output.vectors.matmul(gradient, { transposeA: true }).matmul(input.vectors);
+}
+
+/** Q_g Z Q_aᵀ: back from the bases. */
+export function rotatedBack({ input, output }: Spectra, gradient: Tensor): Tensor {
+  return output.vectors.matmul(gradient).matmul(input.vectors, { transposeB: true });
+}
+
+export function saveSpectra(spectra: Spectra | null): { tensors: Map<string, Tensor>; numbers: Record<string, number> } {
+  const tensors = new Map<string, Tensor>();
+  const numbers: Record<string, number> = {};
+  for (const [name, { vectors, values, ...figures }] of Object.entries(spectra ?? {}) as [string, Spectrum][]) {
+    tensors.set(`${name}.vectors`, vectors.keep());
+    tensors.set(`${name}.values`, values.keep());
+    for (const [key, value] of Object.entries(figures)) numbers[`${name}.${key}`] = value;
+  }
+  return { tensors, numbers };
+}
+
+export function loadSpectra({ tensors, numbers }: BlockState): Spectra | null {
+  const spectrum = (name: string): Spectrum | null => {
+    const [vectors, values] = [tensors.get(`${name}.vectors`), tensors.get(`${name}.values`)];
+    if (!vectors || !values) return null;
+    const figure = (key: string): number => numbers[`${name}.${key}`] ?? 0;
+    return {
+      vectors: vectors.hold(),
+      values: values.hold(),
+      largest: figure("largest"),
+      smallest: figure("smallest"),
+      trace: figure("trace"),
+    };
+  };
+  const [input, output] = [spectrum("input"), spectrum("output")];
+  return input && output && { input, output };
+}
+
+export function releaseSpectra(spectra: Spectra | null): void {
+  for (const spectrum of Object.values(spectra ?? {}) as Spectrum[]) release(spectrum);
+}
+
+function release({ vectors, values }: Spectrum): void {
+  vectors.dispose();
+  values.dispose();
+}
