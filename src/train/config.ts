@@ -29,7 +29,7 @@ const schema = z.strictObject({
   factorUpdateEvery: whole.min(1).optional().describe("curvature: steps between factor updates"),
   inversionEvery: whole.min(1).optional().describe("curvature: steps between inversions"),
   inverse: z.enum(["eigh", "cholesky"]).optional().describe("K-FAC: how factors are inverted"),
-  fisher: z.enum(["empirical", "type-2"]).optional().describe("curvature: which Fisher matrix"),
+  fisher: z.enum(["empirical", "mc", "type-2"]).optional().describe("curvature: which Fisher matrix"),
   klClip: positive.optional().describe("curvature: KL clip κ"),
 });
 

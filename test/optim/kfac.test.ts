@@ -11,6 +11,7 @@ import {
   piShares,
   type AverageForm,
   type CurvatureView,
+  type Fisher,
   type KfacOptions,
 } from "../../src/optim/index.ts";
 import { Precondition } from "../../src/optim/curvature/precondition.ts";
@@ -36,8 +37,9 @@ async function firstStep(model: Sequential, loss: () => Tensor, kfac: Partial<Kf
 async function factors(
   parameters: Parameter[],
   loss: () => Tensor,
-  fisher: "empirical" | "type-2",
+  fisher: Fisher,
   reduction: "mean" | "sum" = "mean",
+  fisherSeed = 0,
 ): Promise<Map<string, { a: Float64Array; g: Float64Array; dA: number; dOut: number }>> {
   const found = new Map<string, { a: Float64Array; g: Float64Array; dA: number; dOut: number }>();
   const look = (view: CurvatureView): void => {
@@ -61,7 +63,7 @@ async function factors(
       load: () => undefined,
       dispose: () => undefined,
     }),
-    { fisher, reduction },
+    { fisher, fisherSeed, reduction },
   );
   await new Optimizer(parameters, { learningRate: 0, transforms: [precondition], precondition }).minimize(loss);
   return found;
@@ -180,6 +182,58 @@ describe("a batch of one datum", () => {
       }
       expect(kronHost(g, [dOut, dOut], a, [dA, dA])).toBeAllclose(dense, { relative: 1e-10 });
     }
+  });
+});
+
+describe("the Monte Carlo Fisher", () => {
+  const generator = new Generator(8);
+  const model = new Sequential(new Linear(3, 4, { ...options, generator }), new Tanh(), new Linear(4, 3, { ...options, generator }));
+  const x = normal([4, 3], 9);
+  const losses: Record<string, () => Tensor> = {
+    "cross-entropy": () => crossEntropy(model.forward(x), Tensor.from(Int32Array.of(0, 2, 1, 1))),
+    "summed cross-entropy and squared error": () =>
+      crossEntropy(model.forward(x), Tensor.from(Int32Array.of(0, 2, 1, 1))).add(meanSquaredError(model.forward(x), normal([4, 3], 10))),
+  };
+  it.each(Object.entries(losses))("of %s is the type-2 Fisher on average", async (_, loss) => {
+    const exact = await factors(model.parameters(), loss, "type-2");
+    const sums = new Map([...exact].map(([name, { g }]) => [name, g.map(() => 0)]));
+    const draws = 800;
+    for (let seed = 0; seed < draws; seed++) {
+      for (const [name, { g, a }] of await factors(model.parameters(), loss, "mc", "mean", seed)) {
+        const sum = sums.get(name) as Float64Array;
+        g.forEach((value, i) => (sum[i] = (sum[i] as number) + value / draws));
+        expect(a).toEqual(exact.get(name)?.a);
+      }
+    }
+    for (const [name, { g }] of exact) {
+      // Standard deviations are of the order of the largest entry: five of their means' would be 5 / √800 = .18 of it.
+      const largest = Math.max(...g.map(Math.abs));
+      sums.get(name)?.forEach((value, i) => expect(Math.abs(value - (g[i] as number))).toBeLessThan(0.18 * largest));
+    }
+  });
+
+  it("draws anew in each step, and the same again from the same seed", async () => {
+    const loss = losses["cross-entropy"] as () => Tensor;
+    const [first, again, other] = [
+      await factors(model.parameters(), loss, "mc", "mean", 3),
+      await factors(model.parameters(), loss, "mc", "mean", 3),
+      await factors(model.parameters(), loss, "mc", "mean", 4),
+    ];
+    expect(again).toEqual(first);
+    expect(other).not.toEqual(first);
+  });
+
+  it("needs a loss primitive", async () => {
+    const layer = new Linear(2, 2, options);
+    const optimizer = new Kfac(layer.parameters(), { learningRate: 0.1, fisher: "mc" });
+    await expect(
+      optimizer.minimize(() =>
+        layer
+          .forward(normal([3, 2], 1))
+          .square()
+          .sum(),
+      ),
+    ).rejects.toThrow('fisher "mc": the loss contains no');
   });
 });
 

@@ -1,15 +1,17 @@
 import type { Observer, Recording } from "../../autograd/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { CheckpointError, concat, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
+import { CheckpointError, concat, Generator, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
 import { parameterKeys, type LayerParameters, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
 import { NO_NEEDS, type BlockFactory, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import { Capture, releaseRecords, type LayerRecord, type LossReduction } from "./capture.ts";
-import { lossCall, releaseLoss, type2Passes, type Fisher, type LossCall } from "./fisher.ts";
+import { lossCall, releaseLoss, fisherPasses, type Fisher, type LossCall } from "./fisher.ts";
 import { RecordedView, whyNoBlock, type MicroBatch, type Pass } from "./view.ts";
 
 export interface CurvatureOptions {
   /** Default `empirical`. */
   readonly fisher?: Fisher | undefined;
+  /** Of the labels that `mc` draws. Default 0. */
+  readonly fisherSeed?: number | undefined;
   /** How the loss combines its samples. Default `mean`. */
   readonly reduction?: LossReduction | undefined;
 }
@@ -50,6 +52,7 @@ export class Precondition implements Transform {
   readonly #candidates: ReadonlyMap<Parameter, string>;
   readonly #create: BlockFactory;
   readonly #fisher: Fisher;
+  readonly #generator: Generator;
   readonly #reduction: LossReduction;
   readonly #blocks = new Map<Parameter, { block: CurvatureBlock; bias: Parameter | null }>();
   /** Why a weight that was met has no block. */
@@ -70,6 +73,7 @@ export class Precondition implements Transform {
     this.#candidates = new Map([...keys].filter(([parameter]) => parameter.shape.length >= 2));
     this.#create = create;
     this.#fisher = options.fisher ?? "empirical";
+    this.#generator = new Generator(options.fisherSeed ?? 0);
     this.#reduction = options.reduction ?? "mean";
   }
 
@@ -125,7 +129,7 @@ export class Precondition implements Transform {
         const batch = this.#captured.at(-1) as Captured;
         const met = batch.training.some(({ weight }) => !this.#blocks.has(weight));
         try {
-          if (needs.curvature || met) this.#type2(recording, capture, batch);
+          if (needs.curvature || met) this.#extra(step, recording, capture, batch);
         } finally {
           this.#releaseLosses();
           recording.dispose();
@@ -139,8 +143,11 @@ export class Precondition implements Transform {
     this.#losses = [];
   }
 
-  #type2(recording: Recording<unknown>, capture: Capture, batch: Captured): void {
-    const passes = type2Passes(this.#losses, this.#reduction);
+  #extra(step: number, recording: Recording<unknown>, capture: Capture, batch: Captured): void {
+    if (this.#fisher === "empirical") return;
+    // Depends on the step and the micro-batch alone, so that a resumed run draws what it would have drawn.
+    const generator = this.#generator.fork(`fisher of step ${step}, micro-batch ${this.#captured.length}`);
+    const passes = fisherPasses(this.#fisher, this.#losses, this.#reduction, generator);
     passes.forEach((seeds, i) => {
       const records: LayerRecord[] = [];
       batch.fisher.push(records);
@@ -153,7 +160,7 @@ export class Precondition implements Transform {
     const stranger = batch.training.find(({ geometry }) => geometry.n !== rows);
     if (stranger) {
       throw new UsageError(
-        `fisher "type-2": the loss has ${rows} rows but "${stranger.weight.name}" sees ${stranger.geometry.n} samples; ` +
+        `fisher "${this.#fisher}": the loss has ${rows} rows but "${stranger.weight.name}" sees ${stranger.geometry.n} samples; ` +
           `it needs one row a sample, so do not fold positions into the batch, or use fisher: "empirical"`,
       );
     }
