@@ -11,6 +11,7 @@ import {
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import type { Schedule } from "../schedules.ts";
+import { withScaleShift } from "./scaleShift.ts";
 import { isZero, loadSpectra, releaseSpectra, rotated, rotatedBack, saveSpectra, spectraOf, type Spectra } from "./spectrum.ts";
 
 export interface EkFacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
@@ -40,7 +41,12 @@ export class EkFac extends CurvatureOptimizer {
       throw new UsageError(`EkFac: eigenvalueDecay must be in [0, 1) but is ${eigenvalueDecay}`);
     }
     const inverse = (): EkFacInverse => new EkFacInverse(options.dampingKind ?? "relative", eigenvalues, eigenvalueDecay);
-    super(parameters, `ek-fac (${eigenvalues})`, (view) => new KroneckerBlock(view, inverse(), { ...options, damping }), options);
+    super(
+      parameters,
+      `ek-fac (${eigenvalues})`,
+      withScaleShift((view) => new KroneckerBlock(view, inverse(), { ...options, damping }), { ...options, damping }),
+      options,
+    );
   }
 }
 

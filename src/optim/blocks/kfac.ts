@@ -12,6 +12,7 @@ import {
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { Schedule } from "../schedules.ts";
+import { withScaleShift } from "./scaleShift.ts";
 import {
   isZero,
   loadSpectra,
@@ -48,7 +49,12 @@ export class Kfac extends CurvatureOptimizer {
     const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi", damping = 0.1 } = options;
     const makeInverse = inverse === "eigh" ? () => new EighInverse(dampingKind) : () => new CholeskyInverse(factoredOnly(dampingKind));
     makeInverse(); // an impossible damping is an error here, not in the first step
-    super(parameters, `kfac (${inverse})`, (view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }), options);
+    super(
+      parameters,
+      `kfac (${inverse})`,
+      withScaleShift((view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }), { ...options, damping }),
+      options,
+    );
   }
 }
 

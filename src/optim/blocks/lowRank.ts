@@ -225,10 +225,6 @@ function solver({ vectors, values, tail }: LowRankFactor, lambda: number): (m: T
   const coefficients = values.map((value) => (tail - value) / ((value + lambda) * (tail + lambda)));
   return (m) => {
     const factors = Tensor.from(coefficients, { shape: [values.length, 1], dtype: vectors.dtype, backend: vectors.backend });
-    return tidy(() =>
-      vectors
-        .matmul(vectors.matmul(m, { transposeA: true }).multiply(factors))
-        .add(m.multiply(1 / (tail + lambda))),
-    );
+    return tidy(() => vectors.matmul(vectors.matmul(m, { transposeA: true }).multiply(factors)).add(m.multiply(1 / (tail + lambda))));
   };
 }

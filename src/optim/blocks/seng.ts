@@ -25,7 +25,7 @@ import {
   type SketchScaling,
 } from "./sampleGradients.ts";
 
-export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher"> {
+export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | "fisherSeed" | "scaleShift"> {
   /** λ, added to the Fisher matrix. Default 2, for a mean loss of order 1. */
   readonly damping?: Schedule | undefined;
   /** Steps between refreshes of the samples' gradients. Default 200. */

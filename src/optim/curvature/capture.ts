@@ -1,6 +1,15 @@
 import type { AnyCall, Observer, Recorded } from "../../autograd/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { untracked, windowOutput, type Conv2dParams, type Shape, type Tensor, type WindowGeometry } from "../../tensor/index.ts";
+import {
+  apply,
+  tidy,
+  untracked,
+  windowOutput,
+  type Conv2dParams,
+  type Shape,
+  type Tensor,
+  type WindowGeometry,
+} from "../../tensor/index.ts";
 
 /** The shape of a layer's work in one call. */
 export interface LayerGeometry {
@@ -19,28 +28,32 @@ export interface LayerGeometry {
 /** How the loss combines its samples: what autograd's gradient must be multiplied by to be that of one sample. */
 export type LossReduction = "mean" | "sum";
 
+/** `scaleShift` is the end of a batch normalisation: its weight is the scale γ, its bias the shift β, each of them one number a channel. */
+export type LayerKind = "linear" | "conv2d" | "scaleShift";
+
 /** One call of a watched weight in one reverse pass: all that the curvature methods need of a layer. */
 export interface LayerRecord {
   readonly weight: Parameter;
   readonly bias: Parameter | null;
-  readonly kind: "linear" | "conv2d";
+  readonly kind: LayerKind;
   readonly geometry: LayerGeometry;
-  /** The layer's input as it came; patches are never materialised. */
+  /** The layer's input as it came; patches are never materialised. For `scaleShift` the samples' gradients of the scale, [n, channels]. */
   readonly input: Tensor;
-  /** ∂ loss / ∂ pre-activation, as autograd gives it. */
+  /** ∂ loss / ∂ pre-activation, as autograd gives it. For `scaleShift` the samples' gradients of the shift, [n, channels]. */
   readonly outputGradient: Tensor;
   readonly lossReduction: LossReduction;
 }
 
 /**
- * Builds records from what a reverse pass goes by. Layers know nothing of it: it recognises `linear` and `conv2d` calls by the
- * identity of their weight, so modules, functions and shared weights are captured alike.
+ * Builds records from what a reverse pass goes by. Layers know nothing of it: it recognises `linear`, `conv2d` and batch norm calls by
+ * the identity of their weight, so modules, functions and shared weights are captured alike.
  */
 export class Capture {
   readonly #weights: ReadonlyMap<number, Parameter>;
   readonly #parameters: ReadonlyMap<number, Parameter>;
   readonly #reduction: LossReduction;
   readonly #problems = new Map<Parameter, string>();
+  readonly #usedElsewhere = new Set<Parameter>();
 
   /**
    * @param weights those to watch.
@@ -57,14 +70,23 @@ export class Capture {
     return this.#problems;
   }
 
+  /** Parameters that some other call used, too, as a penalty does: the records do not make up their whole gradient. */
+  get usedElsewhere(): ReadonlySet<Parameter> {
+    return this.#usedElsewhere;
+  }
+
   /** An observer that appends the records of one pass to `records`; they own their handles. */
   observer(records: LayerRecord[]): Observer {
     return (call, [gradient]) => {
       for (const [position, input] of call.inputs.entries()) {
+        const kind = KINDS.get(call.name);
+        const parameter = this.#parameters.get(input.id);
+        if (parameter && !(kind && position > 0)) this.#usedElsewhere.add(parameter);
         const weight = this.#weights.get(input.id);
         if (!weight) continue;
-        if ((call.name === "linear" || call.name === "conv2d") && position === 1) {
-          if (gradient) records.push(this.#record(weight, call, gradient));
+        if (kind && position === 1) {
+          if (gradient)
+            records.push(kind === "scaleShift" ? this.#scaleShift(weight, call, gradient) : this.#record(weight, kind, call, gradient));
         } else if (LAYER_LIKE.has(call.name)) {
           this.#problems.set(weight, `also used by ${call.name}`);
         }
@@ -72,20 +94,42 @@ export class Capture {
     };
   }
 
-  #record(weight: Parameter, call: AnyCall, gradient: Tensor): LayerRecord {
+  #record(weight: Parameter, kind: "linear" | "conv2d", call: AnyCall, gradient: Tensor): LayerRecord {
     const [x, w, b] = call.inputs as [Recorded, Recorded, Recorded | undefined];
     const bias = (b && this.#parameters.get(b.id)) ?? null;
     return {
       weight,
       bias,
-      kind: call.name as "linear" | "conv2d",
+      kind,
       geometry: geometryOf(call, x.shape, w.shape),
       input: x.value.hold(),
       outputGradient: gradient.hold(),
       lossReduction: this.#reduction,
     };
   }
+
+  /** y = γ x̂ + β: a sample's gradients are Σ_t x̂ g and Σ_t g, channel by channel. */
+  #scaleShift(weight: Parameter, call: AnyCall, gradient: Tensor): LayerRecord {
+    const [x, , shift] = call.inputs as [Recorded, Recorded, Recorded];
+    const [y, mean, rstd] = call.outputs as [Recorded, Recorded, Recorded];
+    const [n, channels] = [x.shape[0] as number, x.shape.at(-1) as number];
+    const [input, outputGradient] = tidy(() => {
+      const own = call.name === "batchNormRelu" ? apply("reluGradient", [y.value, gradient], {})[0] : gradient;
+      const sums = (values: Tensor): Tensor => values.reshape([n, -1, channels]).sum(1).hold();
+      return [sums(own.multiply(x.value.subtract(mean.value).multiply(rstd.value))), sums(own)];
+    });
+    const geometry = { n, positions: 1, dIn: 1, dOut: channels, window: null, groups: 1 };
+    const bias = this.#parameters.get(shift.id) ?? null;
+    return { weight, bias, kind: "scaleShift", geometry, input, outputGradient, lossReduction: this.#reduction };
+  }
 }
+
+const KINDS: ReadonlyMap<string, LayerKind> = new Map<string, LayerKind>([
+  ["linear", "linear"],
+  ["conv2d", "conv2d"],
+  ["batchNorm", "scaleShift"],
+  ["batchNormRelu", "scaleShift"],
+]);
 
 /** Uses of a weight, besides its layer, that make it another matrix in another place. A penalty (multiply, sum) does not. */
 const LAYER_LIKE: ReadonlySet<string> = new Set(["linear", "conv2d", "matmul", "gather", "permute", "reshape", "slice"]);

@@ -12,6 +12,11 @@ export interface CurvatureOptions {
   readonly fisher?: Fisher | undefined;
   /** Of the labels that `mc` draws. Default 0. */
   readonly fisherSeed?: number | undefined;
+  /**
+   * Whether the scale and shift of a batch normalisation get a block of their own, with the second moments of each channel's two gradients,
+   * or take the plain gradient. Default false.
+   */
+  readonly scaleShift?: boolean | undefined;
   /** How the loss combines its samples. Default `mean`. */
   readonly reduction?: LossReduction | undefined;
 }
@@ -64,13 +69,14 @@ export class Precondition implements Transform {
   /** Loss primitives of the micro-batch under way. */
   #losses: LossCall[] = [];
   #problems: ReadonlyMap<Parameter, string> = new Map();
+  #usedElsewhere: ReadonlySet<Parameter> = new Set();
 
   /** @param kind names the method and the form of its state. */
   constructor(parameters: readonly Parameter[], kind: string, create: BlockFactory, options: CurvatureOptions = {}) {
     this.kind = kind;
     this.#parameters = parameters;
     const keys = parameterKeys(parameters);
-    this.#candidates = new Map([...keys].filter(([parameter]) => parameter.shape.length >= 2));
+    this.#candidates = new Map([...keys].filter(([{ shape }]) => shape.length >= 2 || (options.scaleShift === true && shape.length === 1)));
     this.#create = create;
     this.#fisher = options.fisher ?? "empirical";
     this.#generator = new Generator(options.fisherSeed ?? 0);
@@ -108,11 +114,14 @@ export class Precondition implements Transform {
     const needs = this.needs(step);
     const due = needs.curvature || needs.gradient;
     const possible = [...this.#candidates.keys()].filter((weight) => !this.#reasons.has(weight));
+    // Among vectors are biases, which never get a block: nobody waits for them.
     const unmet = possible.filter((weight) => !this.#blocks.has(weight));
-    if (!due && unmet.length === 0) return null;
+    const waiting = unmet.some(({ shape }) => shape.length >= 2);
+    if (!due && !waiting) return null;
     const capture = new Capture(due ? possible : unmet, this.#parameters, this.#reduction);
     this.#problems = capture.problems;
-    const extraPasses = this.#fisher !== "empirical" && (needs.curvature || unmet.length > 0);
+    this.#usedElsewhere = capture.usedElsewhere;
+    const extraPasses = this.#fisher !== "empirical" && (needs.curvature || waiting);
     return {
       extraPasses,
       begin: () => {
@@ -187,7 +196,7 @@ export class Precondition implements Transform {
       if (reached.length === 0) continue;
       const problem = this.#problems.get(weight) ?? whyNoBlock(reached.map(({ training }) => training));
       if (problem) this.#refuse(weight, problem);
-      else views.push(new RecordedView(reached));
+      else views.push(new RecordedView(reached, this.#usedElsewhere));
     }
     for (const view of views) {
       const { weight, bias } = view;

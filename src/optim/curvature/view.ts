@@ -1,6 +1,6 @@
 import type { Parameter } from "../../nn/index.ts";
 import { concat, im2col, patchCovariance, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
-import type { LayerRecord } from "./capture.ts";
+import type { LayerKind, LayerRecord } from "./capture.ts";
 
 /** The records of one weight in one pass over one batch: one a call. */
 export type Pass = readonly LayerRecord[];
@@ -28,7 +28,7 @@ export interface MicroBatch {
 export interface CurvatureView {
   readonly weight: Parameter;
   readonly bias: Parameter | null;
-  readonly kind: "linear" | "conv2d";
+  readonly kind: LayerKind;
   /** Samples, over all micro-batches. */
   readonly n: number;
   /** Positions a sample, over all calls. */
@@ -36,6 +36,8 @@ export interface CurvatureView {
   /** Width of `a`: dIn, and 1 more with a bias. */
   readonly dA: number;
   readonly dOut: number;
+  /** Whether the records make up the whole gradient of weight and bias: false if the loss uses one of them in another way, too. */
+  readonly explainsGradient: boolean;
   /** Ω = (1/n) Σ a aᵀ, [dA, dA]. */
   inputCovariance(): Tensor;
   /** Γ = (1/nT) Σ g gᵀ, [dOut, dOut]. */
@@ -51,6 +53,12 @@ export interface CurvatureView {
   perSample(from: number, to: number): { a: Tensor; g: Tensor };
   /** Inner products of the samples' gradients, [n, n]. Training pass. */
   gram(): Tensor;
+  /**
+   * Second moments (1/n) Σ u uᵀ of a sample's gradient u = (∂γ_c, ∂β_c) for each channel c, [channels, 2, 2]
+   * (or 1 × 1 without β).
+   * @throws UsageError unless the kind is `scaleShift`, which has these in place of all quantities above.
+   */
+  channelMoments(): Tensor;
 }
 
 /** Why the calls of a weight, one pass a micro-batch, do not make up one layer; or null if they do. */
@@ -60,7 +68,7 @@ export function whyNoBlock(passes: readonly Pass[]): string | null {
   if (!first) return "never reached by a gradient";
   const biases = new Set(records.map((record) => record.bias).filter((bias) => bias !== null));
   if (records.some((record) => record.geometry.groups > 1)) return "a convolution with groups > 1";
-  if (records.some((record) => record.kind !== first.kind)) return "shared between a dense layer and a convolution";
+  if (records.some((record) => record.kind !== first.kind)) return "shared between layers of two kinds";
   if (biases.size > 1) return "called with two different biases";
   const sizes = passes.map((pass) => new Set(pass.map((record) => record.geometry.n)).size);
   return Math.max(...sizes) > 1 ? "called with batches of two sizes" : null;
@@ -69,15 +77,16 @@ export function whyNoBlock(passes: readonly Pass[]): string | null {
 export class RecordedView implements CurvatureView {
   readonly weight: Parameter;
   readonly bias: Parameter | null;
-  readonly kind: "linear" | "conv2d";
+  readonly kind: LayerKind;
   readonly n: number;
   readonly positions: number;
   readonly dA: number;
   readonly dOut: number;
+  readonly explainsGradient: boolean;
   readonly #batches: readonly MicroBatch[];
   readonly #cache = new Map<string, Tensor>();
 
-  constructor(batches: readonly MicroBatch[]) {
+  constructor(batches: readonly MicroBatch[], usedElsewhere: ReadonlySet<Parameter> = new Set()) {
     // A pass that did not go by this weight, as that of another head's loss, adds nothing.
     this.#batches = batches.map(({ fisher, ...batch }) => ({ ...batch, fisher: fisher.filter((pass) => pass.length > 0) }));
     const calls = this.#batches.map(({ training }) => training);
@@ -90,15 +99,18 @@ export class RecordedView implements CurvatureView {
     this.positions = sum((calls[0] as Pass).map((record) => record.geometry.positions));
     this.dA = first.geometry.dIn + (this.bias ? 1 : 0);
     this.dOut = first.geometry.dOut;
+    this.explainsGradient = !usedElsewhere.has(this.weight) && !(this.bias && usedElsewhere.has(this.bias));
   }
 
   inputCovariance(): Tensor {
+    this.#requireFactors();
     return this.#cached("inputCovariance", () =>
       total(this.#calls().map((record) => inputProduct(record, this.bias !== null, 1 / this.n))),
     );
   }
 
   outputCovariance(): Tensor {
+    this.#requireFactors();
     return this.#cached("outputCovariance", () => {
       const rows = sum(this.#calls().map(({ geometry }) => geometry.n * geometry.positions));
       const records = this.#batches.flatMap((batch) => this.#fisher(batch).flat());
@@ -133,6 +145,7 @@ export class RecordedView implements CurvatureView {
   }
 
   perSample(from: number, to: number): { a: Tensor; g: Tensor } {
+    this.#requireFactors();
     return tidy(() => {
       let start = 0;
       const parts = this.#batches.flatMap(({ training: records }) => {
@@ -177,6 +190,21 @@ export class RecordedView implements CurvatureView {
     });
   }
 
+  channelMoments(): Tensor {
+    if (this.kind !== "scaleShift") throw new UsageError(`"${this.weight.name}" is no scale of a batch norm, so it has no channel moments`);
+    return this.#cached("channelMoments", () => {
+      const passes = this.#batches.flatMap((batch) => this.#fisher(batch));
+      const products = passes.map((pass) => {
+        // A sample's gradient is the sum over the calls of its pass.
+        const part = (of: "input" | "outputGradient"): Tensor =>
+          total(pass.map((record) => record[of].multiply(sampleScale(record)).transpose().reshape([this.dOut, -1, 1])));
+        const u = this.bias ? concat([part("input"), part("outputGradient")], 2) : part("input");
+        return u.matmul(u, { transposeA: true });
+      });
+      return total(products).multiply(1 / this.n);
+    });
+  }
+
   dispose(): void {
     for (const tensor of this.#cache.values()) tensor.dispose();
     this.#cache.clear();
@@ -202,7 +230,13 @@ export class RecordedView implements CurvatureView {
     return fisher;
   }
 
+  #requireFactors(): void {
+    if (this.kind === "scaleShift")
+      throw new UsageError(`"${this.weight.name}" scales a batch norm: its gradient has no Kronecker factors`);
+  }
+
   #requireThin(): void {
+    this.#requireFactors();
     if (this.positions !== 1)
       throw new UsageError(`thin factors of "${this.weight.name}" exist only with one position a sample, but there are ${this.positions}`);
   }
