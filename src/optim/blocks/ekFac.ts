@@ -1,6 +1,6 @@
 import type { Parameter } from "../../nn/index.ts";
 import { tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
-import type { BlockState } from "../curvature/block.ts";
+import type { BlockReport, BlockState } from "../curvature/block.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
@@ -12,7 +12,17 @@ import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature
 import type { CurvatureView } from "../curvature/view.ts";
 import type { Schedule } from "../schedules.ts";
 import { withScaleShift } from "./scaleShift.ts";
-import { isZero, loadSpectra, releaseSpectra, rotated, rotatedBack, saveSpectra, spectraOf, type Spectra } from "./spectrum.ts";
+import {
+  describeSpectra,
+  isZero,
+  loadSpectra,
+  releaseSpectra,
+  rotated,
+  rotatedBack,
+  saveSpectra,
+  spectraOf,
+  type Spectra,
+} from "./spectrum.ts";
 
 export interface EkFacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
   /** λ. Default .1. */
@@ -133,6 +143,10 @@ class EkFacInverse implements KroneckerInverse {
   #install(value: Tensor): void {
     this.#running = unscoped(() => new Variable("EK-FAC's eigenvalues", value));
     value.dispose();
+  }
+
+  describe(): Pick<BlockReport, "figures" | "spectra"> {
+    return describeSpectra(this.#factors);
   }
 
   state(): BlockState {

@@ -1,10 +1,11 @@
 import { inversePositiveDefinite } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
-import type { BlockState } from "../curvature/block.ts";
+import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
 import {
   KroneckerBlock,
+  traceOf,
   type ApplyContext,
   type FactorSnapshot,
   type KroneckerInverse,
@@ -14,6 +15,8 @@ import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature
 import type { Schedule } from "../schedules.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import {
+  bytesOf,
+  describeSpectra,
   isZero,
   loadSpectra,
   releaseSpectra,
@@ -119,6 +122,10 @@ class EighInverse implements KroneckerInverse {
     }
   }
 
+  describe(): Pick<BlockReport, "figures" | "spectra"> {
+    return describeSpectra(this.#factors);
+  }
+
   state(): BlockState {
     return saveSpectra(this.#factors);
   }
@@ -175,6 +182,11 @@ class CholeskyInverse implements KroneckerInverse {
     return this.#inverses.output.matmul(gradient).matmul(this.#inverses.input);
   }
 
+  describe(): Pick<BlockReport, "figures" | "spectra"> {
+    const bytes = Object.values(this.#inverses ?? {}).reduce((sum, inverse: Tensor) => sum + bytesOf(inverse), 0);
+    return { figures: { bytes }, spectra: {} };
+  }
+
   state(): BlockState {
     return { tensors: new Map(Object.entries(this.#inverses ?? {}).map(([name, tensor]) => [name, tensor.keep()])), numbers: {} };
   }
@@ -193,10 +205,7 @@ class CholeskyInverse implements KroneckerInverse {
 
 async function measure({ matrix, residual }: FactorSnapshot): Promise<Extent> {
   const width = matrix.shape[0] as number;
-  const data = await matrix.data();
-  let trace = width * residual;
-  for (let i = 0; i < width; i++) trace += data[i * width + i] as number;
-  return { trace, width };
+  return { trace: (await traceOf(matrix)) + width * residual, width };
 }
 
 async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number): Promise<Tensor> {

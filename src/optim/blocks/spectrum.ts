@@ -1,6 +1,6 @@
 import { eigh } from "../../linalg/index.ts";
 import { isFloat, machineEpsilon, Tensor, unscoped } from "../../tensor/index.ts";
-import type { BlockState } from "../curvature/block.ts";
+import type { BlockReport, BlockState } from "../curvature/block.ts";
 import type { FactorSnapshot } from "../curvature/kronecker.ts";
 
 /** A factor's eigenvectors as columns, eigenvalues as a vector, and the figures of them that damping needs. */
@@ -10,6 +10,8 @@ export interface Spectrum {
   readonly largest: number;
   readonly smallest: number;
   readonly trace: number;
+  /** The eigenvalues on the host, descending; not after loading. */
+  readonly numbers?: readonly number[];
 }
 
 /** The spectra of both factors of a layer. */
@@ -34,6 +36,7 @@ export async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<
     largest: top + residual,
     smallest: clean.reduce((a, b) => Math.min(a, b), Infinity),
     trace: clean.reduce((a, b) => a + b, 0),
+    numbers: Array.from(clean).reverse(),
   };
 }
 
@@ -63,13 +66,31 @@ export function rotatedBack({ input, output }: Spectra, gradient: Tensor): Tenso
   return output.vectors.matmul(gradient).matmul(input.vectors, { transposeB: true });
 }
 
+/** For a block's report. */
+export function describeSpectra(spectra: Spectra | null): Pick<BlockReport, "figures" | "spectra"> {
+  const figures: Record<string, number> = {};
+  const known: Record<string, readonly number[]> = {};
+  for (const [name, { vectors, largest, smallest, trace, numbers }] of Object.entries(spectra ?? {}) as [string, Spectrum][]) {
+    const parts = { largest, smallest, trace, rank: vectors.shape[1] as number, truncation: 0 };
+    for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
+    figures["bytes"] = (figures["bytes"] ?? 0) + bytesOf(vectors);
+    if (numbers) known[name] = numbers;
+  }
+  return { figures, spectra: known };
+}
+
+/** Memory of a tensor's elements. */
+export function bytesOf({ size, dtype }: Tensor): number {
+  return size * (dtype === "float64" ? 8 : 4);
+}
+
 export function saveSpectra(spectra: Spectra | null): { tensors: Map<string, Tensor>; numbers: Record<string, number> } {
   const tensors = new Map<string, Tensor>();
   const numbers: Record<string, number> = {};
-  for (const [name, { vectors, values, ...figures }] of Object.entries(spectra ?? {}) as [string, Spectrum][]) {
+  for (const [name, { vectors, values, largest, smallest, trace }] of Object.entries(spectra ?? {}) as [string, Spectrum][]) {
     tensors.set(`${name}.vectors`, vectors.keep());
     tensors.set(`${name}.values`, values.keep());
-    for (const [key, value] of Object.entries(figures)) numbers[`${name}.${key}`] = value;
+    for (const [key, value] of Object.entries({ largest, smallest, trace })) numbers[`${name}.${key}`] = value;
   }
   return { tensors, numbers };
 }

@@ -16,6 +16,16 @@ export interface BlockState {
   readonly numbers: Readonly<Record<string, number>>;
 }
 
+/** What a block has to tell about a refresh. */
+export interface BlockReport {
+  /** By name: `damping`; of each factor `input.largest`, `input.rank`, `input.truncation` (the part of the trace left out); `bytes` kept. */
+  readonly figures: Readonly<Record<string, number>>;
+  /** The eigenvalues that are known of each factor, descending. */
+  readonly spectra: Readonly<Record<string, readonly number[]>>;
+  /** What failed, and what was done instead, in words. */
+  readonly problems: readonly string[];
+}
+
 /**
  * The curvature of one weight (and its bias) by one method. In a step: `needs`, then `observe` if something was recorded, then
  * `refresh`, then `precondition`.
@@ -30,6 +40,8 @@ export interface CurvatureBlock {
   refresh(step: number): Promise<void>;
   /** From the gradient [dOut, dA], bias last, to the step's direction of the same shape. Runs inside a tidy. */
   precondition(gradient: Tensor, context: { readonly step: number; readonly view: CurvatureView | null }): Tensor;
+  /** What happened since it was last asked; null if nothing did. */
+  report?(): BlockReport | null;
   /** The tensors' handles are the receiver's. */
   state(): BlockState;
   /** @throws CheckpointError if the state does not fit the layer; the block is then as it was. */

@@ -1,7 +1,7 @@
-import { CheckpointError, formatShape, NumericalError, sameShape, tidy, type Tensor } from "../../tensor/index.ts";
+import { CheckpointError, formatShape, NumericalError, sameShape, tidy, unscoped, type Tensor } from "../../tensor/index.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 import { MatrixAverage, type AverageForm } from "./average.ts";
-import { NO_NEEDS, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
+import { NO_NEEDS, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import type { CurvatureView } from "./view.ts";
 
 export interface KroneckerOptions {
@@ -21,6 +21,9 @@ export interface KroneckerOptions {
   /** T_KI: steps between inversions. Default 50. */
   readonly inversionEvery?: Schedule | undefined;
 }
+
+/** How many times the damping, relative to the factors' mean eigenvalues, an inversion that failed in float64, too, is tried with. */
+const MORE_DAMPING = [10, 100, 1000];
 
 /** A factor at the time of inversion: matrix + residual · I. */
 export interface FactorSnapshot {
@@ -42,8 +45,11 @@ export interface KroneckerInverse {
   readonly method: string;
   /** Whether `apply` wants the step's own factors of the gradient in its view. Default false. */
   readonly wantsGradient?: boolean;
-  /** Computes from the factors and installs the result at once; what was installed before stays until then. */
-  refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number): Promise<void>;
+  /**
+   * Computes from the factors and installs the result at once; what was installed before stays until then.
+   * @param wide compute in float64 whatever the factors' type: for a second attempt.
+   */
+  refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number, wide: boolean): Promise<void>;
   /** Whether what is installed can be applied: false before the first refresh, and while a factor is zero. */
   readonly ready: boolean;
   /**
@@ -51,6 +57,8 @@ export interface KroneckerInverse {
    * @throws NumericalError if the damped product is singular.
    */
   apply(gradient: Tensor, context: ApplyContext): Tensor;
+  /** Of what is installed: see `BlockReport`. */
+  describe(): Pick<BlockReport, "figures" | "spectra">;
   state(): BlockState;
   /** Replaces what is installed; an empty state leaves nothing. */
   load(state: BlockState): void;
@@ -68,6 +76,9 @@ export class KroneckerBlock implements CurvatureBlock {
   #observedAt = -1;
   /** Whether the factors have changed since the last inversion. */
   #changed = false;
+  /** Since the last report. */
+  #refreshed = false;
+  #problems: string[] = [];
 
   constructor(view: CurvatureView, inverse: KroneckerInverse, options: KroneckerOptions) {
     this.#name = view.weight.name;
@@ -109,17 +120,52 @@ export class KroneckerBlock implements CurvatureBlock {
     const every = hyperParameter("inversionEvery", this.#options.inversionEvery ?? 50, step, "a whole number of at least 1");
     const due = this.#inverse.ready ? step % every === 0 : this.#changed;
     if (!due) return;
-    const snapshot = ({ value, residual }: MatrixAverage): FactorSnapshot => ({ matrix: value.hold(), residual });
-    const [input, output] = [snapshot(this.#input), snapshot(this.#output)];
+    const factors = [this.#input, this.#output].map(({ value, residual }): FactorSnapshot => ({ matrix: value.hold(), residual }));
     try {
-      await this.#inverse.refresh(input, output, this.#damping(step));
+      await this.#invert(factors as [FactorSnapshot, FactorSnapshot], this.#damping(step), step);
       this.#changed = false;
-    } catch (cause) {
-      throw this.#explained(cause, "inverted", step);
+      this.#refreshed = true;
     } finally {
-      input.matrix.dispose();
-      output.matrix.dispose();
+      for (const { matrix } of factors) matrix.dispose();
     }
+  }
+
+  /**
+   * Inverts, and where that fails tries again in float64, then with more damping; then it stays with the inverse from before. Every such
+   * step is reported.
+   * @throws NumericalError, that of the first attempt, if there is no inverse from before.
+   */
+  async #invert([input, output]: readonly [FactorSnapshot, FactorSnapshot], damping: number, step: number): Promise<void> {
+    const attempts = [
+      { name: "", wide: false, more: 0 },
+      { name: "in float64", wide: true, more: 0 },
+      ...MORE_DAMPING.map((more) => ({ name: `in float64 with ${more} times the damping`, wide: true, more })),
+    ];
+    let first: unknown;
+    for (const { name, wide, more } of attempts) {
+      const damped = async ({ matrix, residual }: FactorSnapshot): Promise<FactorSnapshot> => {
+        const extra = more === 0 ? 0 : (more * damping * (await traceOf(matrix))) / (matrix.shape[0] as number);
+        if (!Number.isFinite(extra)) throw new NumericalError("the trace of a factor is not finite");
+        return { matrix, residual: residual + extra };
+      };
+      try {
+        await this.#inverse.refresh(await damped(input), await damped(output), damping, wide);
+        if (first !== undefined) this.#problems.push(`inverted ${name} at step ${step}, since ${messageOf(first)}`);
+        return;
+      } catch (cause) {
+        if (!(cause instanceof NumericalError)) throw cause;
+        first ??= cause;
+      }
+    }
+    if (!this.#inverse.ready) throw this.#explained(first, "inverted", step);
+    this.#problems.push(`not inverted at step ${step}, so the inverse from before stays, since ${messageOf(first)}`);
+  }
+
+  report(): BlockReport | null {
+    if (!this.#refreshed && this.#problems.length === 0) return null;
+    const problems = this.#problems;
+    [this.#refreshed, this.#problems] = [false, []];
+    return { ...this.#inverse.describe(), problems };
   }
 
   precondition(gradient: Tensor, { step, view }: { readonly step: number; readonly view: CurvatureView | null }): Tensor {
@@ -188,3 +234,15 @@ export class KroneckerBlock implements CurvatureBlock {
 
 /** Begins the names of the inverse's entries in a state. */
 const INVERSE = "inverse.";
+
+/** The sum of the diagonal of a square matrix. */
+export async function traceOf(matrix: Tensor): Promise<number> {
+  const n = matrix.shape[0] as number;
+  // Every (n + 1)th element, of which only these are read.
+  using diagonal = unscoped(() => tidy(() => matrix.reshape([-1]).slice([0], [n], [n + 1])));
+  return (await diagonal.data()).reduce((sum: number, value: number) => sum + value, 0);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -4,7 +4,7 @@ import type { Schedule } from "../schedules.ts";
 import { momentum, weightDecay, type MomentumOptions } from "../transforms.ts";
 import type { BlockFactory } from "./block.ts";
 import { klClip, rmsClip, scaleOthers } from "./clip.ts";
-import { Precondition, type CurvatureOptions, type RegistrationRow } from "./precondition.ts";
+import { Precondition, type CurvatureOptions, type LayerReport, type RegistrationRow } from "./precondition.ts";
 
 /** What every optimizer with curvature takes besides its method's own. */
 export interface CurvatureOptimizerOptions extends CurvatureOptions, MomentumOptions {
@@ -42,6 +42,11 @@ export class CurvatureOptimizer extends Optimizer {
       precondition,
     });
     this.#precondition = precondition;
+  }
+
+  /** What happened to the layers' curvature since it was last asked: figures, spectra, and failures with what was done instead. */
+  reports(): LayerReport[] {
+    return this.#precondition.reports();
   }
 
   /** Which parameter got a block and why the others have none. Complete once every weight has been met. */

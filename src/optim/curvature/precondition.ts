@@ -2,7 +2,7 @@ import type { Observer, Recording } from "../../autograd/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { CheckpointError, concat, Generator, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
 import { parameterKeys, type LayerParameters, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
-import { NO_NEEDS, type BlockFactory, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
+import { NO_NEEDS, type BlockFactory, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import { Capture, releaseRecords, type LayerRecord, type LossReduction } from "./capture.ts";
 import { lossCall, releaseLoss, fisherPasses, type Fisher, type LossCall } from "./fisher.ts";
 import { RecordedView, whyNoBlock, type MicroBatch, type Pass } from "./view.ts";
@@ -28,6 +28,12 @@ export interface RegistrationRow {
   readonly block: string | null;
   /** Why there is no block; empty if there is one. */
   readonly reason: string;
+}
+
+/** A block's report, with the weight whose block it is. */
+export interface LayerReport extends BlockReport {
+  readonly layer: string;
+  readonly method: string;
 }
 
 /** One step's capture: what the optimizer asks of the reverse passes. */
@@ -96,6 +102,14 @@ export class Precondition implements Transform {
         ? "not met yet in a linear or conv2d call"
         : "no weight or bias of a linear or conv2d call";
       return { parameter: parameter.name, block, reason: block === null ? (this.#reasons.get(parameter) ?? unmet) : "" };
+    });
+  }
+
+  /** What the blocks have to tell since they were last asked, by weight. */
+  reports(): LayerReport[] {
+    return [...this.#blocks].flatMap(([weight, { block }]) => {
+      const report = block.report?.() ?? null;
+      return report ? [{ layer: weight.name, method: block.method, ...report }] : [];
     });
   }
 
