@@ -42,6 +42,17 @@ export function requirePartners(operation: string, a: Tensor, b: Tensor): FloatD
   return dtype;
 }
 
+/** Number of columns of a right-hand side for an [n, n] matrix: a vector has one. @throws ShapeError unless it has n rows. */
+export function requireRightHandSide(operation: string, n: number, b: Tensor): number {
+  const [rows, columns = 1, ...more] = b.shape;
+  if (rows !== n || more.length > 0) {
+    throw new ShapeError(
+      `${operation}: the right-hand side must have shape [${n}] or [${n}, columns] for a [${n}, ${n}] matrix but has ${formatShape(b.shape)}`,
+    );
+  }
+  return columns;
+}
+
 /** The first NaN or infinity, as `entry [i, j] of the [m, n]` for a message, with its place; undefined if there is none. */
 export function findNonFinite(data: TypedArray, shape: Shape): { description: string; at: number } | undefined {
   const at = data.findIndex((value) => !Number.isFinite(value));

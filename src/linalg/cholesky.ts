@@ -198,8 +198,13 @@ function solveFromRight(space: Workspace, l: MatrixBlock, b: MatrixBlock): void 
   solveFromRight(space, part(l, half, half, rest, rest), second);
 }
 
+export interface TriangleOptions extends TriangularOptions {
+  /** The diagonal counts as ones and is not read. Default false. */
+  readonly unit?: boolean;
+}
+
 /** Overwrites B with the X of T X = B (or Tᵀ X = B). */
-function solveFromLeft(space: Workspace, t: MatrixBlock, b: MatrixBlock, options: TriangularOptions = {}): void {
+export function solveFromLeft(space: Workspace, t: MatrixBlock, b: MatrixBlock, options: TriangleOptions = {}): void {
   const n = t.rows;
   if (n <= LEAF) {
     solveLeaf(t, b, options);
@@ -221,7 +226,7 @@ function solveFromLeft(space: Workspace, t: MatrixBlock, b: MatrixBlock, options
 }
 
 /** By whole rows of B. */
-function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = false }: TriangularOptions): void {
+function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = false, unit = false }: TriangleOptions): void {
   const n = t.rows;
   const forward = lower !== transpose;
   const [rowStride, columnStride] = transpose ? [1, t.stride] : [t.stride, 1];
@@ -232,7 +237,7 @@ function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = f
       const j = forward ? known : n - 1 - known;
       addScaled(b.data, own, -t.data[t.at + i * rowStride + j * columnStride]!, b.data, b.at + j * b.stride, b.columns);
     }
-    divide(b.data, own, t.data[t.at + i * (t.stride + 1)]!, b.columns);
+    if (!unit) divide(b.data, own, t.data[t.at + i * (t.stride + 1)]!, b.columns);
   }
 }
 

@@ -22,6 +22,7 @@ export { lowRankInverse, type LowRank, type LowRankInverse, type LowRankInverseO
 export { kron, kronHost } from "./kron.ts";
 export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";
+export { solve } from "./lu.ts";
 export { lstsq, lstsqHost, qr, qrHost, type Qr, type QrOptions } from "./qr.ts";
 export { singularValues, svd, svdHost, type Svd } from "./svd.ts";
 export { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
