@@ -69,12 +69,13 @@ export function requireFinite(operation: string, data: TypedArray, shape: Shape)
 }
 
 /**
- * How far from symmetric an input may be, relative to its largest entry. A Gram matrix or a moving average of them is symmetric
+ * How far from symmetric an input may be, relative to its largest entry, and how far below zero an eigenvalue of one that must be
+ * positive semidefinite, relative to the largest one. A Gram matrix or a moving average of them is symmetric
  * in mathematics, but a backend may add up entry (i, j) in another order than (j, i): each sum of k terms is off by up to k·ε.
  * The float32 bound admits k ≈ 1000 at the worst and far longer sums in practice (errors grow like √k); the float64 one
  * k ≈ 500 000. A matrix that is further off is a mistake by the caller, and its symmetric part would be a wrong answer.
  */
-const symmetryTolerance: Readonly<Record<FloatDType, number>> = { float32: 1e-4, float64: 1e-10 };
+export const inputTolerance: Readonly<Record<FloatDType, number>> = { float32: 1e-4, float64: 1e-10 };
 
 /**
  * The symmetric part (A + Aᵀ)/2 of an [n, n] matrix in float64, so that the result does not depend on which triangle is read.
@@ -96,11 +97,11 @@ export function requireSymmetric(operation: string, a: Float64Array, n: number, 
       symmetric[i * n + j] = symmetric[j * n + i] = lower / 2 + upper / 2; // the sum itself could overflow
     }
   }
-  if (worst.gap > symmetryTolerance[dtype] * largest) {
+  if (worst.gap > inputTolerance[dtype] * largest) {
     const { gap, i, j } = worst;
     throw new NumericalError(
       `${operation}: the matrix is not symmetric: entries [${i}, ${j}] = ${a[i * n + j]} and [${j}, ${i}] = ${a[j * n + i]} differ by ` +
-        `${gap.toExponential(2)}, more than ${symmetryTolerance[dtype]} of the largest entry ${largest} (${dtype}); ` +
+        `${gap.toExponential(2)}, more than ${inputTolerance[dtype]} of the largest entry ${largest} (${dtype}); ` +
         `symmetrise it first if that is what you mean`,
     );
   }

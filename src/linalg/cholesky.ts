@@ -1,5 +1,5 @@
 import { NumericalError, type MatrixBlock } from "../tensor/index.ts";
-import { onHost, part, type Workspace } from "./arithmetic.ts";
+import { mirror, onHost, part, type Workspace } from "./arithmetic.ts";
 import { addScaled, divide, dot, largestMagnitude } from "./vectors.ts";
 
 /*
@@ -303,16 +303,4 @@ function copyIn(space: Workspace, from: Float64Array, rows: number, columns: num
 
 function copyOut({ data, at }: MatrixBlock, to: Float64Array): void {
   to.set(data.subarray(at, at + to.length));
-}
-
-/** Copies what is below the diagonal over what is above it, by squares that stay in the cache. */
-function mirror(a: Float64Array, n: number): void {
-  const square = 32;
-  for (let i0 = 0; i0 < n; i0 += square) {
-    for (let j0 = 0; j0 <= i0; j0 += square) {
-      for (let i = i0; i < Math.min(n, i0 + square); i++) {
-        for (let j = j0; j < Math.min(i, j0 + square); j++) a[j * n + i] = a[i * n + j]!;
-      }
-    }
-  }
 }

@@ -23,6 +23,7 @@ export { kron, kronHost } from "./kron.ts";
 export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";
 export { solve } from "./lu.ts";
+export { matrixPower, type MatrixPowerOptions } from "./powers.ts";
 export { lstsq, lstsqHost, qr, qrHost, type Qr, type QrOptions } from "./qr.ts";
 export { singularValues, svd, svdHost, type Svd } from "./svd.ts";
 export { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
