@@ -19,7 +19,8 @@ export {
   type EighOptions,
 } from "./factorizations.ts";
 export { lowRankInverse, type LowRank, type LowRankInverse, type LowRankInverseOptions } from "./lowRank.ts";
-export { kron, kronHost } from "./kron.ts";
+export { kron, kronHost, kronMultiply, kronSolve } from "./kron.ts";
+export { kronInverse, type Eigenpairs, type KronDamping, type KronInverse } from "./kronInverse.ts";
 export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";
 export { solve } from "./lu.ts";
