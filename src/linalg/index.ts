@@ -19,6 +19,7 @@ export {
   type EighOptions,
 } from "./factorizations.ts";
 export { lowRankInverse, type LowRank, type LowRankInverse, type LowRankInverseOptions } from "./lowRank.ts";
+export { brandUpdate, type BrandUpdateOptions } from "./brand.ts";
 export { woodburyInverse, type WoodburyInverse, type WoodburyOptions } from "./woodbury.ts";
 export { kron, kronHost, kronMultiply, kronSolve } from "./kron.ts";
 export { kronInverse, type Eigenpairs, type KronDamping, type KronInverse } from "./kronInverse.ts";

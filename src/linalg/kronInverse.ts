@@ -1,9 +1,9 @@
-import { formatShape, NumericalError, ShapeError, Tensor, tidy, UsageError, type Shape } from "../tensor/index.ts";
+import { NumericalError, Tensor, tidy, UsageError, type Shape } from "../tensor/index.ts";
 import { requirePartners, requireSquare } from "./checks.ts";
 import { requireOperand } from "./kron.ts";
 import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
-import { largestOf, resolved } from "./semidefinite.ts";
-import { destinationOf } from "./transfer.ts";
+import { largestOf, requireValues, resolved } from "./semidefinite.ts";
+import { destinationOf, readFloats } from "./transfer.ts";
 
 /** All eigenpairs of a symmetric positive semidefinite matrix, as `eigh` gives them. */
 export interface Eigenpairs {
@@ -121,10 +121,6 @@ function requireDamping(damping: Required<KronDamping>): void {
 async function readValues({ values, vectors }: Eigenpairs): Promise<Float64Array> {
   const dtype = requirePartners("kronInverse", vectors, values);
   const n = requireSquare("kronInverse", vectors);
-  if (values.shape.length !== 1 || values.shape[0] !== n) {
-    throw new ShapeError(
-      `kronInverse: values must have shape [${n}], one for each column of the vectors, but have ${formatShape(values.shape)}`,
-    );
-  }
-  return resolved("kronInverse", Float64Array.from(await values.data()), dtype);
+  requireValues("kronInverse", values, n);
+  return resolved("kronInverse", await readFloats("kronInverse", values), dtype);
 }

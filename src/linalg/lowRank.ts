@@ -1,11 +1,13 @@
 import { formatShape, NumericalError, ShapeError, Tensor, tidy, UsageError, type Shape } from "../tensor/index.ts";
-import { requireMatrix, requirePartners } from "./checks.ts";
+import { reciprocalOf, requireMatrix, requirePartners } from "./checks.ts";
+import { requireValues, withoutNegative } from "./semidefinite.ts";
+import { readFloats } from "./transfer.ts";
 
 /** Part of the spectrum of a symmetric positive semidefinite matrix X [d, d]: X ≈ U diag(values) Uᵀ on the span of U. */
 export interface LowRank {
   /** U [d, r], orthonormal columns. */
   readonly vectors: Tensor;
-  /** [r], not negative. */
+  /** [r], not negative but for rounding. */
   readonly values: Tensor;
   /** tr X; needed for the tail's mean. */
   readonly trace?: number;
@@ -16,7 +18,7 @@ export interface LowRankInverseOptions {
   readonly damping: number;
   /**
    * What the d − r eigenvalues outside of the span are taken to be: `mean` (default) what the trace leaves for them, on average;
-   * `smallest` the smallest of `values`; `zero` nothing.
+   * `smallest` the smallest of `values`, as if the spectrum went on with it (0 if there are none); `zero` nothing.
    */
   readonly tail?: "mean" | "smallest" | "zero";
 }
@@ -43,26 +45,22 @@ export interface LowRankInverse {
  * Source: Puiu, "Randomized K-FACs", arXiv 2206.15397 (τ = 0); the mean of the tail is the least-squares choice for the matrix itself.
  *
  * The tensors of `x` must live for as long as the inverse is used.
- * @throws UsageError for a damping that is not positive or a missing trace; ShapeError; NumericalError for values below zero or not finite.
+ * @throws UsageError for a damping that is not positive or a missing trace; ShapeError; DTypeError; NumericalError for a value
+ *   that is not finite or negative beyond rounding (1e-4 of the largest in float32, 1e-10 in float64), and for an inverse beyond the range of
+ *   the type.
  */
 export async function lowRankInverse(x: LowRank, { damping, tail = "mean" }: LowRankInverseOptions): Promise<LowRankInverse> {
   const { vectors, values, trace } = x;
-  requirePartners("lowRankInverse", vectors, values);
+  const dtype = requirePartners("lowRankInverse", vectors, values);
   const [d, r] = requireMatrix("lowRankInverse", vectors);
-  if (values.shape.length !== 1 || values.shape[0] !== r) {
-    throw new ShapeError(
-      `lowRankInverse: values must have shape [${r}], one for each column of the vectors, but have ${formatShape(values.shape)}`,
-    );
-  }
+  requireValues("lowRankInverse", values, r);
   if (!(damping > 0 && damping < Infinity)) throw new UsageError(`lowRankInverse: damping must be positive and finite but is ${damping}`);
-  const numbers = Float64Array.from(await values.data());
-  const wrong = numbers.findIndex((value) => !(value >= 0 && value < Infinity));
-  if (wrong >= 0)
-    throw new NumericalError(`lowRankInverse: value ${wrong} is ${numbers[wrong]}; a positive semidefinite matrix has none below 0`);
+  const numbers = withoutNegative("lowRankInverse", await readFloats("lowRankInverse", values), dtype);
   const rest = tailOf(tail, numbers, d, trace);
   // In float64 on the host; as many numbers as the rank.
-  const coefficients = numbers.map((value) => (rest - value) / ((value + damping) * (rest + damping)));
+  const coefficients = numbers.map((value) => (rest - value) / (value + damping) / (rest + damping));
   const scale = 1 / (rest + damping);
+  reciprocalOf("lowRankInverse", "the smallest eigenvalue, damping included", Math.min(rest, ...numbers) + damping, dtype);
   const factors = (shape: Shape): Tensor => Tensor.from(coefficients, { shape, dtype: vectors.dtype, backend: vectors.backend });
   const check = (m: Tensor, axis: 0 | 1): void => {
     requirePartners("lowRankInverse", vectors, m);

@@ -1,4 +1,4 @@
-import { machineEpsilon, NumericalError, type FloatDType } from "../tensor/index.ts";
+import { formatShape, machineEpsilon, NumericalError, ShapeError, type FloatDType, type Tensor } from "../tensor/index.ts";
 import { inputTolerance } from "./checks.ts";
 
 /*
@@ -6,17 +6,25 @@ import { inputTolerance } from "./checks.ts";
  * matrices, say. What is a little below zero stands for zero.
  */
 
+/** @throws ShapeError unless there is a value for each of the vectors, which are columns. */
+export function requireValues(operation: string, values: Tensor, count: number): void {
+  if (values.shape.length === 1 && values.shape[0] === count) return;
+  throw new ShapeError(
+    `${operation}: values must have shape [${count}], one for each column of the vectors, but have ${formatShape(values.shape)}`,
+  );
+}
+
 /**
  * The eigenvalues with zeros in place of those that are negative by rounding of the matrix, down to −1e-4 of the largest for float32,
  * −1e-10 for float64.
+ * @param values finite.
  * @param dtype of the matrix.
- * @throws NumericalError for one that is further below zero, or not finite.
+ * @throws NumericalError for one that is further below zero.
  */
 export function withoutNegative(operation: string, values: Float64Array, dtype: FloatDType): Float64Array {
   const largest = largestOf(values);
   const least = -inputTolerance[dtype] * largest;
-  // Written so that NaN fails too.
-  const wrong = values.findIndex((value) => !(value >= least && value < Infinity));
+  const wrong = values.findIndex((value) => value < least);
   if (wrong >= 0) {
     throw new NumericalError(
       `${operation}: eigenvalue ${wrong} is ${values[wrong]}, but a positive semidefinite matrix has none below 0 ` +

@@ -1,6 +1,6 @@
-import { formatShape, NumericalError, ShapeError, Tensor, tidy, UsageError, type FloatArray, type MatrixBlock } from "../tensor/index.ts";
+import { formatShape, ShapeError, Tensor, tidy, UsageError, type FloatArray, type MatrixBlock } from "../tensor/index.ts";
 import { inWorkspace, part, type Workspace } from "./arithmetic.ts";
-import { requireFinite, requireMatrix, requirePartners } from "./checks.ts";
+import { reciprocalOf, requireFinite, requireMatrix, requirePartners } from "./checks.ts";
 import { choleskyIn, choleskySize, solveFromLeft } from "./cholesky.ts";
 import { powerOfTwoNear } from "./scaling.ts";
 import { destinationOf } from "./transfer.ts";
@@ -48,10 +48,7 @@ export async function woodburyInverse(u: Tensor, { damping }: WoodburyOptions): 
   const { dtype, backend } = destinationOf(operation, u);
   const [n, d] = requireMatrix(operation, u);
   if (!(damping > 0 && damping < Infinity)) throw new UsageError(`${operation}: damping must be positive and finite but is ${damping}`);
-  const scale = 1 / damping;
-  if (!Number.isFinite(dtype === "float32" ? Math.fround(scale) : scale)) {
-    throw new NumericalError(`${operation}: the inverse of the damping ${damping} is beyond the range of ${dtype}; scale the input`);
-  }
+  const scale = reciprocalOf(operation, "the damping", damping, dtype);
   const rows = (await u.data()) as FloatArray;
   requireFinite(operation, rows, [n, d]);
   inWorkspace(backend, n * n + choleskySize(n) + n * Math.min(d, STRIP), (space) => {

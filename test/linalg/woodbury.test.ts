@@ -219,7 +219,7 @@ eachBackend(() => {
       );
       using single = Tensor.ones([2, 3]);
       await expect(woodburyInverse(single, { damping: 1e-40 })).rejects.toThrow(
-        "woodburyInverse: the inverse of the damping 1e-40 is beyond the range of float32; scale the input",
+        "woodburyInverse: the inverse of the damping, 1e-40, is beyond the range of float32; scale the input",
       );
       using broken = Tensor.from([[1, NaN]]);
       await expect(woodburyInverse(broken, { damping: 1 })).rejects.toThrow("woodburyInverse: entry [0, 1] of the [1, 2] input is NaN");
