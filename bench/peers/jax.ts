@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { sampler } from "../measure.ts";
-import { pattern, probeOf, serve, symmetricPattern, type Eigh, type Prepared, type Work } from "./protocol.ts";
+import { pattern, probeOf, serve, symmetricPattern, type Factorization, type Prepared, type Work } from "./protocol.ts";
 
 interface JaxArray {
   /** Another reference: an operation uses up those that it is given. */
@@ -44,7 +44,7 @@ async function prepare(work: Work): Promise<Prepared> {
   return { probe, sample, release: () => [a, b].forEach((array) => array.dispose()) };
 }
 
-async function prepareEigh({ n }: Eigh): Promise<Prepared> {
+async function prepareEigh({ n }: Factorization): Promise<Prepared> {
   const a = jax.numpy.array(Float32Array.from(symmetricPattern(n)), { shape: [n, n] });
   const decompose = async (): Promise<Float32Array> => {
     const [values, vectors] = jax.numpy.linalg.eigh(a.ref);

@@ -38,16 +38,20 @@ export interface Network {
   readonly layout: Layout;
 }
 
-/** All eigenvalues and eigenvectors of the symmetric part of a square pattern; see `symmetricPattern`. */
-export interface Eigh {
-  readonly kind: "eigh";
+/**
+ * A factorization of a square pattern with all of its vectors: `eigh` of its symmetric part, `cholesky` of that plus a multiple of the
+ * identity that makes it definite, `qr` and `svd` of the pattern itself. The probe is of the eigenvalues, ascending, of the diagonal of the
+ * triangle, without its signs, or of the singular values, descending.
+ */
+export interface Factorization {
+  readonly kind: "eigh" | "svd" | "qr" | "cholesky";
   readonly n: number;
   readonly dtype: "float32" | "float64";
 }
 
 /** How PyTorch stores images; the others have one layout. */
 export type Layout = "nchw" | "nhwc";
-export type Work = Gemm | Conv | Network | Eigh;
+export type Work = Gemm | Conv | Network | Factorization;
 
 export const sgd = { learningRate: 0.01, momentum: 0.9, weightDecay: 5e-4 } as const;
 
@@ -127,6 +131,15 @@ export function pattern(size: number, seed: number): Float32Array {
 export function symmetricPattern(n: number): Float64Array {
   const square = pattern(n * n, 1);
   return Float64Array.from(square, (value, at) => (value + (square[(at % n) * n + Math.floor(at / n)] as number)) / 2);
+}
+
+/** What is factorized. */
+export function operandOf({ kind, n }: Factorization): Float64Array {
+  if (kind === "qr" || kind === "svd") return Float64Array.from(pattern(n * n, 1));
+  const symmetric = symmetricPattern(n);
+  // Its eigenvalues are about 1.2 √n at most.
+  if (kind === "cholesky") for (let i = 0; i < n; i++) symmetric[i * (n + 1)] = (symmetric[i * (n + 1)] as number) + n;
+  return symmetric;
 }
 
 /** Eight elements of a result, spread over it. */

@@ -2,10 +2,10 @@ import { formatShape, machineEpsilon, NumericalError, ShapeError, type MatrixBlo
 import { inWorkspace, onHost, part, rowMajor, transpose, type Workspace } from "./arithmetic.ts";
 import { findNonFinite, requireFinite, requireMatrix, requirePartners } from "./checks.ts";
 import { solveTriangularHost } from "./cholesky.ts";
+import { reflect } from "./reflections.ts";
 import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { destinationOf, readFloats, toTensor } from "./transfer.ts";
-import { negligible } from "./tridiagonalize.ts";
-import { divide, dot, largestMagnitude } from "./vectors.ts";
+import { largestMagnitude } from "./vectors.ts";
 
 export interface QrOptions {
   /** Complete the columns of Q to an orthonormal basis of all of ℝᵐ. Default false: only as many as A has rows or columns. */
@@ -183,25 +183,6 @@ function reducePanel(space: Workspace, { y: a, t, r, signs }: Reflections, start
       t.data[column + i * t.stride] = i === done ? tau : -tau * sum;
     }
   }
-}
-
-/**
- * Turns the first `length` elements x of a row into the y of a reflection with x H = β·e₁, y₁ = 1, in place.
- * β takes the sign opposite to x₁, so that nothing cancels.
- */
-function reflect(data: Float64Array, at: number, length: number): { beta: number; tau: number } {
-  const first = data[at]!;
-  if (largestMagnitude(data, at + 1, length - 1) <= negligible) {
-    data.fill(0, at + 1, at + length);
-    data[at] = 1;
-    return { beta: first, tau: 0 };
-  }
-  const norm = Math.sqrt(dot(data, at, data, at, length));
-  const beta = first > 0 ? -norm : norm;
-  const divisor = first - beta;
-  divide(data, at + 1, divisor, length - 1);
-  data[at] = 1;
-  return { beta, tau: -divisor / beta };
 }
 
 /** X ← X H_start ⋯ = X − ((X Yᵀ) T) Y for rows X of the coordinates from `start` on; `backward`, with the reflections in reverse order. */
