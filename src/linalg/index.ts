@@ -23,7 +23,7 @@ export { brandUpdate, type BrandUpdateOptions } from "./brand.ts";
 export { woodburyInverse, type WoodburyInverse, type WoodburyOptions } from "./woodbury.ts";
 export { kron, kronHost, kronMultiply, kronSolve } from "./kron.ts";
 export { kronInverse, type Eigenpairs, type KronDamping, type KronInverse } from "./kronInverse.ts";
-export { frobeniusNorm, frobeniusNormHost } from "./norms.ts";
+export { cond, frobeniusNorm, frobeniusNormHost, norm1, normInfinity, spectralNorm } from "./norms.ts";
 export { eighHost, type Eigh } from "./eigh.ts";
 export { solve } from "./lu.ts";
 export { matrixPower, type MatrixPowerOptions } from "./powers.ts";
