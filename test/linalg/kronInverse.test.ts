@@ -264,14 +264,14 @@ eachBackend(() => {
       release(left, right);
     });
 
-    it("with a damping far above its factors is a multiple of the identity", async () => {
-      const zeros = await pairsOf(build(2, 2, () => 0));
-      const inverse = await kronInverse(zeros, zeros);
-      using x = tensorOf(normalMatrix(2, 2, 3));
-      using result = inverse.apply(x, { ofProduct: 1e30 });
-      expect(result.dataSync()).toBeAllclose(scaled(matrixOf(x), 1e-30).data, { relative: 1e-15 });
-      expect(inverse.largest).toBe(0);
-      release(zeros);
+    it.each([0, 1e-25])("with a damping far above its factors, of %f, is a multiple of the identity", async (scale) => {
+      const pairs = await pairsOf(scaled(ofSpectrum([1, 0.5], 3).a, scale), "float32");
+      const inverse = await kronInverse(pairs, pairs);
+      using x = tensorOf(normalMatrix(2, 2, 3), "float32");
+      using result = inverse.apply(x, { ofProduct: 4 });
+      expect(result.dataSync()).toBeAllclose(scaled(matrixOf(x), 1 / 4).data, { relative: 10 * epsilon32 });
+      expect(inverse.largest).toBeCloseTo(scale ** 2, 52);
+      release(pairs);
     });
 
     it("takes factors of no rows", async () => {
