@@ -4,7 +4,8 @@
  * Two levels live here. Functions on tensors are asynchronous, check what they are given, and compute in float64 whatever the type,
  * by the backend's arithmetic on matrices in place where it has one and by plain loops on the host elsewhere. The cores named
  * `…Host` work synchronously on row-major `Float64Array`s, for callers that already hold numbers on the host; they check only what
- * would otherwise give a wrong answer without a word.
+ * would otherwise give a wrong answer without a word. What is applied again and again (`kronMultiply`, and the inverses that
+ * `kronInverse`, `lowRankInverse` and `woodburyInverse` prepare) is synchronous too: products of tensors, in their own type.
  *
  * May be imported by optim, train and cli. Imports tensor alone: it knows nothing of gradients, layers, curvature or damping
  * schedules. A matrix that cannot be factorized is a `NumericalError`, never NaN; what to do about it is the caller's decision.
