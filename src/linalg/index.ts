@@ -19,7 +19,15 @@ export {
   solveTriangular,
   type EighOptions,
 } from "./factorizations.ts";
-export { lowRankInverse, type LowRank, type LowRankInverse, type LowRankInverseOptions } from "./lowRank.ts";
+export {
+  lowRankInverse,
+  lowRankPlusTail,
+  type LowRank,
+  type LowRankInverse,
+  type LowRankInverseOptions,
+  type LowRankPlusTail,
+  type Tail,
+} from "./lowRank.ts";
 export { brandUpdate, type BrandUpdateOptions } from "./brand.ts";
 export { woodburyInverse, type WoodburyInverse, type WoodburyOptions } from "./woodbury.ts";
 export { kron, kronHost, kronMultiply, kronSolve } from "./kron.ts";

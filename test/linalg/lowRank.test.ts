@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { eigh, lowRankInverse, solve, type LowRankInverseOptions } from "../../src/linalg/index.ts";
+import { eigh, lowRankInverse, lowRankPlusTail, solve, type LowRankInverseOptions } from "../../src/linalg/index.ts";
 import { defaultBackend, DTypeError, NumericalError, ShapeError, Tensor, UsageError, type FloatDType } from "../../src/tensor/index.ts";
 import { normalMatrix, ofSpectrum, orthogonal, seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
@@ -39,6 +39,24 @@ eachBackend(() => {
   let buffers: number;
   beforeEach(() => (buffers = defaultBackend().memory().buffers));
   afterEach(() => expect(defaultBackend().memory().buffers).toBe(buffers));
+
+  describe("a low-rank matrix with a tail", () => {
+    it("has the inverse of every damping, and the figures of its spectrum", async () => {
+      using vectors = tensorOf(build(5, 2, (i, j) => (i === j ? 1 : 0)));
+      using values = Tensor.from([3, 1], { dtype: "float64" });
+      const x = await lowRankPlusTail({ vectors, values, trace: 4.6 });
+      expect([...x.values]).toEqual([3, 1]);
+      expect(x.largest).toBe(3);
+      expect(x.tail).toBeCloseTo(0.2, 14);
+      using m = tensorOf(normalMatrix(5, 2, 4));
+      for (const damping of [1e-6, 0.1, 10]) {
+        using own = x.inverse(damping).left(m);
+        using other = (await lowRankInverse({ vectors, values, trace: 4.6 }, { damping })).left(m);
+        expect(own.dataSync()).toHaveSameBits(other.dataSync());
+      }
+      expect(() => x.inverse(0)).toThrow("damping must be positive and finite but is 0");
+    });
+  });
 
   describe("the low-rank inverse", () => {
     it("is the inverse of U D Uᵀ + τ(I − UUᵀ) + λI, from both sides, for every tail and rank", async () => {
