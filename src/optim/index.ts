@@ -8,6 +8,9 @@
 export * from "./curvature/index.ts";
 export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
 export { EkFac, type EkFacOptions } from "./blocks/ekFac.ts";
+export type { FactoredDampingKind, LowRankOptions } from "./blocks/lowRank.ts";
+export { NysKfac, type NysKfacOptions } from "./blocks/nysKfac.ts";
+export { SreKfac, type SreKfacOptions } from "./blocks/sreKfac.ts";
 export { Seng, type SengOptions } from "./blocks/seng.ts";
 export type { SketchScaling } from "./blocks/sampleGradients.ts";
 export { Adam, AdamW, RmsProp, Sgd, type AdamOptions, type RmsPropOptions, type SgdOptions } from "./firstOrder.ts";

@@ -10,6 +10,7 @@ import {
   type FactorSnapshot,
   type KroneckerInverse,
   type KroneckerOptions,
+  type RefreshContext,
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { Schedule } from "../schedules.ts";
@@ -166,7 +167,7 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   /** @throws NumericalError with the pivot if a damped factor is not positive definite. */
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, damping: number): Promise<void> {
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { damping }: RefreshContext): Promise<void> {
     const shares = sharesOf(this.#kind, damping, await measure(inputFactor), await measure(outputFactor));
     const input = await dampedInverse(inputFactor, shares.input);
     const output = await dampedInverse(outputFactor, shares.output).catch((error: unknown) => {

@@ -1,39 +1,52 @@
-import { eigh } from "../../linalg/index.ts";
-import { Generator, isFloat, machineEpsilon, NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
-import type { BlockState } from "../curvature/block.ts";
+import { eigh, lowRankPlusTail, type LowRank, type LowRankInverse, type LowRankPlusTail, type Tail } from "../../linalg/index.ts";
+import { Generator, NumericalError, Tensor, unscoped, UsageError } from "../../tensor/index.ts";
+import type { Parameter } from "../../nn/index.ts";
+import type { BlockFactory, BlockReport, BlockState } from "../curvature/block.ts";
 import { piShares } from "../curvature/damping.ts";
-import type { ApplyContext, FactorSnapshot, KroneckerInverse } from "../curvature/kronecker.ts";
+import {
+  KroneckerBlock,
+  traceOf,
+  type ApplyContext,
+  type FactorSnapshot,
+  type KroneckerInverse,
+  type KroneckerOptions,
+  type RefreshContext,
+} from "../curvature/kronecker.ts";
+import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
+import { hyperParameter, type Schedule } from "../schedules.ts";
+import { withScaleShift } from "./scaleShift.ts";
+import { bytesOf } from "./spectrum.ts";
 
 /*
- * Kronecker factors by their dominant eigenpairs, F ≈ U diag(D) Uᵀ + τ (I − UUᵀ), which makes the damped inverse cheap to apply:
- *
- *     (F + λI)⁻¹ M = U diag(c) UᵀM + M / (τ + λ),   cⱼ = (τ − Dⱼ) / ((Dⱼ + λ)(τ + λ))
- *
- * (`lowRankInverse` in linalg has the proof.) How the eigenpairs are found is the method's affair.
+ * Kronecker factors by their dominant eigenpairs and a mean for the others, F ≈ U diag(D) Uᵀ + τ(I − UUᵀ): the damped inverse is cheap to
+ * apply, and the factors are damped one by one. How the eigenpairs are found is the affair of each method.
  */
-
-/** How the eigenvalues outside of the span are taken: see `LowRankInverseOptions`. */
-export type Tail = "mean" | "smallest" | "zero";
 
 /**
  * What λ means to each factor:
- * - `relative`: λ times its largest eigenvalue (the paper's code);
+ * - `relative`: λ times its largest eigenvalue is added to it (the paper's code). Not the damping of exact K-FAC by eigenvalues, which is
+ *   added to the product: the smallest modes gain 1/λ² here, and 1/λ there;
  * - `factored`: √λ; `pi`: its share of √λ, balanced by the mean eigenvalues.
  */
 export type FactoredDampingKind = "relative" | "factored" | "pi";
 
-export interface LowRankOptions {
-  /** Eigenpairs of each factor; a factor that has no more rows than that, with the oversampling, is decomposed exactly. Default 220. */
-  readonly rank?: number | undefined;
-  /** Vectors besides, which make these accurate. Default 10. */
-  readonly oversampling?: number | undefined;
-  /** Default `mean`. */
-  readonly tail?: Tail | undefined;
+export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
+  /** λ. Default .1. */
+  readonly damping?: Schedule | undefined;
   /** Default `relative`. */
   readonly dampingKind?: FactoredDampingKind | undefined;
   /**
-   * Precondition the thin factors of a dense layer's gradient before these are multiplied, where that takes fewer operations. The same
+   * Eigenpairs of each factor. A factor with no more rows than that and the oversampling is decomposed exactly, and all of it is kept that
+   * the rank allows. Default 220.
+   */
+  readonly rank?: Schedule | undefined;
+  /** Vectors besides, which make these accurate. Default 10. */
+  readonly oversampling?: Schedule | undefined;
+  /** What the other eigenvalues are taken to be. Default `mean`. */
+  readonly tail?: Tail | undefined;
+  /**
+   * Precondition the thin factors of a dense layer's gradient, before these are multiplied, where that takes fewer operations: the same
    * direction, up to rounding. Default true.
    */
   readonly thin?: boolean | undefined;
@@ -41,45 +54,55 @@ export interface LowRankOptions {
   readonly seed?: number | undefined;
 }
 
-/** Dominant eigenpairs as a method finds them. */
-export interface Found {
-  /** [d, r], orthonormal columns. */
-  readonly vectors: Tensor;
-  /** [r]. */
-  readonly values: Tensor;
-  /** Where the next search may start. */
-  readonly basis?: Tensor;
+/** What a search for dominant eigenpairs has at its disposal. */
+export interface SearchContext {
+  /** At most the order of the matrix. */
+  readonly rank: number;
+  readonly oversampling: number;
+  /** Depends on the seed, the layer, the factor and the number of the refresh. */
+  readonly generator: Generator;
+  /** What the last search found: null at first. */
+  readonly basis: Tensor | null;
+  /** Number of refreshes before this one. */
+  readonly refreshes: number;
 }
 
-/** A search for the dominant eigenpairs of a positive semidefinite matrix. */
-export type Search = (
-  matrix: Tensor,
-  rank: number,
-  options: { readonly oversampling: number; readonly generator: Generator; readonly basis: Tensor | null; readonly refreshes: number },
-) => Promise<Found>;
+/** Finds the dominant eigenpairs of a positive semidefinite matrix; `basis` is where its next call may start. */
+export type Search = (matrix: Tensor, context: SearchContext) => Promise<LowRank & { readonly basis?: Tensor }>;
 
-/** One factor by its dominant eigenpairs. */
-interface LowRankFactor {
-  readonly vectors: Tensor;
-  /** [r], descending or ascending, not negative; residual included. */
-  readonly values: Float64Array;
-  readonly tail: number;
-  readonly largest: number;
+/** One factor as a saved state has it. */
+interface Loaded extends LowRank {
   readonly trace: number;
   readonly basis: Tensor | null;
 }
 
-const NAMES = ["input", "output"] as const;
-type Name = (typeof NAMES)[number];
+/** One factor as it is installed. */
+interface Factor extends Loaded {
+  readonly matrix: LowRankPlusTail;
+}
 
-/** The inverse of Γ ⊗ Ω, each damped by itself, from the dominant eigenpairs of both. */
-export class LowRankKroneckerInverse implements KroneckerInverse {
+type Factors = Readonly<Record<"input" | "output", Factor>>;
+
+/** K-FAC with low-rank inverses: a method adds its search. */
+export class LowRankKfac extends CurvatureOptimizer {
+  constructor(parameters: readonly Parameter[], method: string, search: Search, options: LowRankOptions) {
+    const { damping = 0.1 } = options;
+    const create: BlockFactory = (view) =>
+      new KroneckerBlock(view, new LowRankKroneckerInverse(method, view, search, options), { ...options, damping });
+    super(parameters, method, withScaleShift(create, { ...options, damping }), options);
+  }
+}
+
+/** The inverse of Γ ⊗ Ω from the dominant eigenpairs of both. */
+class LowRankKroneckerInverse implements KroneckerInverse {
   readonly method: string;
   readonly wantsGradient: boolean;
   readonly #layer: string;
   readonly #options: LowRankOptions;
   readonly #search: Search;
-  #factors: Readonly<Record<Name, LowRankFactor>> | null = null;
+  #factors: Factors | null = null;
+  /** A state whose values have not been read yet. */
+  #loaded: Readonly<Record<"input" | "output", Loaded>> | null = null;
   #refreshes = 0;
 
   constructor(method: string, view: CurvatureView, search: Search, options: LowRankOptions) {
@@ -91,140 +114,145 @@ export class LowRankKroneckerInverse implements KroneckerInverse {
   }
 
   get ready(): boolean {
-    return this.#factors !== null && NAMES.every((name) => (this.#factors?.[name].largest ?? 0) > 0);
+    return this.#factors !== null && this.#factors.input.matrix.largest > 0 && this.#factors.output.matrix.largest > 0;
   }
 
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<void> {
-    const input = await this.#decompose("input", inputFactor);
-    try {
-      const output = await this.#decompose("output", outputFactor);
-      this.#release();
-      this.#factors = { input, output };
-      this.#refreshes++;
-    } catch (error) {
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { step, wide }: RefreshContext): Promise<void> {
+    const input = await this.#decompose("input", inputFactor, step, wide);
+    const output = await this.#decompose("output", outputFactor, step, wide).catch((error: unknown) => {
       release(input);
+      throw error;
+    });
+    this.dispose();
+    this.#factors = { input, output };
+    this.#refreshes++;
+  }
+
+  async #decompose(name: keyof Factors, { matrix, residual }: FactorSnapshot, step: number, wide: boolean): Promise<Factor> {
+    const { seed = 0, tail = "mean" } = this.#options;
+    const d = matrix.shape[0] as number;
+    const trace = await traceOf(matrix);
+    using operand = unscoped(() => (wide ? matrix.cast("float64") : matrix.keep()));
+    const found = await this.#find(operand, {
+      rank: Math.min(d, hyperParameter("rank", this.#options.rank ?? 220, step, "a whole number of at least 1")),
+      oversampling: hyperParameter("oversampling", this.#options.oversampling ?? 10, step, "at least 0"),
+      generator: new Generator(seed).fork(`${this.#layer} ${name} ${this.#refreshes}`),
+      basis: this.#factors?.[name].basis ?? null,
+      refreshes: this.#refreshes,
+    });
+    const owned = unscoped(() => {
+      const own = (tensor: Tensor): Tensor => (tensor.dtype === matrix.dtype ? tensor.keep() : tensor.cast(matrix.dtype));
+      return { vectors: own(found.vectors), values: own(found.values), basis: found.basis ? own(found.basis) : null };
+    });
+    for (const tensor of [found.vectors, found.values, found.basis]) tensor?.dispose();
+    try {
+      const values = residual === 0 ? owned.values.keep() : unscoped(() => owned.values.add(residual));
+      owned.values.dispose();
+      const whole = trace + d * residual;
+      const plus = await lowRankPlusTail({ vectors: owned.vectors, values, trace: whole }, tail);
+      return { vectors: owned.vectors, values, basis: owned.basis, matrix: plus, trace: whole };
+    } catch (error) {
+      for (const tensor of Object.values(owned)) tensor?.dispose();
       throw error;
     }
   }
 
-  async #decompose(name: Name, { matrix, residual }: FactorSnapshot): Promise<LowRankFactor> {
-    const { rank = 220, oversampling = 10, tail = "mean", seed = 0 } = this.#options;
+  async #find(matrix: Tensor, context: SearchContext): Promise<LowRank & { readonly basis?: Tensor }> {
     const d = matrix.shape[0] as number;
-    const exact = rank + oversampling >= d;
-    const generator = new Generator(seed).fork(`${this.#layer} ${name} ${this.#refreshes}`);
-    const start = this.#factors?.[name].basis ?? null;
-    const wanted = Math.min(rank, d);
-    const found: Found = exact
-      ? await eigh(matrix, { largest: wanted })
-      : await this.#search(matrix, wanted, { oversampling, generator, basis: start, refreshes: this.#refreshes });
-    try {
-      const trace = await traceOf(matrix);
-      const raw = Float64Array.from(await found.values.data());
-      const top = raw.reduce((a, b) => Math.max(a, b), 0);
-      const floor = d * machineEpsilon[isFloat(matrix.dtype) ? matrix.dtype : "float32"] * top;
-      const values = raw.map((value) => (value <= floor ? 0 : value));
-      const rest = tailOf(tail, values, d, trace);
-      return {
-        vectors: found.vectors.keep(),
-        values: values.map((value) => value + residual),
-        tail: rest + residual,
-        largest: top + residual,
-        trace: trace + d * residual,
-        basis: found.basis?.keep() ?? null,
-      };
-    } finally {
-      for (const tensor of [found.vectors, found.values, found.basis]) tensor?.dispose();
-    }
+    return context.rank + context.oversampling >= d ? eigh(matrix, { largest: context.rank }) : this.#search(matrix, context);
   }
 
   apply(gradient: Tensor, { damping, view }: ApplyContext): Tensor {
     const factors = this.#factors;
     if (!factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     if (!this.ready) return gradient.multiply(0);
-    const [input, output] = [factors.input, factors.output];
-    const shares = this.#shares(factors, damping);
-    const [onLeft, onRight] = [solver(output, shares.output), solver(input, shares.input)];
-    if (view && this.#thinIsCheaper(view)) {
+    const { input, output } = this.#inverses(factors, damping);
+    if (view && this.#thinIsCheaper(factors, view)) {
       // P = (Γ⁻¹ C_g)(Ω⁻¹ C_a)ᵀ for the gradient C_g C_aᵀ.
-      return onLeft(view.thinOutputGradient("training")).matmul(onRight(view.thinInput()), { transposeB: true });
+      return output.left(view.thinOutputGradient("training")).matmul(input.left(view.thinInput()), { transposeB: true });
     }
-    return onRight(onLeft(gradient).transpose()).transpose();
+    return input.right(output.left(gradient));
   }
 
   /** Operations of n columns on each side and one product, against those of the whole gradient. */
-  #thinIsCheaper(view: CurvatureView): boolean {
+  #thinIsCheaper({ input, output }: Factors, view: CurvatureView): boolean {
     if (!this.wantsGradient || !view.explainsGradient) return false;
-    const factors = this.#factors as Record<Name, LowRankFactor>;
-    const [r, s] = [factors.input.values.length, factors.output.values.length];
+    const [r, s] = [input.values.size, output.values.size];
     const { n, dA, dOut } = view;
     return 4 * n * (r * dA + s * dOut) + 2 * n * dA * dOut < 4 * (r + s) * dA * dOut;
   }
 
-  #shares({ input, output }: Readonly<Record<Name, LowRankFactor>>, damping: number): Record<Name, number> {
+  #inverses({ input, output }: Factors, damping: number): Readonly<Record<keyof Factors, LowRankInverse>> {
     const { dampingKind = "relative" } = this.#options;
     if (!(damping > 0)) throw new NumericalError(`a low-rank inverse needs a positive damping but it is ${damping}`);
-    if (dampingKind === "relative") return { input: damping * input.largest, output: damping * output.largest };
     const root = Math.sqrt(damping);
-    if (dampingKind === "factored") return { input: root, output: root };
-    const extent = ({ trace, vectors }: LowRankFactor): { trace: number; width: number } => ({ trace, width: vectors.shape[0] as number });
-    return piShares(damping, extent(input), extent(output));
+    const extent = ({ trace, vectors }: Factor): { trace: number; width: number } => ({ trace, width: vectors.shape[0] as number });
+    const shares =
+      dampingKind === "relative"
+        ? { input: damping * input.matrix.largest, output: damping * output.matrix.largest }
+        : dampingKind === "pi"
+          ? piShares(damping, extent(input), extent(output))
+          : { input: root, output: root };
+    return { input: input.matrix.inverse(shares.input), output: output.matrix.inverse(shares.output) };
+  }
+
+  describe(): Pick<BlockReport, "figures" | "spectra"> {
+    const figures: Record<string, number> = { bytes: 0 };
+    const spectra: Record<string, readonly number[]> = {};
+    for (const [name, { vectors, basis, matrix, trace }] of Object.entries<Factor>(this.#factors ?? {})) {
+      const sorted = Array.from(matrix.values).sort((a, b) => b - a);
+      const kept = sorted.reduce((sum, value) => sum + value, 0);
+      const parts = { largest: matrix.largest, smallest: sorted.at(-1) ?? 0, trace, tail: matrix.tail, rank: sorted.length };
+      for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
+      figures[`${name}.truncation`] = trace > 0 ? Math.max(0, 1 - kept / trace) : 0;
+      figures["bytes"] = (figures["bytes"] as number) + bytesOf(vectors) + (basis ? bytesOf(basis) : 0);
+      spectra[name] = sorted;
+    }
+    return { figures, spectra };
   }
 
   state(): BlockState {
     const tensors = new Map<string, Tensor>();
     const numbers: Record<string, number> = { refreshes: this.#refreshes };
-    for (const [name, { vectors, values, basis, ...figures }] of Object.entries(this.#factors ?? {}) as [Name, LowRankFactor][]) {
-      tensors.set(`${name}.vectors`, vectors.keep());
-      tensors.set(
-        `${name}.values`,
-        unscoped(() => Tensor.from(values)),
-      );
-      if (basis) tensors.set(`${name}.basis`, basis.keep());
-      for (const [key, value] of Object.entries(figures)) numbers[`${name}.${key}`] = value;
+    for (const [name, factor] of Object.entries<Loaded>(this.#factors ?? this.#loaded ?? {})) {
+      for (const part of ["vectors", "values", "basis"] as const) {
+        const tensor = factor[part];
+        if (tensor) tensors.set(`${name}.${part}`, tensor.keep());
+      }
+      numbers[`${name}.trace`] = factor.trace;
     }
     return { tensors, numbers };
   }
 
   load({ tensors, numbers }: BlockState): void {
-    this.#release();
+    this.dispose();
     this.#refreshes = numbers["refreshes"] ?? 0;
-    const factor = (name: Name): LowRankFactor | null => {
+    const factor = (name: keyof Factors): Loaded | null => {
       const [vectors, values] = [tensors.get(`${name}.vectors`), tensors.get(`${name}.values`)];
       if (!vectors || !values) return null;
-      const figure = (key: string): number => numbers[`${name}.${key}`] ?? 0;
-      return {
-        vectors: vectors.hold(),
-        values: Float64Array.from(values.dataSync()),
-        basis: tensors.get(`${name}.basis`)?.hold() ?? null,
-        tail: figure("tail"),
-        largest: figure("largest"),
-        trace: figure("trace"),
-      };
+      const basis = tensors.get(`${name}.basis`)?.hold() ?? null;
+      return { vectors: vectors.hold(), values: values.hold(), basis, trace: numbers[`${name}.trace`] ?? 0 };
     };
     const [input, output] = [factor("input"), factor("output")];
-    this.#factors = input && output && { input, output };
+    this.#loaded = input && output && { input, output };
   }
 
-  #release(): void {
-    for (const factor of Object.values(this.#factors ?? {})) release(factor);
-    this.#factors = null;
+  /** Reads the values of a loaded state. */
+  async prepare(): Promise<void> {
+    if (!this.#loaded) return;
+    const { tail = "mean" } = this.#options;
+    const { input, output } = this.#loaded;
+    const complete = async (factor: Loaded): Promise<Factor> => ({ ...factor, matrix: await lowRankPlusTail(factor, tail) });
+    this.#factors = { input: await complete(input), output: await complete(output) };
+    this.#loaded = null;
   }
 
   dispose(): void {
-    this.#release();
+    for (const factor of Object.values<Loaded>(this.#factors ?? this.#loaded ?? {})) release(factor);
+    [this.#factors, this.#loaded] = [null, null];
   }
 }
 
-function release({ vectors, basis }: LowRankFactor): void {
-  vectors.dispose();
-  basis?.dispose();
-}
-
-/** (F + λI)⁻¹ M, from the left. */
-function solver({ vectors, values, tail }: LowRankFactor, lambda: number): (m: Tensor) => Tensor {
-  const coefficients = values.map((value) => (tail - value) / ((value + lambda) * (tail + lambda)));
-  return (m) => {
-    const factors = Tensor.from(coefficients, { shape: [values.length, 1], dtype: vectors.dtype, backend: vectors.backend });
-    return tidy(() => vectors.matmul(vectors.matmul(m, { transposeA: true }).multiply(factors)).add(m.multiply(1 / (tail + lambda))));
-  };
+function release({ vectors, values, basis }: Loaded): void {
+  for (const tensor of [vectors, values, basis]) tensor?.dispose();
 }

@@ -31,6 +31,15 @@ export interface FactorSnapshot {
   readonly residual: number;
 }
 
+/** What a refresh has besides the factors. */
+export interface RefreshContext {
+  readonly step: number;
+  /** λ of this step. */
+  readonly damping: number;
+  /** Compute in float64 whatever the factors' type: for a second attempt. */
+  readonly wide: boolean;
+}
+
 /** What a step has for the preconditioning of one layer. */
 export interface ApplyContext {
   /** λ of this step. */
@@ -45,11 +54,10 @@ export interface KroneckerInverse {
   readonly method: string;
   /** Whether `apply` wants the step's own factors of the gradient in its view. Default false. */
   readonly wantsGradient?: boolean;
-  /**
-   * Computes from the factors and installs the result at once; what was installed before stays until then.
-   * @param wide compute in float64 whatever the factors' type: for a second attempt.
-   */
-  refresh(input: FactorSnapshot, output: FactorSnapshot, damping: number, wide: boolean): Promise<void>;
+  /** Computes from the factors and installs the result at once; what was installed before stays until then. */
+  refresh(input: FactorSnapshot, output: FactorSnapshot, context: RefreshContext): Promise<void>;
+  /** Finishes what `load` began, if reading is needed for that. */
+  prepare?(): Promise<void>;
   /** Whether what is installed can be applied: false before the first refresh, and while a factor is zero. */
   readonly ready: boolean;
   /**
@@ -116,6 +124,7 @@ export class KroneckerBlock implements CurvatureBlock {
   }
 
   async refresh(step: number): Promise<void> {
+    await this.#inverse.prepare?.();
     if (this.#input.count === 0) return;
     const every = hyperParameter("inversionEvery", this.#options.inversionEvery ?? 50, step, "a whole number of at least 1");
     const due = this.#inverse.ready ? step % every === 0 : this.#changed;
@@ -149,7 +158,7 @@ export class KroneckerBlock implements CurvatureBlock {
         return { matrix, residual: residual + extra };
       };
       try {
-        await this.#inverse.refresh(await damped(input), await damped(output), damping, wide);
+        await this.#inverse.refresh(await damped(input), await damped(output), { step, damping, wide });
         if (first !== undefined) this.#problems.push(`inverted ${name} at step ${step}, since ${messageOf(first)}`);
         return;
       } catch (cause) {
@@ -240,7 +249,7 @@ export async function traceOf(matrix: Tensor): Promise<number> {
   const n = matrix.shape[0] as number;
   // Every (n + 1)th element, of which only these are read.
   using diagonal = unscoped(() => tidy(() => matrix.reshape([-1]).slice([0], [n], [n + 1])));
-  return (await diagonal.data()).reduce((sum: number, value: number) => sum + value, 0);
+  return Array.from(await diagonal.data()).reduce((sum, value) => sum + value, 0);
 }
 
 function messageOf(error: unknown): string {

@@ -1,0 +1,34 @@
+import { nystrom } from "../../linalg/index.ts";
+import type { Parameter } from "../../nn/index.ts";
+import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
+
+export interface NysKfacOptions extends LowRankOptions {
+  /** Refreshes that take one product more, while the factors still gain rank. Default 3. */
+  readonly settling?: number | undefined;
+}
+
+/**
+ * K-FAC whose factors are inverted by their dominant eigenpairs, from a Nyström approximation that starts at the basis of the last
+ * refresh: the factors are exponential averages, so that their dominant subspace moves slowly, and one product follows it where a
+ * randomized decomposition from scratch needs ten. The first refresh starts from random vectors and two products.
+ *
+ * Related: NysAct (arXiv 2506.08360) approximates the activations' covariance alone, SOAP (2409.11321) warm-starts a power step on both
+ * of Shampoo's factors. Both Kronecker factors, a warm start and a tail mean are together here.
+ */
+export class NysKfac extends LowRankKfac {
+  constructor(parameters: readonly Parameter[], options: NysKfacOptions) {
+    const { settling = 3 } = options;
+    super(
+      parameters,
+      "nys-kfac",
+      (matrix, { rank, oversampling, generator, basis, refreshes }) =>
+        nystrom(matrix, {
+          rank,
+          oversampling,
+          iterations: basis === null ? 2 : refreshes < settling ? 1 : 0,
+          ...(basis === null ? { generator } : { testMatrix: basis.dtype === matrix.dtype ? basis : basis.cast(matrix.dtype) }),
+        }),
+      options,
+    );
+  }
+}
