@@ -1,5 +1,5 @@
-import { NumericalError, type Tensor } from "../tensor/index.ts";
-import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
+import { NumericalError, tidy, type Tensor } from "../tensor/index.ts";
+import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { readFloats } from "./transfer.ts";
 import { dot, largestMagnitude } from "./vectors.ts";
 
@@ -18,4 +18,21 @@ export async function frobeniusNorm(a: Tensor): Promise<number> {
   const norm = frobeniusNormHost(await readFloats("frobeniusNorm", a));
   if (norm === Infinity) throw new NumericalError("frobeniusNorm: the norm is beyond the range of float64; scale the input");
   return norm;
+}
+
+/** The same for a tensor whose entries are finite, on its own device; Infinity beyond the range of float64. */
+export async function normOf(a: Tensor): Promise<number> {
+  const exponent = a.dtype === "float32" ? 0 : powerOfTwoNear(await largestEntry(a)); // squares of float32 numbers are in range
+  const [first, second] = factorsOfPower(-exponent);
+  using squares = tidy(() => {
+    const wide = a.cast("float64");
+    return (exponent === 0 ? wide : wide.multiply(first).multiply(second)).square().sum();
+  });
+  return Math.sqrt(await squares.item()) * 2 ** exponent;
+}
+
+async function largestEntry(a: Tensor): Promise<number> {
+  if (a.size === 0) return 0;
+  using largest = tidy(() => a.abs().max());
+  return largest.item();
 }
