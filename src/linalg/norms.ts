@@ -2,7 +2,7 @@ import { NumericalError, tidy, type Tensor } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireMatrix } from "./checks.ts";
 import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
-import { singularValuesIn, svdSize } from "./svd.ts";
+import { singularValuesIn, singularValuesSize } from "./svd.ts";
 import { destinationOf, readFloats } from "./transfer.ts";
 import { dot, largestMagnitude } from "./vectors.ts";
 
@@ -73,7 +73,7 @@ async function scaledSingularValues(operation: string, a: Tensor): Promise<{ val
   const matrix = await readFloats(operation, a);
   const exponent = powerOfTwoNear(largestMagnitude(matrix));
   const scaled = scaleByPower(matrix, -exponent);
-  return { values: inWorkspace(backend, svdSize(m, n), (space) => singularValuesIn(space, scaled, m, n)), exponent };
+  return { values: inWorkspace(backend, singularValuesSize(m, n), (space) => singularValuesIn(space, scaled, m, n)), exponent };
 }
 
 function inRange(operation: string, norm: number): number {
