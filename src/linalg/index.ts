@@ -39,12 +39,8 @@ export { matrixPower, type MatrixPowerOptions } from "./powers.ts";
 export { lstsq, lstsqHost, qr, qrHost, type Qr, type QrOptions } from "./qr.ts";
 export { singularValues, svd, svdHost, type Svd } from "./svd.ts";
 export { choleskyHost, inverseCholeskyHost, solveCholeskyHost, solveTriangularHost, type TriangularOptions } from "./cholesky.ts";
-export {
-  nystrom,
-  randomizedEigh,
-  type DominantEigenpairs,
-  type Nystrom,
-  type NystromOptions,
-  type RandomizedEighOptions,
-  type SketchOptions,
-} from "./randomized.ts";
+export { orthonormalize } from "./panels.ts";
+export type { SketchOptions } from "./sketch.ts";
+export { randomizedRange, type RandomizedRangeOptions } from "./rangeFinder.ts";
+export { randomizedEigh, randomizedSvd, type DominantEigenpairs, type RandomizedEighOptions } from "./randomized.ts";
+export { nystrom, type Nystrom, type NystromOptions } from "./nystrom.ts";

@@ -1,8 +1,8 @@
-import { NumericalError, type Tensor } from "../tensor/index.ts";
+import { NumericalError, tidy, type Tensor } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireMatrix } from "./checks.ts";
-import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
-import { singularValuesIn, svdSize } from "./svd.ts";
+import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
+import { singularValuesIn, singularValuesSize } from "./svd.ts";
 import { destinationOf, readFloats } from "./transfer.ts";
 import { dot, largestMagnitude } from "./vectors.ts";
 
@@ -73,10 +73,27 @@ async function scaledSingularValues(operation: string, a: Tensor): Promise<{ val
   const matrix = await readFloats(operation, a);
   const exponent = powerOfTwoNear(largestMagnitude(matrix));
   const scaled = scaleByPower(matrix, -exponent);
-  return { values: inWorkspace(backend, svdSize(m, n), (space) => singularValuesIn(space, scaled, m, n)), exponent };
+  return { values: inWorkspace(backend, singularValuesSize(m, n), (space) => singularValuesIn(space, scaled, m, n)), exponent };
 }
 
 function inRange(operation: string, norm: number): number {
   if (norm === Infinity) throw new NumericalError(`${operation}: the norm is beyond the range of float64; scale the input`);
   return norm;
+}
+
+/** The Frobenius norm of a tensor whose entries are finite, on its own device; Infinity beyond the range of float64. */
+export async function normOf(a: Tensor): Promise<number> {
+  const exponent = a.dtype === "float32" ? 0 : powerOfTwoNear(await largestEntry(a)); // squares of float32 numbers are in range
+  const [first, second] = factorsOfPower(-exponent);
+  using squares = tidy(() => {
+    const wide = a.cast("float64");
+    return (exponent === 0 ? wide : wide.multiply(first).multiply(second)).square().sum();
+  });
+  return Math.sqrt(await squares.item()) * 2 ** exponent;
+}
+
+async function largestEntry(a: Tensor): Promise<number> {
+  if (a.size === 0) return 0;
+  using largest = tidy(() => a.abs().max());
+  return largest.item();
 }

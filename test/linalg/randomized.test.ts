@@ -181,7 +181,7 @@ eachBackend(() => {
       using x = tensorOf(identity(4));
       const generator = new Generator(1);
       await expect(randomizedEigh(x, { rank: 5, generator })).rejects.toThrow(
-        "randomizedEigh: rank is 5 but the matrix has order 4; ask for at most 4",
+        "randomizedEigh: rank is 5 but the matrix has shape [4, 4]; ask for at most 4",
       );
       for (const rank of [-1, 1.5, NaN]) await expect(randomizedEigh(x, { rank, generator })).rejects.toThrow(UsageError);
       await expect(randomizedEigh(x, { rank: 1, generator, iterations: 0 })).rejects.toThrow(
