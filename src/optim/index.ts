@@ -10,6 +10,7 @@ export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
 export { EkFac, type EkFacOptions } from "./blocks/ekFac.ts";
 export type { FactoredDampingKind, LowRankOptions } from "./blocks/lowRank.ts";
 export { NysKfac, type NysKfacOptions } from "./blocks/nysKfac.ts";
+export { RsKfac, type RsKfacOptions } from "./blocks/rsKfac.ts";
 export { SreKfac, type SreKfacOptions } from "./blocks/sreKfac.ts";
 export { Seng, type SengOptions } from "./blocks/seng.ts";
 export type { SketchScaling } from "./blocks/sampleGradients.ts";
