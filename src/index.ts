@@ -11,4 +11,4 @@ export * from "./data/index.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
 export type { CurvatureEvent, EndEvent, EpochEvent, Phases, StepEvent, TrainEvent } from "./train/events.ts";
 export { decodeSafetensors, encodeSafetensors, type HostTensor, type SafetensorsContent } from "./train/safetensors.ts";
-export { train, type RegisteringOptimizer, type TrainOptions } from "./train/trainer.ts";
+export { train, type CurvatureTrainingOptimizer, type TrainOptions } from "./train/trainer.ts";

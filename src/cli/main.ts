@@ -48,12 +48,21 @@ program
 function flagOf({ key, kind, description, choices, default: fallback }: ConfigKey): Option {
   const name = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   const shown = fallback === undefined ? description : `${description} (default: ${JSON.stringify(fallback)})`;
-  const option = new Option(`--${name} <${kind === "list" ? "a,b,…" : kind}>`, shown);
+  const option = new Option(`--${name} <${FORMS[kind]}>`, shown);
   if (choices) option.choices([...choices]);
   if (kind === "number") option.argParser(toNumber);
   if (kind === "list") option.argParser((text) => text.split(",").map(toNumber));
+  if (kind === "number or list") option.argParser((text) => (text.includes(",") ? text.split(",").map(toNumber) : toNumber(text)));
   return option;
 }
+
+/** What a flag's value looks like. */
+const FORMS: Readonly<Record<ConfigKey["kind"], string>> = {
+  string: "string",
+  number: "number",
+  list: "a,b,…",
+  "number or list": "a or a,b,…",
+};
 
 function toNumber(text: string): number {
   const value = Number(text);

@@ -8,7 +8,7 @@
 export * from "./curvature/index.ts";
 export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
 export { EkFac, type EkFacOptions } from "./blocks/ekFac.ts";
-export type { FactoredDampingKind, LowRankOptions } from "./blocks/lowRank.ts";
+export { LowRankKfac, type FactoredDampingKind, type LowRankOptions, type Search, type SearchContext } from "./blocks/lowRank.ts";
 export { NysKfac, type NysKfacOptions } from "./blocks/nysKfac.ts";
 export { RsKfac, type RsKfacOptions } from "./blocks/rsKfac.ts";
 export { SreKfac, type SreKfacOptions } from "./blocks/sreKfac.ts";

@@ -3,6 +3,8 @@ import { UsageError } from "../tensor/index.ts";
 
 const positive = z.number().positive();
 const whole = z.number().int();
+/** One value, or one for each epoch, of which the last holds on. */
+const perEpoch = <T extends z.ZodNumber>(value: T): z.ZodUnion<[T, z.ZodArray<T>]> => z.union([value, z.array(value).min(1)]);
 
 /**
  * Everything that a training run takes: the keys of a configuration file, and the flags of `kfacet train`. A key that is left
@@ -10,7 +12,7 @@ const whole = z.number().int();
  */
 const schema = z.strictObject({
   model: z.string().default("vgg_tiny_bn").describe("network: vgg_tiny_bn, vgg_small_bn, vgg11_bn … vgg19_bn, or without _bn"),
-  optimizer: z.string().default("kfac").describe("optimizer: sgd, adam, adamw, rmsprop, kfac"),
+  optimizer: z.string().default("kfac").describe("optimizer: sgd, adam, adamw, rmsprop, kfac, rs-kfac, sre-kfac, nys-kfac, ek-fac, seng"),
   data: z.string().default("mnist").describe("data set, as name or name:PATH"),
   epochs: whole.min(1).default(2).describe("passes over the training data"),
   batchSize: whole.min(1).default(128).describe("samples a step"),
@@ -21,16 +23,30 @@ const schema = z.strictObject({
   out: z.string().optional().describe("run folder; default runs/<model>-<optimizer>-<time>"),
   fc: z.array(whole.min(1)).optional().describe("widths of the hidden fully connected layers"),
   init: z.enum(["vgg", "pytorch"]).optional().describe("initial convolution weights"),
-  learningRate: positive.optional().describe("initial learning rate; it falls along half a cosine"),
+  preset: z
+    .enum(["paper", "wide"])
+    .optional()
+    .describe("settings as a whole, which other keys change: paper (the authors' own), wide (for wide layers, 4 epochs)"),
+  learningRate: perEpoch(positive).optional().describe("initial learning rate, which falls along half a cosine; or one for each epoch"),
   momentum: z.number().min(0).lt(1).optional().describe("heavy-ball momentum"),
   weightDecay: z.number().min(0).optional().describe("weight decay"),
-  damping: positive.optional().describe("curvature: λ"),
+  damping: perEpoch(positive).optional().describe("curvature: λ"),
   statDecay: z.number().min(0).lt(1).optional().describe("curvature: decay of the factors' averages"),
-  factorUpdateEvery: whole.min(1).optional().describe("curvature: steps between factor updates"),
-  inversionEvery: whole.min(1).optional().describe("curvature: steps between inversions"),
+  factorUpdateEvery: perEpoch(whole.min(1)).optional().describe("curvature: steps between factor updates"),
+  inversionEvery: perEpoch(whole.min(1)).optional().describe("curvature: steps between inversions, or SENG's refreshes"),
   inverse: z.enum(["eigh", "cholesky"]).optional().describe("K-FAC: how factors are inverted"),
   fisher: z.enum(["empirical", "mc", "type-2"]).optional().describe("curvature: which Fisher matrix"),
-  klClip: positive.optional().describe("curvature: KL clip κ"),
+  rank: perEpoch(whole.min(1)).optional().describe("randomized K-FAC: eigenpairs of each factor"),
+  oversampling: perEpoch(whole.min(0)).optional().describe("randomized K-FAC: vectors besides"),
+  iterations: whole.min(1).optional().describe("RS- and SRE-KFAC: power iterations"),
+  tail: z.enum(["mean", "smallest", "zero"]).optional().describe("randomized K-FAC: what the other eigenvalues are taken to be"),
+  thin: z.enum(["on", "off"]).optional().describe("randomized K-FAC: precondition the thin factors of dense layers' gradients"),
+  eigenvalues: z.enum(["running", "intra"]).optional().describe("EK-FAC: where the eigenvalues come from"),
+  columns: whole.min(1).optional().describe("SENG: columns of the sketch"),
+  batchNorm: z.enum(["plain", "block"]).optional().describe("K-FAC family: plain gradients for batch norm, or a block of its own"),
+  klClip: perEpoch(positive).optional().describe("curvature: KL clip κ"),
+  rmsClip: perEpoch(positive).optional().describe("curvature: RMS clip, a limit for each layer, in place of the KL clip"),
+  augment: z.enum(["none", "crop-flip"]).default("none").describe("training images: crops from 4 pixels of padding, and mirrored"),
 });
 
 export type TrainConfig = z.output<typeof schema>;
@@ -41,7 +57,7 @@ export interface ConfigKey {
   readonly default: unknown;
   /** Values to choose from, if the key has only those. */
   readonly choices: readonly string[] | null;
-  readonly kind: "string" | "number" | "list";
+  readonly kind: "string" | "number" | "list" | "number or list";
 }
 
 /** The keys with what a command line needs to offer them. */
@@ -57,9 +73,15 @@ export const configKeys: readonly ConfigKey[] = Object.entries(schema.shape).map
     description: (type as z.ZodType).description ?? "",
     default: fallback,
     choices: inner instanceof z.ZodEnum ? (inner.options as string[]) : null,
-    kind: inner instanceof z.ZodNumber ? "number" : inner instanceof z.ZodArray ? "list" : "string",
+    kind: kindOf(inner),
   };
 });
+
+function kindOf(type: z.ZodType): ConfigKey["kind"] {
+  if (type instanceof z.ZodUnion) return "number or list";
+  if (type instanceof z.ZodNumber) return "number";
+  return type instanceof z.ZodArray ? "list" : "string";
+}
 
 /** Checks a configuration and fills in defaults. @throws UsageError listing every fault. */
 export function parseConfig(input: unknown, source = "the configuration"): TrainConfig {

@@ -1,4 +1,4 @@
-import type { RegistrationRow, StepPhases } from "../optim/index.ts";
+import type { LayerReport, RegistrationRow, StepPhases } from "../optim/index.ts";
 
 /** Seconds by part of the work, over a step or a whole run. */
 export type Phases = StepPhases & { readonly data: number };
@@ -34,6 +34,13 @@ export interface CurvatureEvent {
   readonly registration: readonly RegistrationRow[];
 }
 
+/** Inversions of this step: figures, spectra and failures of each layer. */
+export interface RefreshEvent {
+  readonly type: "refresh";
+  readonly step: number;
+  readonly layers: readonly LayerReport[];
+}
+
 export interface EndEvent {
   readonly type: "end";
   readonly epochs: number;
@@ -43,7 +50,7 @@ export interface EndEvent {
   readonly phases: Phases;
 }
 
-export type TrainEvent = StepEvent | EpochEvent | CurvatureEvent | EndEvent;
+export type TrainEvent = StepEvent | EpochEvent | CurvatureEvent | RefreshEvent | EndEvent;
 
 /** Before anything was timed. */
 export const NO_TIME: Phases = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0, data: 0 };

@@ -1,21 +1,29 @@
 import type { Parameter } from "../nn/index.ts";
-import { Adam, AdamW, cosine, Kfac, RmsProp, Sgd, type Schedule } from "../optim/index.ts";
+import {
+  Adam,
+  AdamW,
+  cosine,
+  EkFac,
+  Kfac,
+  NysKfac,
+  polynomial,
+  RmsProp,
+  RsKfac,
+  Seng,
+  Sgd,
+  SreKfac,
+  type CurvatureOptimizerOptions,
+  type KroneckerOptions,
+  type LowRankOptions,
+  type Schedule,
+} from "../optim/index.ts";
 import { UsageError } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
-import type { RegisteringOptimizer } from "./trainer.ts";
+import { presets, type PresetSettings } from "./presets.ts";
+import type { CurvatureTrainingOptimizer } from "./trainer.ts";
 
-type HyperParameter = Exclude<
-  keyof TrainConfig,
-  "model" | "optimizer" | "data" | "epochs" | "batchSize" | "seed" | "device" | "threads" | "precision" | "out" | "fc" | "init"
->;
-
-interface Entry {
-  /** The hyper-parameters that it takes besides the learning rate. Others are refused: one that is ignored would be believed. */
-  readonly takes: readonly HyperParameter[];
-  make(parameters: readonly Parameter[], config: TrainConfig, totalSteps: number): RegisteringOptimizer;
-}
-
-const every: readonly HyperParameter[] = [
+/** Keys of a configuration that some optimizer takes. */
+const hyperParameters = [
   "learningRate",
   "momentum",
   "weightDecay",
@@ -25,54 +33,158 @@ const every: readonly HyperParameter[] = [
   "inversionEvery",
   "inverse",
   "fisher",
+  "rank",
+  "oversampling",
+  "iterations",
+  "tail",
+  "thin",
+  "eigenvalues",
+  "columns",
+  "batchNorm",
   "klClip",
-];
+  "rmsClip",
+] as const satisfies readonly (keyof TrainConfig)[];
+type HyperParameter = (typeof hyperParameters)[number];
 
-/** The learning rate falls along half a cosine from the configured value (or the optimizer's own) to `end` times it. */
-function rate(config: TrainConfig, own: number, totalSteps: number, end = 0): Schedule {
-  const start = config.learningRate ?? own;
-  return cosine(start, totalSteps, start * end);
+/** What an optimizer is made from: the preset's settings, and the configuration's in their place. */
+type Settings = PresetSettings & Pick<TrainConfig, "epochs" | "seed">;
+
+interface Entry {
+  /** The hyper-parameters that it takes besides the learning rate. Others are refused: one that is ignored would be believed. */
+  readonly takes: readonly HyperParameter[];
+  make(parameters: readonly Parameter[], settings: Settings, stepsPerEpoch: number): CurvatureTrainingOptimizer;
+}
+
+/** A value for each epoch as a schedule of steps; the last one holds on. */
+function schedule(value: number | readonly number[], stepsPerEpoch: number): Schedule {
+  if (typeof value === "number") return value;
+  return (step) => value[Math.min(value.length - 1, Math.floor(step / stepsPerEpoch))] as number;
+}
+
+const maybe = (value: number | readonly number[] | undefined, stepsPerEpoch: number): Schedule | undefined =>
+  value === undefined ? undefined : schedule(value, stepsPerEpoch);
+
+/** One rate an epoch; or from the configured value (or the optimizer's own) along half a cosine to `end` times it. */
+function rate({ learningRate, epochs, polynomial: shape }: Settings, own: number, stepsPerEpoch: number, end = 0): Schedule {
+  if (typeof learningRate === "object") return schedule(learningRate, stepsPerEpoch);
+  const start = learningRate ?? own;
+  if (shape) return polynomial(start, shape.epochs * epochs * stepsPerEpoch, shape.power);
+  return cosine(start, epochs * stepsPerEpoch, start * end);
+}
+
+const curvature: readonly HyperParameter[] = [
+  "momentum",
+  "weightDecay",
+  "damping",
+  "statDecay",
+  "factorUpdateEvery",
+  "inversionEvery",
+  "fisher",
+  "batchNorm",
+  "klClip",
+  "rmsClip",
+];
+const lowRank: readonly HyperParameter[] = [...curvature, "rank", "oversampling", "tail", "thin"];
+
+/** What the methods on Kronecker factors have in common. A run of a few epochs wants larger steps than the library's cautious defaults. */
+function kroneckerOptions(settings: Settings, stepsPerEpoch: number, damping = 0.03): CurvatureOptimizerOptions & KroneckerOptions {
+  const { averages, klClip, rmsClip, weightDecay, weightDecayFrom = 0 } = settings;
+  if (klClip !== undefined && rmsClip !== undefined) {
+    throw new UsageError("klClip and rmsClip are two clips in place of each other; give one of them");
+  }
+  if (rmsClip !== undefined && averages !== "identity") {
+    throw new UsageError(
+      "rmsClip without the preset paper: averages that do not begin with the identity diverge on wide layers with it; use klClip, or the preset",
+    );
+  }
+  return {
+    learningRate: rate(settings, 0.3, stepsPerEpoch, 0.03),
+    damping: schedule(settings.damping ?? damping, stepsPerEpoch),
+    statDecay: settings.statDecay,
+    ...(averages === "identity" && { averageForm: "identity", factorScaling: "paper" }),
+    factorUpdateEvery: maybe(settings.factorUpdateEvery, stepsPerEpoch),
+    inversionEvery: maybe(settings.inversionEvery, stepsPerEpoch),
+    fisher: settings.fisher,
+    fisherSeed: settings.seed,
+    scaleShift: settings.batchNorm === "block",
+    clip: rmsClip === undefined ? { kl: schedule(klClip ?? 1e-2, stepsPerEpoch) } : { rms: schedule(rmsClip, stepsPerEpoch) },
+    momentum: settings.momentum,
+    weightDecay: weightDecayFrom === 0 ? weightDecay : (step) => (step < weightDecayFrom ? 0 : (weightDecay ?? 0)),
+  };
+}
+
+function lowRankOptions(settings: Settings, stepsPerEpoch: number): LowRankOptions {
+  return {
+    ...kroneckerOptions(settings, stepsPerEpoch),
+    rank: maybe(settings.rank, stepsPerEpoch),
+    oversampling: maybe(settings.oversampling, stepsPerEpoch),
+    tail: settings.tail,
+    thin: settings.thin === undefined ? undefined : settings.thin === "on",
+    seed: settings.seed,
+  };
 }
 
 const entries: Readonly<Record<string, Entry>> = {
   sgd: {
     takes: ["momentum", "weightDecay"],
-    make: (parameters, config, steps) =>
+    make: (parameters, settings, steps) =>
       new Sgd(parameters, {
-        learningRate: rate(config, 0.05, steps),
-        momentum: config.momentum ?? 0.9,
-        weightDecay: config.weightDecay ?? 5e-4,
+        learningRate: rate(settings, 0.05, steps),
+        momentum: settings.momentum ?? 0.9,
+        weightDecay: settings.weightDecay ?? 5e-4,
       }),
   },
   adam: {
     takes: ["weightDecay"],
-    make: (parameters, config, steps) => new Adam(parameters, { learningRate: rate(config, 3e-3, steps), weightDecay: config.weightDecay }),
+    make: (parameters, settings, steps) =>
+      new Adam(parameters, { learningRate: rate(settings, 3e-3, steps), weightDecay: settings.weightDecay }),
   },
   adamw: {
     takes: ["weightDecay"],
-    make: (parameters, config, steps) =>
-      new AdamW(parameters, { learningRate: rate(config, 3e-3, steps), weightDecay: config.weightDecay }),
+    make: (parameters, settings, steps) =>
+      new AdamW(parameters, { learningRate: rate(settings, 3e-3, steps), weightDecay: settings.weightDecay }),
   },
   rmsprop: {
     takes: ["momentum", "weightDecay"],
-    make: (parameters, config, steps) =>
-      new RmsProp(parameters, { learningRate: rate(config, 1e-3, steps), momentum: config.momentum, weightDecay: config.weightDecay }),
+    make: (parameters, settings, steps) =>
+      new RmsProp(parameters, {
+        learningRate: rate(settings, 1e-3, steps),
+        momentum: settings.momentum,
+        weightDecay: settings.weightDecay,
+      }),
   },
   kfac: {
-    takes: every,
-    make: (parameters, config, steps) =>
-      new Kfac(parameters, {
-        learningRate: rate(config, 0.3, steps, 0.03),
-        // A run of a few epochs wants larger steps than the library's cautious defaults (κ 1e-3, λ .1).
-        damping: config.damping ?? 0.03,
-        statDecay: config.statDecay,
-        factorUpdateEvery: config.factorUpdateEvery,
-        inversionEvery: config.inversionEvery,
-        inverse: config.inverse,
-        fisher: config.fisher,
-        clip: { kl: config.klClip ?? 1e-2 },
-        momentum: config.momentum,
-        weightDecay: config.weightDecay,
+    takes: [...curvature, "inverse"],
+    make: (parameters, settings, steps) => new Kfac(parameters, { ...kroneckerOptions(settings, steps), inverse: settings.inverse }),
+  },
+  "rs-kfac": {
+    takes: [...lowRank, "iterations"],
+    make: (parameters, settings, steps) => new RsKfac(parameters, { ...lowRankOptions(settings, steps), iterations: settings.iterations }),
+  },
+  "sre-kfac": {
+    takes: [...lowRank, "iterations"],
+    make: (parameters, settings, steps) => new SreKfac(parameters, { ...lowRankOptions(settings, steps), iterations: settings.iterations }),
+  },
+  "nys-kfac": {
+    takes: lowRank,
+    make: (parameters, settings, steps) => new NysKfac(parameters, lowRankOptions(settings, steps)),
+  },
+  "ek-fac": {
+    takes: [...curvature, "eigenvalues"],
+    make: (parameters, settings, steps) =>
+      new EkFac(parameters, { ...kroneckerOptions(settings, steps), eigenvalues: settings.eigenvalues }),
+  },
+  seng: {
+    takes: ["momentum", "weightDecay", "damping", "inversionEvery", "columns"],
+    make: (parameters, settings, steps) =>
+      new Seng(parameters, {
+        learningRate: rate(settings, 0.05, steps),
+        damping: maybe(settings.damping, steps),
+        refreshEvery: maybe(settings.inversionEvery ?? 50, steps),
+        columns: settings.columns,
+        momentum: settings.momentum,
+        weightDecay: settings.weightDecay,
+        seed: settings.seed,
       }),
   },
 };
@@ -80,17 +192,23 @@ const entries: Readonly<Record<string, Entry>> = {
 export const optimizerNames: readonly string[] = Object.keys(entries);
 
 /**
- * The optimizer that a configuration names, for a run of `totalSteps` steps.
- * @throws UsageError for an unknown name, or a hyper-parameter that this optimizer does not take.
+ * The optimizer that a configuration names, for epochs of `stepsPerEpoch` steps.
+ * @throws UsageError for an unknown name, a hyper-parameter that this optimizer does not take, or settings that contradict each other.
  */
-export function makeOptimizer(parameters: readonly Parameter[], config: TrainConfig, totalSteps: number): RegisteringOptimizer {
-  const { optimizer } = config;
+export function makeOptimizer(parameters: readonly Parameter[], config: TrainConfig, stepsPerEpoch: number): CurvatureTrainingOptimizer {
+  const { optimizer, preset } = config;
   const entry = Object.hasOwn(entries, optimizer) ? entries[optimizer] : undefined;
   if (!entry) throw new UsageError(`there is no optimizer "${optimizer}"; known: ${optimizerNames.join(", ")}`);
   const takes: readonly HyperParameter[] = ["learningRate", ...entry.takes];
-  const refused = every.filter((key) => config[key] !== undefined && !takes.includes(key));
+  const given = hyperParameters.filter((key) => config[key] !== undefined);
+  const refused = given.filter((key) => !takes.includes(key));
   if (refused.length > 0) {
     throw new UsageError(`optimizer "${optimizer}" does not take ${refused.join(", ")}; it takes ${takes.join(", ")}`);
   }
-  return entry.make(parameters, config, totalSteps);
+  const own = Object.fromEntries(given.map((key) => [key, config[key]]));
+  const base = { ...(preset && presets[preset][optimizer]) };
+  // One clip takes the place of the other.
+  if (config.klClip !== undefined) delete base.rmsClip;
+  if (config.rmsClip !== undefined) delete base.klClip;
+  return entry.make(parameters, { ...base, ...own, epochs: config.epochs, seed: config.seed }, stepsPerEpoch);
 }

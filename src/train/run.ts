@@ -3,14 +3,14 @@ import { vgg, type Sequential, type VggOptions } from "../nn/index.ts";
 import { backendNames, Generator, openBackend, setDefaultBackend, ShapeError, UsageError, type Backend } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { makeOptimizer } from "./optimizers.ts";
-import type { RegisteringOptimizer } from "./trainer.ts";
+import type { CurvatureTrainingOptimizer } from "./trainer.ts";
 
 /** All that a configuration stands for, ready to be trained or evaluated. */
 export interface Run {
   readonly config: TrainConfig;
   readonly data: DataSplit;
   readonly model: Sequential;
-  readonly optimizer: RegisteringOptimizer;
+  readonly optimizer: CurvatureTrainingOptimizer;
   readonly train: DataLoader;
   readonly test: DataLoader;
 }
@@ -38,9 +38,10 @@ export async function prepareRun(config: TrainConfig): Promise<Run> {
     shuffle: true,
     seed: new Generator(seed).fork("order"),
     normalize,
+    ...(config.augment === "crop-flip" && { augment: { crop: 4, flip: true } }),
   });
   const test = new DataLoader(data.test, { batchSize: Math.min(TEST_BATCH, data.test.length), normalize });
-  const optimizer = makeOptimizer(model.parameters(), config, config.epochs * train.batches);
+  const optimizer = makeOptimizer(model.parameters(), config, train.batches);
   return { config, data, model, optimizer, train, test };
 }
 

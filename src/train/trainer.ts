@@ -1,17 +1,20 @@
 import type { DataLoader } from "../data/index.ts";
 import { crossEntropy, type Module } from "../nn/index.ts";
-import type { Optimizer, RegistrationRow } from "../optim/index.ts";
+import type { LayerReport, Optimizer, RegistrationRow } from "../optim/index.ts";
 import { tidy, type GeneratorState, type Tensor } from "../tensor/index.ts";
 import { explainNonFiniteLoss } from "./diagnose.ts";
 import { evaluate } from "./evaluate.ts";
 import { addPhases, NO_TIME, type TrainEvent } from "./events.ts";
 
-/** An optimizer that may be able to say what became of each parameter, as those with curvature are. */
-export type RegisteringOptimizer = Optimizer & { registration?(): readonly RegistrationRow[] };
+/** An optimizer that may be able to say what became of each parameter, and of its curvature, as those with curvature are. */
+export type CurvatureTrainingOptimizer = Optimizer & {
+  registration?(): readonly RegistrationRow[];
+  reports?(): readonly LayerReport[];
+};
 
 export interface TrainOptions {
   readonly model: Module;
-  readonly optimizer: RegisteringOptimizer;
+  readonly optimizer: CurvatureTrainingOptimizer;
   readonly train: DataLoader;
   readonly test: DataLoader;
   readonly epochs: number;
@@ -69,6 +72,8 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
         known = JSON.stringify(registration);
         yield { type: "curvature", step, registration };
       }
+      const reports = optimizer.reports?.() ?? [];
+      if (reports.length > 0) yield { type: "refresh", step, layers: reports };
       yield { type: "step", step, epoch, loss, phases };
       waiting = performance.now();
     }

@@ -6,12 +6,19 @@
  * Reading order: capture → view → block → fisher → precondition → clip → optimizer; average, damping and kronecker are what blocks share.
  */
 export { martensDecay, MatrixAverage, type AverageForm, type AverageOptions, type AverageState } from "./average.ts";
-export { NO_NEEDS, type BlockFactory, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
-export { Capture, releaseRecords, type LayerGeometry, type LayerRecord, type LossReduction } from "./capture.ts";
+export { NO_NEEDS, type BlockFactory, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
+export { Capture, releaseRecords, type LayerGeometry, type LayerKind, type LayerRecord, type LossReduction } from "./capture.ts";
 export { klClip, rmsClip } from "./clip.ts";
 export { piShares, type DampingKind } from "./damping.ts";
 export type { Fisher } from "./fisher.ts";
-export { KroneckerBlock, type FactorSnapshot, type KroneckerInverse, type KroneckerOptions } from "./kronecker.ts";
+export {
+  KroneckerBlock,
+  type ApplyContext,
+  type FactorSnapshot,
+  type KroneckerInverse,
+  type KroneckerOptions,
+  type RefreshContext,
+} from "./kronecker.ts";
 export { CurvatureOptimizer, type CurvatureOptimizerOptions } from "./optimizer.ts";
-export { Precondition, type CurvatureOptions, type RegistrationRow, type StepCapture } from "./precondition.ts";
+export { Precondition, type CurvatureOptions, type LayerReport, type RegistrationRow, type StepCapture } from "./precondition.ts";
 export { RecordedView, whyNoBlock, type CurvatureView, type MicroBatch, type Pass } from "./view.ts";
