@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { dataNames } from "../../src/data/index.ts";
 import { vggNames } from "../../src/nn/index.ts";
-import { Adam, AdamW, Kfac, RmsProp, Sgd } from "../../src/optim/index.ts";
+import { Adam, AdamW, EkFac, Kfac, NysKfac, RmsProp, RsKfac, Seng, Sgd, SreKfac } from "../../src/optim/index.ts";
 import { backendNames, UsageError } from "../../src/tensor/index.ts";
 import { configKeys, makeOptimizer, optimizerNames, parseConfig, parseJson, prepareRun, type TrainConfig } from "../../src/train/index.ts";
 import { smallModel } from "./small.ts";
@@ -30,6 +30,17 @@ const full: Required<TrainConfig> = {
   inverse: "cholesky",
   fisher: "type-2",
   klClip: 0.01,
+  rmsClip: 0.1,
+  preset: "paper",
+  rank: [20, 10],
+  oversampling: 4,
+  iterations: 2,
+  tail: "zero",
+  thin: "off",
+  eigenvalues: "intra",
+  columns: 16,
+  batchNorm: "block",
+  augment: "crop-flip",
 };
 
 describe("parseConfig", () => {
@@ -42,6 +53,7 @@ describe("parseConfig", () => {
       batchSize: 128,
       seed: 0,
       device: expect.any(String) as unknown,
+      augment: "none",
     });
     expect(backendNames()).toContain(parseConfig({}).device);
   });
@@ -122,18 +134,72 @@ test("text that is not JSON is a UsageError that names the file", () => {
   expect(() => parseJson("{epochs: 3}", "a.json")).toThrow("a.json is not JSON");
 });
 
+function omit<T extends object, K extends keyof T>(object: T, ...keys: K[]): Omit<T, K> {
+  const left = { ...object };
+  for (const key of keys) Reflect.deleteProperty(left, key);
+  return left;
+}
+
 describe("makeOptimizer", () => {
   const parameters = smallModel().parameters();
 
   test("makes what the name says, with defaults and with every option", () => {
-    const classes = { sgd: Sgd, adam: Adam, adamw: AdamW, rmsprop: RmsProp, kfac: Kfac };
+    const classes = {
+      sgd: Sgd,
+      adam: Adam,
+      adamw: AdamW,
+      rmsprop: RmsProp,
+      kfac: Kfac,
+      "rs-kfac": RsKfac,
+      "sre-kfac": SreKfac,
+      "nys-kfac": NysKfac,
+      "ek-fac": EkFac,
+      seng: Seng,
+    };
+    expect(Object.keys(classes)).toEqual(optimizerNames);
     for (const [name, type] of Object.entries(classes)) {
       expect(optimizerNames).toContain(name);
       const optimizer = makeOptimizer(parameters, parseConfig({ optimizer: name }), 10);
       expect(optimizer).toBeInstanceOf(type);
       optimizer.dispose();
+      for (const preset of ["paper", "wide"]) makeOptimizer(parameters, parseConfig({ optimizer: name, preset }), 10).dispose();
     }
-    makeOptimizer(parameters, parseConfig({ ...full, optimizer: "kfac" }), 10).dispose();
+    const { klClip, rmsClip, rank, oversampling, iterations, tail, thin, eigenvalues, columns, preset, ...kfac } = full;
+    expect([rmsClip, preset]).toEqual([0.1, "paper"]);
+    const given: Partial<TrainConfig>[] = [
+      { ...kfac, klClip, optimizer: "kfac" },
+      { ...kfac, rmsClip, preset, optimizer: "kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
+      { ...omit(kfac, "inverse"), klClip, eigenvalues, optimizer: "ek-fac" },
+      { ...omit(kfac, "inverse", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"), columns, optimizer: "seng" },
+    ];
+    for (const config of given) makeOptimizer(parameters, parseConfig(config), 10).dispose();
+  });
+
+  test("one value an epoch is a schedule whose last value holds on", async () => {
+    const model = smallModel();
+    const rates = [0.5, 0.25];
+    const optimizer = makeOptimizer(
+      model.parameters(),
+      parseConfig({ optimizer: "sgd", learningRate: rates, momentum: 0, weightDecay: 0 }),
+      2,
+    );
+    const [p] = model.parameters();
+    if (!p) throw new Error("the model has no parameter");
+    for (const rate of [0.5, 0.5, 0.25, 0.25, 0.25]) {
+      const before = p.value.dataSync()[0] as number;
+      // The gradient of every element of p is 1.
+      await optimizer.minimize(() => p.value.sum());
+      expect(before - (p.value.dataSync()[0] as number)).toBeCloseTo(rate, 5);
+    }
+    optimizer.dispose();
+  });
+
+  test("settings that contradict each other, or are known to diverge, are refused", () => {
+    const make = (config: Partial<TrainConfig>): unknown => makeOptimizer(parameters, parseConfig({ optimizer: "kfac", ...config }), 10);
+    expect(() => make({ klClip: 0.1, rmsClip: 0.1 })).toThrow("klClip and rmsClip are two clips in place of each other");
+    expect(() => make({ rmsClip: 0.07 })).toThrow("diverge on wide layers");
+    expect(() => make({ rmsClip: 0.07, preset: "wide" })).toThrow("diverge on wide layers");
   });
 
   test("a hyper-parameter that the optimizer would ignore is refused, with those that it takes", () => {
