@@ -121,6 +121,33 @@ export function definiteMatrices(options: DefiniteOptions = {}): Arbitrary<Spect
     });
 }
 
+/** A matrix [m, n] of any shape, and the singular values it was built from (descending, scale included). */
+export interface SingularCase {
+  readonly a: Matrix;
+  readonly singularValues: Float64Array;
+}
+
+/** The matrix [m, n] of given singular values in the bases of `seed`. */
+export function ofSingularValues(m: number, n: number, values: ArrayLike<number>, seed: number, scale = 1): SingularCase {
+  const middle = build(m, n, (i, j) => (i === j ? (values[i] as number) : 0));
+  const a = scaled(product(orthogonal(m, seed), middle, transpose(orthogonal(n, seed === 0 ? 0 : seed + 1))), scale);
+  const k = Math.min(m, n);
+  return {
+    a,
+    singularValues: Float64Array.from({ length: k }, (_, i) => (values[i] as number) * scale)
+      .sort()
+      .reverse(),
+  };
+}
+
+/** Tall, wide, square and empty matrices of every named spectrum, at ordinary, tiny and huge scale. */
+export function rectangularMatrices(): Arbitrary<SingularCase> {
+  const extent = fc.integer({ min: 0, max: 20 });
+  return fc
+    .record({ m: extent, n: extent, name: fc.constantFrom(...spectrumNames), ratio: ratios, seed: seeds, scale: scales })
+    .map(({ m, n, name, ratio, seed, scale }) => ofSingularValues(m, n, spectrumOf(name, Math.min(m, n), ratio), seed, scale));
+}
+
 /** Random orthogonal matrices; they shrink to small identities. */
 export function orthogonalMatrices(): Arbitrary<Matrix> {
   return fc.tuple(sizes, seeds).map(([n, seed]) => orthogonal(n, seed));
