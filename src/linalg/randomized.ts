@@ -91,7 +91,7 @@ export function pairsOf(operation: string, dtype: FloatDType, q: Tensor, { value
 }
 
 /** Q times the first columns of a matrix [s, columns] on the host, rounded. */
-function turned(dtype: FloatDType, q: Tensor, turn: Float64Array, columns: number): Tensor {
+export function turned(dtype: FloatDType, q: Tensor, turn: Float64Array, columns: number): Tensor {
   const { backend, shape } = q;
   using small = Tensor.from(turn, { shape: [shape[1] as number, columns], backend });
   using result = q.matmul(small);
