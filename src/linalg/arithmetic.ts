@@ -74,7 +74,7 @@ export function rowMajor(data: Float64Array, rows: number, columns: number): Mat
   return { data, at: 0, rows, columns, stride: columns };
 }
 
-/** Side of the squares that are transposed one after another, so that rows and columns stay in the cache. */
+/** Side of the squares that are transposed or mirrored one after another, so that rows and columns stay in the cache. */
 const SQUARE = 32;
 
 /** Copies `from` to `to`, transposed. */
@@ -84,6 +84,17 @@ export function transpose(to: MatrixBlock, from: MatrixBlock): void {
       for (let i = i0; i < Math.min(from.rows, i0 + SQUARE); i++) {
         const row = from.at + i * from.stride;
         for (let j = j0; j < Math.min(from.columns, j0 + SQUARE); j++) to.data[to.at + j * to.stride + i] = from.data[row + j]!;
+      }
+    }
+  }
+}
+
+/** Copies what is below the diagonal of a row-major [n, n] matrix over what is above it. */
+export function mirror(a: Float64Array, n: number): void {
+  for (let i0 = 0; i0 < n; i0 += SQUARE) {
+    for (let j0 = 0; j0 <= i0; j0 += SQUARE) {
+      for (let i = i0; i < Math.min(n, i0 + SQUARE); i++) {
+        for (let j = j0; j < Math.min(i, j0 + SQUARE); j++) a[j * n + i] = a[i * n + j]!;
       }
     }
   }

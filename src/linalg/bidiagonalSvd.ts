@@ -60,14 +60,19 @@ interface Room {
 /** A single row (α, β): its only singular value is its length. */
 function solveRow(b: Bidiagonal, i: number, u: MatrixBlock, v: MatrixBlock): void {
   const [alpha, beta] = [b.diagonal[i]!, b.offDiagonal[i]!];
-  const length = Math.hypot(alpha, beta);
-  const [c, s] = length === 0 ? [1, 0] : [alpha / length, beta / length];
+  const { length, cosine: c, sine: s } = direction(alpha, beta);
   b.diagonal[i] = length;
   u.data[u.at] = 1;
   v.data[v.at] = c;
   v.data[v.at + 1] = s;
   v.data[v.at + v.stride] = -s;
   v.data[v.at + v.stride + 1] = c;
+}
+
+/** Length and direction of (x, y). Negligible numbers count as 0: subnormal ones have too few digits for a rotation that is orthogonal. */
+function direction(x: number, y: number): { length: number; cosine: number; sine: number } {
+  const length = Math.hypot(x, y);
+  return length <= negligible ? { length: 0, cosine: 1, sine: 0 } : { length, cosine: x / length, sine: y / length };
 }
 
 /** From the triplets of the rows before and after row `m`, which is (…, 0, α, β, 0, …), to those of the whole. */
@@ -81,8 +86,8 @@ function merge(
   for (let i = 0; i < size; i++) z[i] = i < m ? alpha * v.data[v.at + i * v.stride + m]! : beta * v.data[v.at + i * v.stride + m + 1]!;
   // Each part has a vector without a value. Of the two, one combination has all of the middle row, and the other one none.
   const [first, second] = [alpha * v.data[v.at + m * (v.stride + 1)]!, beta * v.data[v.at + size * v.stride + m + 1]!];
-  const length = Math.hypot(first, second);
-  if (length > 0) rotate(v.data, v.at + m * v.stride, v.at + size * v.stride, first / length, -second / length, size + 1);
+  const { length, cosine, sine } = direction(first, second);
+  rotate(v.data, v.at + m * v.stride, v.at + size * v.stride, cosine, -sine, size + 1);
   [d[m], z[m]] = [0, length];
   const deflation = deflate(d, z, u, v, m, Math.max(Math.abs(alpha), Math.abs(beta)));
   const { kept, deflated } = deflation;

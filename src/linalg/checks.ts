@@ -42,10 +42,22 @@ export function requirePartners(operation: string, a: Tensor, b: Tensor): FloatD
   return dtype;
 }
 
+/** Number of columns of a right-hand side for an [n, n] matrix: a vector has one. @throws ShapeError unless it has n rows. */
+export function requireRightHandSide(operation: string, n: number, b: Tensor): number {
+  const [rows, columns = 1, ...more] = b.shape;
+  if (rows !== n || more.length > 0) {
+    throw new ShapeError(
+      `${operation}: the right-hand side must have shape [${n}] or [${n}, columns] for a [${n}, ${n}] matrix but has ${formatShape(b.shape)}`,
+    );
+  }
+  return columns;
+}
+
 /** The first NaN or infinity, as `entry [i, j] of the [m, n]` for a message, with its place; undefined if there is none. */
 export function findNonFinite(data: TypedArray, shape: Shape): { description: string; at: number } | undefined {
-  const at = data.findIndex((value) => !Number.isFinite(value));
-  if (at < 0) return undefined;
+  let at = 0; // a loop: a callback for each entry takes ten times as long
+  while (at < data.length && Number.isFinite(data[at])) at++;
+  if (at === data.length) return undefined;
   const position = stridesOf(shape).map((stride, axis) => Math.floor(at / stride) % shape[axis]!);
   return { description: `entry [${position.join(", ")}] of the ${formatShape(shape)}`, at };
 }
@@ -57,13 +69,23 @@ export function requireFinite(operation: string, data: TypedArray, shape: Shape)
   throw new NumericalError(`${operation}: ${found.description} input is ${data[found.at]!}; every entry must be finite`);
 }
 
+/** 1 / `value`. @throws NumericalError if that is beyond the range of `dtype`. */
+export function reciprocalOf(operation: string, what: string, value: number, dtype: FloatDType): number {
+  const reciprocal = 1 / value;
+  if (!Number.isFinite(dtype === "float32" ? Math.fround(reciprocal) : reciprocal)) {
+    throw new NumericalError(`${operation}: the inverse of ${what}, ${value}, is beyond the range of ${dtype}; scale the input`);
+  }
+  return reciprocal;
+}
+
 /**
- * How far from symmetric an input may be, relative to its largest entry. A Gram matrix or a moving average of them is symmetric
+ * How far from symmetric an input may be, relative to its largest entry, and how far below zero an eigenvalue of one that must be
+ * positive semidefinite, relative to the largest one. A Gram matrix or a moving average of them is symmetric
  * in mathematics, but a backend may add up entry (i, j) in another order than (j, i): each sum of k terms is off by up to k·ε.
  * The float32 bound admits k ≈ 1000 at the worst and far longer sums in practice (errors grow like √k); the float64 one
  * k ≈ 500 000. A matrix that is further off is a mistake by the caller, and its symmetric part would be a wrong answer.
  */
-const symmetryTolerance: Readonly<Record<FloatDType, number>> = { float32: 1e-4, float64: 1e-10 };
+export const inputTolerance: Readonly<Record<FloatDType, number>> = { float32: 1e-4, float64: 1e-10 };
 
 /**
  * The symmetric part (A + Aᵀ)/2 of an [n, n] matrix in float64, so that the result does not depend on which triangle is read.
@@ -85,11 +107,11 @@ export function requireSymmetric(operation: string, a: Float64Array, n: number, 
       symmetric[i * n + j] = symmetric[j * n + i] = lower / 2 + upper / 2; // the sum itself could overflow
     }
   }
-  if (worst.gap > symmetryTolerance[dtype] * largest) {
+  if (worst.gap > inputTolerance[dtype] * largest) {
     const { gap, i, j } = worst;
     throw new NumericalError(
       `${operation}: the matrix is not symmetric: entries [${i}, ${j}] = ${a[i * n + j]} and [${j}, ${i}] = ${a[j * n + i]} differ by ` +
-        `${gap.toExponential(2)}, more than ${symmetryTolerance[dtype]} of the largest entry ${largest} (${dtype}); ` +
+        `${gap.toExponential(2)}, more than ${inputTolerance[dtype]} of the largest entry ${largest} (${dtype}); ` +
         `symmetrise it first if that is what you mean`,
     );
   }

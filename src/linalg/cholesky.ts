@@ -1,5 +1,5 @@
 import { NumericalError, type MatrixBlock } from "../tensor/index.ts";
-import { onHost, part, type Workspace } from "./arithmetic.ts";
+import { mirror, onHost, part, type Workspace } from "./arithmetic.ts";
 import { addScaled, divide, dot, largestMagnitude } from "./vectors.ts";
 
 /*
@@ -198,8 +198,13 @@ function solveFromRight(space: Workspace, l: MatrixBlock, b: MatrixBlock): void 
   solveFromRight(space, part(l, half, half, rest, rest), second);
 }
 
+export interface TriangleOptions extends TriangularOptions {
+  /** The diagonal counts as ones and is not read. Default false. */
+  readonly unit?: boolean;
+}
+
 /** Overwrites B with the X of T X = B (or Tᵀ X = B). */
-function solveFromLeft(space: Workspace, t: MatrixBlock, b: MatrixBlock, options: TriangularOptions = {}): void {
+export function solveFromLeft(space: Workspace, t: MatrixBlock, b: MatrixBlock, options: TriangleOptions = {}): void {
   const n = t.rows;
   if (n <= LEAF) {
     solveLeaf(t, b, options);
@@ -221,7 +226,7 @@ function solveFromLeft(space: Workspace, t: MatrixBlock, b: MatrixBlock, options
 }
 
 /** By whole rows of B. */
-function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = false }: TriangularOptions): void {
+function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = false, unit = false }: TriangleOptions): void {
   const n = t.rows;
   const forward = lower !== transpose;
   const [rowStride, columnStride] = transpose ? [1, t.stride] : [t.stride, 1];
@@ -232,7 +237,7 @@ function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = f
       const j = forward ? known : n - 1 - known;
       addScaled(b.data, own, -t.data[t.at + i * rowStride + j * columnStride]!, b.data, b.at + j * b.stride, b.columns);
     }
-    divide(b.data, own, t.data[t.at + i * (t.stride + 1)]!, b.columns);
+    if (!unit) divide(b.data, own, t.data[t.at + i * (t.stride + 1)]!, b.columns);
   }
 }
 
@@ -298,16 +303,4 @@ function copyIn(space: Workspace, from: Float64Array, rows: number, columns: num
 
 function copyOut({ data, at }: MatrixBlock, to: Float64Array): void {
   to.set(data.subarray(at, at + to.length));
-}
-
-/** Copies what is below the diagonal over what is above it, by squares that stay in the cache. */
-function mirror(a: Float64Array, n: number): void {
-  const square = 32;
-  for (let i0 = 0; i0 < n; i0 += square) {
-    for (let j0 = 0; j0 <= i0; j0 += square) {
-      for (let i = i0; i < Math.min(n, i0 + square); i++) {
-        for (let j = j0; j < Math.min(i, j0 + square); j++) a[j * n + i] = a[i * n + j]!;
-      }
-    }
-  }
 }

@@ -1,5 +1,5 @@
-import { formatShape, ShapeError, Tensor, UsageError } from "../tensor/index.ts";
-import { requirePartners, requireSquare } from "./checks.ts";
+import { Tensor, UsageError } from "../tensor/index.ts";
+import { requirePartners, requireRightHandSide, requireSquare } from "./checks.ts";
 import {
   choleskyIn,
   choleskySize,
@@ -135,15 +135,4 @@ export async function inversePositiveDefinite(a: Tensor): Promise<Tensor> {
     return inverseCholeskyIn(space, choleskyIn(space, matrix, n, operation), n);
   });
   return toTensor(operation, inverse, [n, n], destination);
-}
-
-/** Number of columns of a right-hand side: a vector has one. */
-function requireRightHandSide(operation: string, n: number, b: Tensor): number {
-  const [rows, columns = 1, ...more] = b.shape;
-  if (rows !== n || more.length > 0) {
-    throw new ShapeError(
-      `${operation}: the right-hand side must have shape [${n}] or [${n}, columns] for a [${n}, ${n}] matrix but has ${formatShape(b.shape)}`,
-    );
-  }
-  return columns;
 }

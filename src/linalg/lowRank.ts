@@ -1,24 +1,29 @@
-import { formatShape, NumericalError, ShapeError, Tensor, tidy, UsageError, type Shape } from "../tensor/index.ts";
-import { requireMatrix, requirePartners } from "./checks.ts";
+import { formatShape, NumericalError, ShapeError, Tensor, tidy, UsageError, type FloatDType, type Shape } from "../tensor/index.ts";
+import { reciprocalOf, requireMatrix, requirePartners } from "./checks.ts";
+import { largestOf, requireValues, withoutNegative } from "./semidefinite.ts";
+import { readFloats } from "./transfer.ts";
 
 /** Part of the spectrum of a symmetric positive semidefinite matrix X [d, d]: X ≈ U diag(values) Uᵀ on the span of U. */
 export interface LowRank {
   /** U [d, r], orthonormal columns. */
   readonly vectors: Tensor;
-  /** [r], not negative. */
+  /** [r], not negative but for rounding. */
   readonly values: Tensor;
   /** tr X; needed for the tail's mean. */
   readonly trace?: number;
 }
 
+/**
+ * What the d − r eigenvalues outside of the span are taken to be: `mean` what the trace leaves for them, on average; `smallest` the
+ * smallest of `values`, as if the spectrum went on with it (0 if there are none); `zero` nothing.
+ */
+export type Tail = "mean" | "smallest" | "zero";
+
 export interface LowRankInverseOptions {
   /** λ > 0, added to every eigenvalue. */
   readonly damping: number;
-  /**
-   * What the d − r eigenvalues outside of the span are taken to be: `mean` (default) what the trace leaves for them, on average;
-   * `smallest` the smallest of `values`; `zero` nothing.
-   */
-  readonly tail?: "mean" | "smallest" | "zero";
+  /** Default `mean`. */
+  readonly tail?: Tail;
 }
 
 /** (X + λI)⁻¹, to be applied. Both results belong to the caller; both throw ShapeError, DTypeError or BackendError for an M that does not fit. */
@@ -29,6 +34,44 @@ export interface LowRankInverse {
   left(m: Tensor): Tensor;
   /** M (X + λI)⁻¹ for M [m, d]. */
   right(m: Tensor): Tensor;
+}
+
+/** U diag(D) Uᵀ + τ(I − UUᵀ), to be inverted with any damping. */
+export interface LowRankPlusTail {
+  /** D, in the order of the vectors. */
+  readonly values: Float64Array;
+  /** τ. */
+  readonly tail: number;
+  /** The largest eigenvalue of all, for a damping relative to it. */
+  readonly largest: number;
+  /**
+   * The inverse with λ > 0 added to every eigenvalue: r operations.
+   * @throws UsageError for a damping that is not positive; NumericalError for an inverse beyond the range of the type.
+   */
+  inverse(damping: number): LowRankInverse;
+}
+
+/**
+ * The matrix U diag(D) Uᵀ + τ(I − UUᵀ) as an object that gives its damped inverses, of which `lowRankInverse` tells more. What depends on
+ * the values alone is read and checked once: for a damping that changes from step to step.
+ *
+ * The vectors must live for as long as the object is used.
+ * @throws UsageError for a missing trace; ShapeError; DTypeError; NumericalError for a value that is not finite or negative beyond rounding
+ *   (1e-4 of the largest in float32, 1e-10 in float64).
+ */
+export async function lowRankPlusTail(x: LowRank, tail: Tail = "mean"): Promise<LowRankPlusTail> {
+  const { vectors, values, trace } = x;
+  const dtype = requirePartners("lowRankInverse", vectors, values);
+  const [d, r] = requireMatrix("lowRankInverse", vectors);
+  requireValues("lowRankInverse", values, r);
+  const numbers = withoutNegative("lowRankInverse", await readFloats("lowRankInverse", values), dtype);
+  const rest = tailOf(tail, numbers, d, trace);
+  return {
+    values: numbers,
+    tail: rest,
+    largest: largestOf(numbers),
+    inverse: (damping) => inverseOf(vectors, numbers, rest, damping, dtype),
+  };
 }
 
 /**
@@ -43,26 +86,23 @@ export interface LowRankInverse {
  * Source: Puiu, "Randomized K-FACs", arXiv 2206.15397 (τ = 0); the mean of the tail is the least-squares choice for the matrix itself.
  *
  * The tensors of `x` must live for as long as the inverse is used.
- * @throws UsageError for a damping that is not positive or a missing trace; ShapeError; NumericalError for values below zero or not finite.
+ * @throws UsageError for a damping that is not positive or a missing trace; ShapeError; DTypeError; NumericalError for a value
+ *   that is not finite or negative beyond rounding (1e-4 of the largest in float32, 1e-10 in float64), and for an inverse beyond the range of
+ *   the type.
  */
 export async function lowRankInverse(x: LowRank, { damping, tail = "mean" }: LowRankInverseOptions): Promise<LowRankInverse> {
-  const { vectors, values, trace } = x;
-  requirePartners("lowRankInverse", vectors, values);
-  const [d, r] = requireMatrix("lowRankInverse", vectors);
-  if (values.shape.length !== 1 || values.shape[0] !== r) {
-    throw new ShapeError(
-      `lowRankInverse: values must have shape [${r}], one for each column of the vectors, but have ${formatShape(values.shape)}`,
-    );
-  }
-  if (!(damping > 0 && damping < Infinity)) throw new UsageError(`lowRankInverse: damping must be positive and finite but is ${damping}`);
-  const numbers = Float64Array.from(await values.data());
-  const wrong = numbers.findIndex((value) => !(value >= 0 && value < Infinity));
-  if (wrong >= 0)
-    throw new NumericalError(`lowRankInverse: value ${wrong} is ${numbers[wrong]}; a positive semidefinite matrix has none below 0`);
-  const rest = tailOf(tail, numbers, d, trace);
+  requireDamping(damping);
+  return (await lowRankPlusTail(x, tail)).inverse(damping);
+}
+
+function inverseOf(vectors: Tensor, values: Float64Array, tail: number, damping: number, dtype: FloatDType): LowRankInverse {
+  requireDamping(damping);
+  const [d, r] = vectors.shape as readonly [number, number];
   // In float64 on the host; as many numbers as the rank.
-  const coefficients = numbers.map((value) => (rest - value) / ((value + damping) * (rest + damping)));
-  const scale = 1 / (rest + damping);
+  const coefficients = values.map((value) => (tail - value) / (value + damping) / (tail + damping));
+  const scale = 1 / (tail + damping);
+  const smallest = values.reduce((least, value) => Math.min(least, value), tail);
+  reciprocalOf("lowRankInverse", "the smallest eigenvalue, damping included", smallest + damping, dtype);
   const factors = (shape: Shape): Tensor => Tensor.from(coefficients, { shape, dtype: vectors.dtype, backend: vectors.backend });
   const check = (m: Tensor, axis: 0 | 1): void => {
     requirePartners("lowRankInverse", vectors, m);
@@ -71,7 +111,7 @@ export async function lowRankInverse(x: LowRank, { damping, tail = "mean" }: Low
     throw new ShapeError(`lowRankInverse: ${problem}`);
   };
   return {
-    tail: rest,
+    tail,
     left(m) {
       check(m, 0);
       return tidy(() => vectors.matmul(vectors.matmul(m, { transposeA: true }).multiply(factors([r, 1]))).add(m.multiply(scale)));
@@ -89,8 +129,12 @@ export async function lowRankInverse(x: LowRank, { damping, tail = "mean" }: Low
   };
 }
 
+function requireDamping(damping: number): void {
+  if (!(damping > 0 && damping < Infinity)) throw new UsageError(`lowRankInverse: damping must be positive and finite but is ${damping}`);
+}
+
 /** The eigenvalue that stands for those outside of the span. */
-function tailOf(kind: NonNullable<LowRankInverseOptions["tail"]>, values: Float64Array, d: number, trace: number | undefined): number {
+function tailOf(kind: Tail, values: Float64Array, d: number, trace: number | undefined): number {
   if (values.length === d) return Math.max(0, ...values); // nothing is outside, and with this c is never negative: nothing cancels
   if (kind === "zero") return 0;
   if (kind === "smallest") return values.length === 0 ? 0 : Math.min(...values);

@@ -63,6 +63,9 @@ export function svdIn(space: Workspace, a: Float64Array, m: number, n: number): 
   return { u, values: scaleByPower(values, exponent), v };
 }
 
+/** Numbers of workspace for the singular values of an [m, n] matrix. */
+export const singularValuesSize = (m: number, n: number): number => m * n + bidiagonalSize(Math.max(m, n), Math.min(m, n));
+
 /** `svdIn` by plain loops on the host. */
 export function svdHost(a: Float64Array, m: number, n: number): Svd {
   return onHost(svdSize(m, n), (space) => svdIn(space, a, m, n));
@@ -173,6 +176,6 @@ export async function singularValues(a: Tensor): Promise<Tensor> {
   const destination = destinationOf("singularValues", a);
   const [m, n] = requireMatrix("singularValues", a);
   const matrix = await readFloats("singularValues", a);
-  const values = inWorkspace(destination.backend, svdSize(m, n), (space) => singularValuesIn(space, matrix, m, n));
+  const values = inWorkspace(destination.backend, singularValuesSize(m, n), (space) => singularValuesIn(space, matrix, m, n));
   return toTensor("singularValues", values, [Math.min(m, n)], destination);
 }

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { lowRankInverse, type LowRankInverseOptions } from "../../src/linalg/index.ts";
-import { defaultBackend, NumericalError, ShapeError, Tensor, UsageError, type FloatDType } from "../../src/tensor/index.ts";
-import { normalMatrix, orthogonal, seeds } from "../arbitraries/matrices.ts";
+import { eigh, lowRankInverse, lowRankPlusTail, solve, type LowRankInverseOptions } from "../../src/linalg/index.ts";
+import { defaultBackend, DTypeError, NumericalError, ShapeError, Tensor, UsageError, type FloatDType } from "../../src/tensor/index.ts";
+import { normalMatrix, ofSpectrum, orthogonal, seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
 import {
   at,
@@ -40,6 +40,24 @@ eachBackend(() => {
   beforeEach(() => (buffers = defaultBackend().memory().buffers));
   afterEach(() => expect(defaultBackend().memory().buffers).toBe(buffers));
 
+  describe("a low-rank matrix with a tail", () => {
+    it("has the inverse of every damping, and the figures of its spectrum", async () => {
+      using vectors = tensorOf(build(5, 2, (i, j) => (i === j ? 1 : 0)));
+      using values = Tensor.from([3, 1], { dtype: "float64" });
+      const x = await lowRankPlusTail({ vectors, values, trace: 4.6 });
+      expect([...x.values]).toEqual([3, 1]);
+      expect(x.largest).toBe(3);
+      expect(x.tail).toBeCloseTo(0.2, 14);
+      using m = tensorOf(normalMatrix(5, 2, 4));
+      for (const damping of [1e-6, 0.1, 10]) {
+        using own = x.inverse(damping).left(m);
+        using other = (await lowRankInverse({ vectors, values, trace: 4.6 }, { damping })).left(m);
+        expect(own.dataSync()).toHaveSameBits(other.dataSync());
+      }
+      expect(() => x.inverse(0)).toThrow("damping must be positive and finite but is 0");
+    });
+  });
+
   describe("the low-rank inverse", () => {
     it("is the inverse of U D Uᵀ + τ(I − UUᵀ) + λI, from both sides, for every tail and rank", async () => {
       await fc.assert(
@@ -72,6 +90,50 @@ eachBackend(() => {
           for (const tensor of [vectors, numbers]) tensor.dispose();
         }),
       );
+    });
+
+    it("equals the dense solve to 1e-10, from both sides, for every tail, with no eigenpair, some, and all", async () => {
+      const moderate = cases.filter(({ damping }) => damping >= 1e-2);
+      await fc.assert(
+        fc.asyncProperty(moderate, fc.constantFrom(1, 1e-30, 1e30), async ({ d, r, columns, ratio, damping, tail, seed }, scale) => {
+          const q = orthogonal(d, seed);
+          const values = Array.from({ length: d }, (_, k) => scale * ratio ** k);
+          using vectors = tensorOf(build(d, r, (i, j) => at(q, i, j)));
+          using numbers = Tensor.from(Float64Array.from(values.slice(0, r)));
+          const sum = values.reduce((total, value) => total + value, 0);
+          const inverse = await lowRankInverse({ vectors, values: numbers, trace: sum }, { damping: scale * damping, tail });
+          const tau = inverse.tail;
+          if (r === 0) expect(tau).toBeCloseTo(tail === "mean" ? sum / d : 0, -Math.log10(scale) + 12);
+          const spectrum = values.map((value, k) => (k < r ? value : tau) + scale * damping);
+          using x = tensorOf(product(q, diagonal(spectrum), transpose(q)));
+          const m = normalMatrix(d, columns, seed + 1);
+          using t = tensorOf(m);
+          using row = tensorOf(transpose(m));
+          using expected = await solve(x, t);
+          using left = inverse.left(t);
+          using right = inverse.right(row);
+          expect(left.dataSync()).toBeAllclose(expected.dataSync(), { relative: 1e-10 });
+          expect(transpose(matrix(columns, d, right.dataSync())).data).toBeAllclose(expected.dataSync(), { relative: 1e-10 });
+        }),
+      );
+    });
+
+    it("takes the eigenpairs of a singular matrix, of which rounding leaves some below zero", async () => {
+      const { a } = ofSpectrum([1, 0.5, 0, 0, 0, 0], 5);
+      for (const dtype of ["float64", "float32"] as const) {
+        using x = tensorOf(a, dtype);
+        const { values, vectors } = await eigh(x);
+        const tiny = values.dataSync().map((value, i) => (i < 2 ? -Math.abs(value) - (dtype === "float64" ? 1e-16 : 1e-7) : value));
+        using rounded = Tensor.from(tiny);
+        const inverse = await lowRankInverse({ vectors, values: rounded }, { damping: 0.1 });
+        using m = tensorOf(identity(6), dtype);
+        using result = inverse.left(m);
+        using damped = tensorOf(plus(a, scaled(identity(6), 0.1)));
+        using wide = m.cast("float64");
+        using expected = await solve(damped, wide);
+        expect(result.dataSync()).toBeAllclose(expected.dataSync(), { relative: dtype === "float64" ? 1e-13 : 1e-5 });
+        for (const tensor of [values, vectors]) tensor.dispose();
+      }
     });
 
     it("is off in float32 by rounding relative to its norm, however small the damping is beside the eigenvalues", async () => {
@@ -107,11 +169,21 @@ eachBackend(() => {
         await expect(inverse).rejects.toThrow(message);
       };
       for (const damping of [0, -1, NaN, Infinity]) await refusal({ damping }, UsageError, /damping must be positive and finite but is/);
-      const negative = Tensor.from([1, -2], { dtype: "float64" });
-      await refusal({ damping: 1 }, NumericalError, /value 1 is -2; a positive semidefinite matrix has none below 0/, negative);
+      const [negative, zeros] = [Tensor.from([1, -2], { dtype: "float64" }), Tensor.zeros([2], { dtype: "float64" })];
+      await refusal({ damping: 1 }, NumericalError, /eigenvalue 1 is -2, but a positive semidefinite matrix has none below 0/, negative);
       const short = Tensor.from([1], { dtype: "float64" });
       await refusal({ damping: 1 }, ShapeError, /values must have shape \[2\]/, short);
-      for (const tensor of [vectors, values, negative, short]) tensor.dispose();
+      const broken = Tensor.from([1, NaN], { dtype: "float64" });
+      await refusal({ damping: 1 }, NumericalError, /entry \[1\] of the \[2\] input is NaN/, broken);
+      const narrow = Tensor.from([1, 2]);
+      await refusal({ damping: 1 }, DTypeError, /operands are float64 and float32/, narrow);
+      await refusal(
+        { damping: 1e-310 },
+        NumericalError,
+        /the inverse of the smallest eigenvalue, damping included, 1e-310, is beyond/,
+        zeros,
+      );
+      for (const tensor of [vectors, values, negative, short, broken, narrow, zeros]) tensor.dispose();
 
       const [thin, one] = [Tensor.from([[1], [0]], { dtype: "float64" }), Tensor.from([1], { dtype: "float64" })];
       await expect(lowRankInverse({ vectors: thin, values: one }, { damping: 1 })).rejects.toThrow(/the tail's mean needs the trace/);
