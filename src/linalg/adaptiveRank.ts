@@ -8,7 +8,7 @@ import { requireCount, requireTestMatrix } from "./sketch.ts";
 import { destinationOf, toTensor } from "./transfer.ts";
 
 export interface AdaptiveEighOptions {
-  /** The error wanted, ‖X − U diag(D) Uᵀ‖_F relative to ‖X‖_F; at least 0. */
+  /** The error wanted, ‖X − U diag(D) Uᵀ‖_F relative to ‖X‖_F. Below 2√n·ε, which is rounding, it counts as that. */
   readonly tolerance: number;
   /** Draws the vectors that a basis starts from and grows by. */
   readonly generator: Generator;
@@ -23,7 +23,7 @@ export interface AdaptiveEighOptions {
 }
 
 export interface AdaptiveEigenpairs extends DominantEigenpairs {
-  /** ‖X − U diag(D) Uᵀ‖_F / ‖X‖_F, measured. Above the tolerance only where `maxRank` allowed no more. */
+  /** ‖X − U diag(D) Uᵀ‖_F / ‖X‖_F, measured. Above the tolerance only where `maxRank`, or rounding, allowed no less. */
   readonly error: number;
 }
 
@@ -56,8 +56,9 @@ export async function adaptiveEigh(x: Tensor, options: AdaptiveEighOptions): Pro
   const operation = "adaptiveEigh";
   const { dtype, backend } = destinationOf(operation, x);
   const n = requireSquare(operation, x);
-  const { tolerance, generator, maxRank = n, iterations = 2 } = options;
+  const { generator, maxRank = n, iterations = 2 } = options;
   requireOptions(operation, options, n, maxRank);
+  const tolerance = Math.max(options.tolerance, 2 * Math.sqrt(n) * machineEpsilon[dtype]);
   using own = x.keep();
   const draw = (columns: number): Tensor => generator.normal([n, columns], { dtype, backend });
   const most = Math.min(n, maxRank + OVERSAMPLING);
