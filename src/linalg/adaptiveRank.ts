@@ -8,7 +8,7 @@ import { requireCount, requireTestMatrix } from "./sketch.ts";
 import { destinationOf, toTensor } from "./transfer.ts";
 
 export interface AdaptiveEighOptions {
-  /** The error wanted, ‖X − U diag(D) Uᵀ‖_F relative to ‖X‖_F. Below 2√n·ε, which is rounding, it counts as that. */
+  /** The error wanted, ‖X − U diag(D) Uᵀ‖_F relative to ‖X‖_F. Below max(4√n, 16)·ε, which is rounding, it counts as that. */
   readonly tolerance: number;
   /** Draws the vectors that a basis starts from and grows by. */
   readonly generator: Generator;
@@ -58,7 +58,7 @@ export async function adaptiveEigh(x: Tensor, options: AdaptiveEighOptions): Pro
   const n = requireSquare(operation, x);
   const { generator, maxRank = n, iterations = 2 } = options;
   requireOptions(operation, options, n, maxRank);
-  const tolerance = Math.max(options.tolerance, 2 * Math.sqrt(n) * machineEpsilon[dtype]);
+  const tolerance = Math.max(options.tolerance, Math.max(4 * Math.sqrt(n), 16) * machineEpsilon[dtype]);
   using own = x.keep();
   const draw = (columns: number): Tensor => generator.normal([n, columns], { dtype, backend });
   const most = Math.min(n, maxRank + OVERSAMPLING);
