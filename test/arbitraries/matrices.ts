@@ -56,6 +56,12 @@ export function ofSpectrum(values: ArrayLike<number>, seed: number, scale = 1): 
   return { a, n, spectrum: Float64Array.from(values, (value) => value * scale).sort() };
 }
 
+/** A matrix [m, n] of given singular values, zeros where they end, between the bases of `seed`. */
+export function ofSingularValues(m: number, n: number, values: readonly number[], seed: number): Matrix {
+  const between = build(m, n, (i, j) => (i === j ? (values[i] ?? 0) : 0));
+  return product(orthogonal(m, seed), between, transpose(orthogonal(n, seed === 0 ? 0 : seed + m)));
+}
+
 /** Shapes of spectra that curvature matrices and other trouble-makers have, simplest first. `ratio` in (0, 1]. */
 const spectra = {
   flat: () => 1,
