@@ -133,25 +133,18 @@ export interface SingularCase {
   readonly singularValues: Float64Array;
 }
 
-/** The matrix [m, n] of given singular values in the bases of `seed`. */
-export function ofSingularValues(m: number, n: number, values: ArrayLike<number>, seed: number, scale = 1): SingularCase {
-  const middle = build(m, n, (i, j) => (i === j ? (values[i] as number) : 0));
-  const a = scaled(product(orthogonal(m, seed), middle, transpose(orthogonal(n, seed === 0 ? 0 : seed + 1))), scale);
-  const k = Math.min(m, n);
-  return {
-    a,
-    singularValues: Float64Array.from({ length: k }, (_, i) => (values[i] as number) * scale)
-      .sort()
-      .reverse(),
-  };
-}
-
 /** Tall, wide, square and empty matrices of every named spectrum, at ordinary, tiny and huge scale. */
 export function rectangularMatrices(): Arbitrary<SingularCase> {
   const extent = fc.integer({ min: 0, max: 20 });
   return fc
     .record({ m: extent, n: extent, name: fc.constantFrom(...spectrumNames), ratio: ratios, seed: seeds, scale: scales })
-    .map(({ m, n, name, ratio, seed, scale }) => ofSingularValues(m, n, spectrumOf(name, Math.min(m, n), ratio), seed, scale));
+    .map(({ m, n, name, ratio, seed, scale }) => {
+      const values = spectrumOf(name, Math.min(m, n), ratio);
+      const singularValues = Float64Array.from(values, (value) => value * scale)
+        .sort()
+        .reverse();
+      return { a: scaled(ofSingularValues(m, n, values, seed), scale), singularValues };
+    });
 }
 
 /** Random orthogonal matrices; they shrink to small identities. */
