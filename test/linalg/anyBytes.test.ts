@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import {
+  adaptiveEigh,
   brandUpdate,
   cholesky,
   cond,
@@ -165,6 +166,10 @@ const routines: Readonly<Record<string, Routine>> = {
       const { values, vectors } = await randomizedEigh(a, { rank: rankOf(a), oversampling: 1, generator: generator(draw) });
       return [values, vectors];
     },
+  },
+  adaptiveEigh: {
+    symmetric: true,
+    run: async (a, _, draw) => Object.values(await adaptiveEigh(a, { tolerance: draw() < 0.5 ? 0.1 : 0, generator: generator(draw), blockSize: 1 })),
   },
   nystrom: {
     symmetric: true,

@@ -39,10 +39,10 @@ async function approximated(
   options: NystromOptions | (Omit<NystromOptions, "testMatrix"> & { test: Matrix }),
 ): Promise<Parts> {
   using x = tensorOf(a, dtype);
-  if (!("test" in options)) return read(await nystrom(x, options));
+  if (!("test" in options)) return await read(await nystrom(x, options));
   const { test, ...rest } = options;
   using testMatrix = tensorOf(test, dtype);
-  return read(await nystrom(x, { ...rest, testMatrix }));
+  return await read(await nystrom(x, { ...rest, testMatrix }));
 }
 
 const departure = (u: Matrix): number => largest(minus(product(transpose(u), u), identity(u.columns)));

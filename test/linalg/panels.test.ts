@@ -25,7 +25,7 @@ async function orthonormalized(a: Matrix, dtype: FloatDType): Promise<Matrix> {
   using panel = tensorOf(a, dtype);
   const q = await orthonormalize(panel);
   expect([q.dtype, q.shape]).toEqual([dtype, [a.rows, a.columns]]);
-  return taken(q);
+  return await taken(q);
 }
 
 const departure = (q: Matrix): Matrix => minus(product(transpose(q), q), identity(q.columns));

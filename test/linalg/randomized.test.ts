@@ -489,10 +489,10 @@ describe("randomized methods", () => {
       using x = Tensor.from(large.data, { dtype, backend, shape: [n, n] });
       const options = { rank, oversampling: 6, generator: new Generator(5) };
       const tensors = [
-        ...Object.values(await randomizedEigh(x, options)),
-        ...Object.values(await randomizedSvd(x, options)),
-        ...Object.values(await nystrom(x, options)),
-      ] as Tensor[];
+        ...Object.values<Tensor>({ ...(await randomizedEigh(x, options)) }),
+        ...Object.values<Tensor>(await randomizedSvd(x, options)),
+        ...Object.values<Tensor>({ ...(await nystrom(x, options)) }),
+      ];
       found.push(tensors.map((tensor) => tensor.dataSync() as FloatArray));
       for (const tensor of tensors) tensor.dispose();
       backend.engine.close();

@@ -12,7 +12,7 @@ type Options = Omit<RandomizedRangeOptions, "generator" | "testMatrix">;
 
 async function rangeOf(a: Matrix, options: Options, seed: number): Promise<Matrix> {
   using x = tensorOf(a, "float64");
-  return taken(await randomizedRange(x, { ...options, generator: new Generator(seed) }));
+  return await taken(await randomizedRange(x, { ...options, generator: new Generator(seed) }));
 }
 /** A − QQᵀA */
 const outside = (a: Matrix, q: Matrix): Matrix => minus(a, product(q, product(transpose(q), a)));
