@@ -10,6 +10,7 @@ import { eigh } from "./eigh.ts";
 import { gemm } from "./gemm.ts";
 import { memory } from "./memory.ts";
 import { optimizers } from "./optimizers.ts";
+import { randomized } from "./randomized.ts";
 import { machine, printTable, type BenchOptions, type Suite } from "./report.ts";
 import { step } from "./step.ts";
 
@@ -20,6 +21,7 @@ const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>
   step,
   memory,
   eigh,
+  randomized,
   optimizers,
 };
 /** Those that take a minute or two. */

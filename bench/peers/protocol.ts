@@ -49,9 +49,22 @@ export interface Factorization {
   readonly dtype: "float32" | "float64";
 }
 
+/**
+ * The dominant eigenpairs of `driftingFactor` by a method of the randomized K-FACs, in float32, from the test matrix of `sketchPattern`:
+ * `sre` is six products with the matrix, `rsvd` ten, and `nystrom` one with a basis that was computed before. The probe is of the
+ * eigenvalues, ascending.
+ */
+export interface Randomized {
+  readonly kind: "randomized";
+  readonly method: "sre" | "rsvd" | "nystrom";
+  readonly n: number;
+  readonly rank: number;
+  readonly oversampling: number;
+}
+
 /** How PyTorch stores images; the others have one layout. */
 export type Layout = "nchw" | "nhwc";
-export type Work = Gemm | Conv | Network | Factorization;
+export type Work = Gemm | Conv | Network | Factorization | Randomized;
 
 export const sgd = { learningRate: 0.01, momentum: 0.9, weightDecay: 5e-4 } as const;
 
@@ -140,6 +153,33 @@ export function operandOf({ kind, n }: Factorization): Float64Array {
   // Its eigenvalues are about 1.2 √n at most.
   if (kind === "cholesky") for (let i = 0; i < n; i++) symmetric[i * (n + 1)] = (symmetric[i * (n + 1)] as number) + n;
   return symmetric;
+}
+
+/** An exponential average of Gram matrices, as K-FAC's factors are: the weight of what was, batches that it has seen, and their size. */
+export const drifting = { decay: 0.95, batches: 40, batch: 128 } as const;
+
+/**
+ * Rows of batch number `t` [batch, n]: independent, with standard deviations ∝ (k + 1)^−¾ in coordinates of which k and k + n/2 turn by 0.02 from
+ * one batch to the next. lapack.py has the same.
+ */
+export function driftingBatch(n: number, t: number): Float32Array {
+  const { batch } = drifting;
+  const rows = pattern(batch * n, t + 1);
+  const half = n / 2;
+  const [cosine, sine] = [Math.cos(0.02 * t), Math.sin(0.02 * t)];
+  for (let i = 0; i < batch; i++) {
+    for (let k = 0; k < half; k++) {
+      const [x, y] = [(rows[i * n + k] as number) * (k + 1) ** -0.75, (rows[i * n + half + k] as number) * (half + k + 1) ** -0.75];
+      rows[i * n + k] = cosine * x - sine * y;
+      rows[i * n + half + k] = sine * x + cosine * y;
+    }
+  }
+  return rows;
+}
+
+/** The test matrix [n, s] of all methods. */
+export function sketchPattern({ n, rank, oversampling }: Randomized): Float32Array {
+  return pattern(n * (rank + oversampling), 1000);
 }
 
 /** Eight elements of a result, spread over it. */

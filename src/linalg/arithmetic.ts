@@ -22,6 +22,13 @@ export const plainArithmetic: MatrixArithmetic = {
       }
     }
   },
+  reflectRows(x, y, t, { transposeT = false } = {}) {
+    const room = (): MatrixBlock => rowMajor(new Float64Array(x.rows * y.rows), x.rows, y.rows);
+    const [p, q] = [room(), room()];
+    plainArithmetic.product(p, x, y, { transposeB: true });
+    plainArithmetic.product(q, p, t, { transposeB: transposeT });
+    plainArithmetic.product(x, q, y, { scale: -1, add: true });
+  },
   timesVector(y, a, x) {
     for (let i = 0; i < a.rows; i++) y.data[y.at + i] = dot(a.data, a.at + i * a.stride, x.data, x.at, a.columns);
   },

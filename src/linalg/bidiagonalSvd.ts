@@ -3,7 +3,7 @@ import { part, type Workspace } from "./arithmetic.ts";
 import type { Bidiagonal } from "./bidiagonalize.ts";
 import { BOTH, BOTTOM, planMerge, recombine, TOP, type Deflation } from "./merging.ts";
 import { lowner, secularRoots } from "./secular.ts";
-import { negligible } from "./tridiagonalize.ts";
+import { negligible } from "./scaling.ts";
 import { largestMagnitude, rotate } from "./vectors.ts";
 
 const epsilon = machineEpsilon.float64;

@@ -3,9 +3,10 @@ import { onHost, part, rowMajor, transpose, type Workspace } from "./arithmetic.
 import { requireFinite } from "./checks.ts";
 import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
 import { implicitQl } from "./ql.ts";
+import { applyReflections, applySize } from "./reflections.ts";
 import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { makeSignsDeterministic } from "./signs.ts";
-import { applyReflectors, reductionSize, tridiagonalize } from "./tridiagonalize.ts";
+import { reductionSize, tridiagonalize } from "./tridiagonalize.ts";
 
 export interface Eigh {
   /** The eigenvalues that were asked for, ascending. */
@@ -15,7 +16,7 @@ export interface Eigh {
 }
 
 /** Numbers of workspace for a decomposition of size n. */
-export const eighSize = (n: number): number => 2 * n * n + conquestSize(n) + reductionSize(n);
+export const eighSize = (n: number): number => 2 * n * n + conquestSize(n) + reductionSize(n) + applySize(n);
 
 /**
  * Eigendecomposition A = V Λ Vᵀ of a symmetric matrix, in float64: Householder tridiagonalisation by panels, divide and conquer, and
@@ -35,7 +36,7 @@ export function eighIn(space: Workspace, a: Float64Array, n: number, largest = n
   const rows = space.matrix(n, n);
   divideAndConquer(space, reduction, rows);
   const wanted = part(rows, n - largest, 0, largest, n);
-  applyReflectors(space, reduction, wanted);
+  applyReflections(space, reduction.reflections, wanted);
   const vectors = new Float64Array(n * largest);
   transpose(rowMajor(vectors, n, largest), wanted);
   makeSignsDeterministic(largest, vectors);

@@ -44,3 +44,4 @@ export type { SketchOptions } from "./sketch.ts";
 export { randomizedRange, type RandomizedRangeOptions } from "./rangeFinder.ts";
 export { randomizedEigh, randomizedSvd, type DominantEigenpairs, type RandomizedEighOptions } from "./randomized.ts";
 export { nystrom, type Nystrom, type NystromOptions } from "./nystrom.ts";
+export { adaptiveEigh, type AdaptiveEigenpairs, type AdaptiveEighOptions } from "./adaptiveRank.ts";

@@ -95,5 +95,5 @@ export async function normOf(a: Tensor): Promise<number> {
 async function largestEntry(a: Tensor): Promise<number> {
   if (a.size === 0) return 0;
   using largest = tidy(() => a.abs().max());
-  return largest.item();
+  return await largest.item();
 }

@@ -1,5 +1,5 @@
 import { machineEpsilon, NumericalError, type MatrixBlock } from "../tensor/index.ts";
-import { negligible } from "./tridiagonalize.ts";
+import { negligible } from "./scaling.ts";
 import { rotate } from "./vectors.ts";
 
 const epsilon = machineEpsilon.float64;

@@ -25,7 +25,7 @@ const PANEL = 32;
 
 /** Numbers of workspace for a decomposition of an [m, n] matrix. */
 export function qrSize(m: number, n: number, { full = false }: QrOptions = {}): number {
-  return m * n + reflectionsSize(m, n) + (full ? m : Math.min(m, n)) * (m + 2 * PANEL);
+  return m * n + reflectionsSize(m, n) + (full ? m : Math.min(m, n)) * m;
 }
 
 /**
@@ -106,7 +106,7 @@ export function lstsqHost(a: Float64Array, m: number, n: number, b: Float64Array
 }
 
 /** Hᵢ = I − τᵢ yᵢᵀyᵢ for rows yᵢ; those of a panel have the product I − YᵀTY. */
-interface Reflections {
+interface Panels {
   /** Row i holds yᵢ: from the first column of i's panel on, 0 before column i, and 1 there. */
   readonly y: MatrixBlock;
   /** The upper triangles T of the panels, side by side. */
@@ -119,7 +119,7 @@ interface Reflections {
 
 const reflectionsSize = (m: number, n: number): number => {
   const rank = Math.min(m, n);
-  return n * rank + PANEL * rank + 2 * PANEL + 2 * PANEL * n;
+  return n * rank + PANEL * rank + 2 * PANEL;
 };
 
 /**
@@ -130,23 +130,22 @@ const reflectionsSize = (m: number, n: number): number => {
  *
  * @param a [columns, m], its largest entry of order 1; becomes the reflectors.
  */
-function triangularize(space: Workspace, a: MatrixBlock, count: number): Reflections {
+function triangularize(space: Workspace, a: MatrixBlock, count: number): Panels {
   const { rows: n, columns: m } = a;
   const reflections = { y: a, t: space.matrix(PANEL, count), r: space.matrix(n, count), signs: new Float64Array(count) };
   const work = space.matrix(2, PANEL);
-  const products = [space.matrix(n, PANEL), space.matrix(n, PANEL)] as const;
   for (let start = 0; start < count; start += PANEL) {
     const size = Math.min(PANEL, count - start);
     reducePanel(space, reflections, start, size, work);
     const end = start + size;
-    applyPanel(space, reflections, start, size, part(a, end, start, n - end, m - start), false, products);
+    applyPanel(space, reflections, start, size, part(a, end, start, n - end, m - start), false);
   }
   for (let j = count; j < n; j++) copy(a.data, a.at + j * a.stride, reflections.r, j, count);
   return reflections;
 }
 
 /** Reduces rows `[start, start + size)`. */
-function reducePanel(space: Workspace, { y: a, t, r, signs }: Reflections, start: number, size: number, work: MatrixBlock): void {
+function reducePanel(space: Workspace, { y: a, t, r, signs }: Panels, start: number, size: number, work: MatrixBlock): void {
   const { arithmetic } = space;
   const { data } = a;
   const m = a.columns;
@@ -185,38 +184,24 @@ function reducePanel(space: Workspace, { y: a, t, r, signs }: Reflections, start
   }
 }
 
-/** X ← X H_start ⋯ = X − ((X Yᵀ) T) Y for rows X of the coordinates from `start` on; `backward`, with the reflections in reverse order. */
-function applyPanel(
-  space: Workspace,
-  { y, t }: Reflections,
-  start: number,
-  size: number,
-  x: MatrixBlock,
-  backward: boolean,
-  products: readonly [MatrixBlock, MatrixBlock],
-): void {
-  const { arithmetic } = space;
-  const own = part(y, start, start, size, x.columns);
-  const [p, q] = [part(products[0], 0, 0, x.rows, size), part(products[1], 0, 0, x.rows, size)];
-  arithmetic.product(p, x, own, { transposeB: true });
-  arithmetic.product(q, p, part(t, 0, start, size, size), { transposeB: backward });
-  arithmetic.product(x, q, own, { scale: -1, add: true });
+/** X ← X H_start ⋯ for rows X of the coordinates from `start` on; `backward`, with the reflections in reverse order. */
+function applyPanel(space: Workspace, { y, t }: Panels, start: number, size: number, x: MatrixBlock, backward: boolean): void {
+  space.arithmetic.reflectRows(x, part(y, start, start, size, x.columns), part(t, 0, start, size, size), { transposeT: backward });
 }
 
 /**
  * The first `size` rows of Qᵀ: those of a diagonal matrix of signs, times the reflections in reverse order. A row before a panel's first
  * is still zero where that panel's reflectors are not, so the panel changes only the rows from its own on.
  */
-function orthogonalRows(space: Workspace, reflections: Reflections, size: number): MatrixBlock {
+function orthogonalRows(space: Workspace, reflections: Panels, size: number): MatrixBlock {
   const { y, signs } = reflections;
   const rank = signs.length;
   const rows = space.matrix(size, y.columns);
   rows.data.fill(0, rows.at, rows.at + size * rows.stride);
   for (let i = 0; i < size; i++) rows.data[rows.at + i * rows.stride + i] = i < rank ? signs[i]! : 1;
-  const products = [space.matrix(size, PANEL), space.matrix(size, PANEL)] as const;
   for (let start = PANEL * Math.floor((rank - 1) / PANEL); start >= 0; start -= PANEL) {
     const x = part(rows, start, start, size - start, y.columns - start);
-    applyPanel(space, reflections, start, Math.min(PANEL, rank - start), x, true, products);
+    applyPanel(space, reflections, start, Math.min(PANEL, rank - start), x, true);
   }
   return rows;
 }

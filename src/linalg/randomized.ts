@@ -1,9 +1,10 @@
-import { machineEpsilon, Tensor, type FloatDType } from "../tensor/index.ts";
+import { Tensor, type FloatDType } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireSquare, requireSymmetric } from "./checks.ts";
 import { eighIn, eighSize, type Eigh } from "./eigh.ts";
 import { orthonormalBasis } from "./panels.ts";
 import { rangeBasis, takeOrthonormal, takeProduct, takeWellConditioned, type RandomizedRangeOptions } from "./rangeFinder.ts";
+import { withoutNegative } from "./semidefinite.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
 import { svdIn, svdSize } from "./svd.ts";
 import { destinationOf, toTensor } from "./transfer.ts";
@@ -42,7 +43,8 @@ export interface DominantEigenpairs {
  * Source: Puiu, "Randomized K-FACs", arXiv 2206.15397.
  *
  * @throws UsageError for a rank, an oversampling or iterations that are not whole numbers in range, or without generator and test
- *   matrix; ShapeError; DTypeError; NumericalError for entries that are not finite, or if X is not symmetric.
+ *   matrix; ShapeError; DTypeError; NumericalError for entries that are not finite, or if X is not symmetric, or one of the eigenvalues
+ *   is negative beyond rounding.
  */
 export async function randomizedEigh(x: Tensor, options: RandomizedEighOptions): Promise<DominantEigenpairs> {
   const { iterations = 4, orthonormalize = "every" } = options;
@@ -71,16 +73,7 @@ export async function rayleighRitz(operation: string, x: Tensor, q: Tensor, rank
   const small = (await projection.data()) as Float64Array;
   const symmetric = requireSymmetric(`${operation}, in a basis of ${s} vectors`, small, s, dtype);
   const pairs = inWorkspace(x.backend, eighSize(s), (space) => eighIn(space, symmetric, s, rank));
-  dropRounding(pairs.values, (x.shape[0] as number) * machineEpsilon[dtype]);
-  return pairs;
-}
-
-/** A positive semidefinite matrix has no negative eigenvalue: what rounding makes of a 0 becomes 0 again. */
-function dropRounding(values: Float64Array, tolerance: number): void {
-  const largest = values.at(-1) ?? 0;
-  values.forEach((value, i) => {
-    if (value < 0 && -value <= tolerance * largest) values[i] = 0;
-  });
+  return { values: withoutNegative(operation, pairs.values, dtype), vectors: pairs.vectors };
 }
 
 /** Eigenpairs of QᵀXQ as such of X. */
@@ -91,7 +84,7 @@ export function pairsOf(operation: string, dtype: FloatDType, q: Tensor, { value
 }
 
 /** Q times the first columns of a matrix [s, columns] on the host, rounded. */
-function turned(dtype: FloatDType, q: Tensor, turn: Float64Array, columns: number): Tensor {
+export function turned(dtype: FloatDType, q: Tensor, turn: Float64Array, columns: number): Tensor {
   const { backend, shape } = q;
   using small = Tensor.from(turn, { shape: [shape[1] as number, columns], backend });
   using result = q.matmul(small);

@@ -1,6 +1,6 @@
 import type { MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
-import { negligible } from "./tridiagonalize.ts";
+import { negligible } from "./scaling.ts";
 import { divide, dot, largestMagnitude } from "./vectors.ts";
 
 /*
@@ -23,7 +23,7 @@ export interface Reflections {
 const GROUP = 64;
 
 /** Numbers that `applyReflections` takes from a workspace, for vectors of n elements. */
-export const applySize = (rows: number, n: number): number => GROUP * n + 2 * GROUP * rows + 2 * GROUP * GROUP;
+export const applySize = (n: number): number => GROUP * n + 2 * GROUP * GROUP;
 
 /**
  * Turns the first `length` elements x of a row into the y of a reflection with x H = β·e₁, y₁ = 1, in place.
@@ -47,7 +47,6 @@ export function reflect(data: Float64Array, at: number, length: number): { beta:
 /** X ← X H₁ H₂ ⋯ in groups. 4·rows operations for each element of a support. */
 export function applyReflections(space: Workspace, { y, tau, order, support }: Reflections, x: MatrixBlock): void {
   const panel = space.matrix(GROUP, y.columns);
-  const [first, second] = [space.matrix(x.rows, GROUP), space.matrix(x.rows, GROUP)];
   const [gram, triangle] = [space.matrix(GROUP, GROUP), space.matrix(GROUP, GROUP)];
   for (let start = 0; start < order.length; start += GROUP) {
     const group = order.slice(start, start + GROUP);
@@ -67,11 +66,7 @@ export function applyReflections(space: Workspace, { y, tau, order, support }: R
       products,
       group.map((i) => tau[i]!),
     );
-    const columns = part(x, 0, left, x.rows, right - left);
-    const [p, q] = [part(first, 0, 0, x.rows, count), part(second, 0, 0, x.rows, count)];
-    space.arithmetic.product(p, columns, own, { transposeB: true });
-    space.arithmetic.product(q, p, t);
-    space.arithmetic.product(columns, q, own, { scale: -1, add: true });
+    space.arithmetic.reflectRows(part(x, 0, left, x.rows, right - left), own, t);
   }
 }
 

@@ -1,4 +1,11 @@
 /**
+ * Entries up to this size count as 0, in a matrix whose largest entry is of order 1. Rounding is coarser by a factor of 2¹⁴⁸, so
+ * nothing is lost; and what is left can be squared, and multiplied by a second such number first, without underflow. Otherwise
+ * reflections and rotations built from subnormal numbers would not be orthogonal, and a block of such numbers might not converge.
+ */
+export const negligible = 2 ** -200;
+
+/**
  * The exponent k with 2ᵏ ≤ |x| < 2ᵏ⁺¹ (off by one at most, by the rounding of the logarithm); 0 for 0. Subnormal numbers
  * included.
  */

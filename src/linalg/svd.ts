@@ -29,7 +29,7 @@ const isTall = (m: number, n: number): boolean => m > TALL * n;
 export function svdSize(m: number, n: number): number {
   if (m < n) return svdSize(n, m);
   if (isTall(m, n)) return qrSize(m, n) + 2 * m * n + n * n + svdSize(n, n);
-  return 2 * m * n + bidiagonalSize(m, n) + bidiagonalSvdSize(n) + (n + 1) ** 2 + applySize(n, m) + applySize(n, n);
+  return 2 * m * n + bidiagonalSize(m, n) + bidiagonalSvdSize(n) + (n + 1) ** 2 + applySize(m) + applySize(n);
 }
 
 /**

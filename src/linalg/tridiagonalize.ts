@@ -1,5 +1,7 @@
 import type { MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
+import { negligible } from "./scaling.ts";
+import type { Reflections } from "./reflections.ts";
 import { addScaled, dot, largestMagnitude } from "./vectors.ts";
 
 /** A symmetric tridiagonal matrix. */
@@ -9,27 +11,16 @@ export interface Tridiagonal {
   readonly offDiagonal: Float64Array;
 }
 
-/** A = Q T Qᵀ with Q = Hₙ₋₁ Hₙ₋₂ ⋯ H₁, where Hᵢ = I − τᵢ vᵢ vᵢᵀ acts on the first i coordinates. */
+/** A = Q T Qᵀ with Q = Hₙ₋₁ Hₙ₋₂ ⋯ H₁: reflections that turn rows X into X Qᵀ. */
 export interface Reduction extends Tridiagonal {
-  /** Row i holds vᵢ in its first i elements. */
-  readonly reflectors: MatrixBlock;
-  readonly tau: Float64Array;
+  /** Hᵢ acts on the first i coordinates. */
+  readonly reflections: Reflections;
 }
-
-/**
- * Entries up to this size count as 0, in a matrix whose largest entry is of order 1. Rounding is coarser by a factor of 2¹⁴⁸, so
- * nothing is lost; and what is left can be squared, and multiplied by a second such number first, without underflow. Otherwise
- * reflections and rotations built from subnormal numbers would not be orthogonal, and a block of such numbers might not converge.
- */
-export const negligible = 2 ** -200;
 
 /** Rows that are reduced before their reflections are applied to the rest. */
 const PANEL = 32;
-/** Reflections that are applied to eigenvectors together. */
-const GROUP = 64;
-
-/** Numbers that `tridiagonalize` and `applyReflectors` take from a workspace, at most. */
-export const reductionSize = (n: number): number => 5 * PANEL * n + 4 * PANEL + 3 * GROUP * n + 2 * GROUP * GROUP;
+/** Numbers that `tridiagonalize` takes from a workspace. */
+export const reductionSize = (n: number): number => 5 * PANEL * n + 4 * PANEL;
 
 /**
  * Reduces a symmetric matrix to tridiagonal form in place.
@@ -43,7 +34,12 @@ export const reductionSize = (n: number): number => 5 * PANEL * n + 4 * PANEL + 
  */
 export function tridiagonalize(space: Workspace, a: MatrixBlock): Reduction {
   const n = a.rows;
-  const reduction: Reduction = { reflectors: a, tau: new Float64Array(n), diagonal: new Float64Array(n), offDiagonal: new Float64Array(n) };
+  const order = Array.from({ length: Math.max(0, n - 1) }, (_, i) => i + 1);
+  const reduction: Reduction = {
+    reflections: { y: a, tau: new Float64Array(n), order, support: (i) => [0, i] },
+    diagonal: new Float64Array(n),
+    offDiagonal: new Float64Array(n),
+  };
   const w = space.matrix(PANEL, n);
   const pairs = [space.matrix(2 * PANEL, n), space.matrix(2 * PANEL, n)] as const;
   const work = space.matrix(4, PANEL);
@@ -58,7 +54,8 @@ export function tridiagonalize(space: Workspace, a: MatrixBlock): Reduction {
 
 /** Reduces rows `[size − count, size)`. Row r of W belongs to row size − count + r of A. */
 function reducePanel(space: Workspace, reduction: Reduction, size: number, count: number, w: MatrixBlock, work: MatrixBlock): void {
-  const { reflectors: a, tau, diagonal, offDiagonal } = reduction;
+  const { diagonal, offDiagonal } = reduction;
+  const { y: a, tau } = reduction.reflections;
   const { arithmetic } = space;
   const { data } = a;
   const first = size - count;
@@ -142,50 +139,4 @@ function updateRest(
 function copyRow(from: MatrixBlock, i: number, to: MatrixBlock, j: number, length: number): void {
   const at = from.at + i * from.stride;
   to.data.set(from.data.subarray(at, at + length), to.at + j * to.stride);
-}
-
-/**
- * X ← X Qᵀ = X H₁ H₂ ⋯ Hₙ₋₁ for rows X, in groups H = I − Yᵀ T Y with a triangular T (Schreiber & Van Loan, SIAM J. Sci. Stat. Comput.
- * 10, 1989). 2·n²·rows operations.
- */
-export function applyReflectors(space: Workspace, { reflectors: a, tau }: Reduction, x: MatrixBlock): void {
-  const n = a.rows;
-  const y = space.matrix(GROUP, n);
-  const [first, second] = [space.matrix(x.rows, GROUP), space.matrix(x.rows, GROUP)];
-  const [gram, t] = [space.matrix(GROUP, GROUP), space.matrix(GROUP, GROUP)];
-  for (let start = 1; start < n; start += GROUP) {
-    const count = Math.min(GROUP, n - start);
-    const width = start + count - 1; // length of the last reflector of the group
-    const own = part(y, 0, 0, count, width);
-    for (let r = 0; r < count; r++) {
-      const at = own.at + r * own.stride;
-      copyRow(a, start + r, own, r, start + r);
-      own.data.fill(0, at + start + r, at + width);
-    }
-    const [products, triangle] = [part(gram, 0, 0, count, count), part(t, 0, 0, count, count)];
-    space.arithmetic.product(products, own, own, { transposeB: true });
-    triangleOf(triangle, products, tau, start);
-    const columns = part(x, 0, 0, x.rows, width);
-    const [p, q] = [part(first, 0, 0, x.rows, count), part(second, 0, 0, x.rows, count)];
-    space.arithmetic.product(p, columns, own, { transposeB: true });
-    space.arithmetic.product(q, p, triangle);
-    space.arithmetic.product(columns, q, own, { scale: -1, add: true });
-  }
-}
-
-/** T with H_s H_{s+1} ⋯ = I − Yᵀ T Y: its column j is −τⱼ T (Y yⱼ) over τⱼ. `products` is Y Yᵀ. */
-function triangleOf(t: MatrixBlock, products: MatrixBlock, tau: Float64Array, start: number): void {
-  const { data, at, stride } = t;
-  for (let j = 0; j < t.rows; j++) {
-    const own = tau[start + j]!;
-    for (let i = 0; i < t.rows; i++) {
-      let sum = 0;
-      if (i === j) sum = own;
-      else if (i < j) {
-        for (let k = i; k < j; k++) sum -= data[at + i * stride + k]! * products.data[products.at + k * products.stride + j]!;
-        sum *= own;
-      }
-      data[at + i * stride + j] = sum;
-    }
-  }
 }

@@ -29,6 +29,8 @@ export interface ProductOptions {
 export interface MatrixArithmetic {
   /** C ← scale · op(A) op(B), or C plus that. */
   product(c: MatrixBlock, a: MatrixBlock, b: MatrixBlock, options?: ProductOptions): void;
+  /** X ← X (I − Yᵀ T Y), or the same with Tᵀ: a group of reflections of the rows of X. */
+  reflectRows(x: MatrixBlock, y: MatrixBlock, t: MatrixBlock, options?: { readonly transposeT?: boolean }): void;
   /** y[i] ← Aᵢ · x for every row of A. */
   timesVector(y: VectorBlock, a: MatrixBlock, x: VectorBlock): void;
   /** y ← y + scale · xᵀA. */

@@ -56,6 +56,12 @@ export function ofSpectrum(values: ArrayLike<number>, seed: number, scale = 1): 
   return { a, n, spectrum: Float64Array.from(values, (value) => value * scale).sort() };
 }
 
+/** A matrix [m, n] of given singular values, zeros where they end, between the bases of `seed`. */
+export function ofSingularValues(m: number, n: number, values: readonly number[], seed: number): Matrix {
+  const between = build(m, n, (i, j) => (i === j ? (values[i] ?? 0) : 0));
+  return product(orthogonal(m, seed), between, transpose(orthogonal(n, seed === 0 ? 0 : seed + m)));
+}
+
 /** Shapes of spectra that curvature matrices and other trouble-makers have, simplest first. `ratio` in (0, 1]. */
 const spectra = {
   flat: () => 1,
@@ -118,6 +124,26 @@ export function definiteMatrices(options: DefiniteOptions = {}): Arbitrary<Spect
     .map(({ n, decades, seed, scale }) => {
       const values = Array.from({ length: n }, (_, k) => 10 ** (n === 1 ? 0 : (-decades * k) / (n - 1)));
       return { ...ofSpectrum(values, seed, scale), condition: n === 1 ? 1 : 10 ** decades };
+    });
+}
+
+/** A matrix [m, n] of any shape, and the singular values it was built from (descending, scale included). */
+export interface SingularCase {
+  readonly a: Matrix;
+  readonly singularValues: Float64Array;
+}
+
+/** Tall, wide, square and empty matrices of every named spectrum, at ordinary, tiny and huge scale. */
+export function rectangularMatrices(): Arbitrary<SingularCase> {
+  const extent = fc.integer({ min: 0, max: 20 });
+  return fc
+    .record({ m: extent, n: extent, name: fc.constantFrom(...spectrumNames), ratio: ratios, seed: seeds, scale: scales })
+    .map(({ m, n, name, ratio, seed, scale }) => {
+      const values = spectrumOf(name, Math.min(m, n), ratio);
+      const singularValues = Float64Array.from(values, (value) => value * scale)
+        .sort()
+        .reverse();
+      return { a: scaled(ofSingularValues(m, n, values, seed), scale), singularValues };
     });
 }
 

@@ -62,6 +62,20 @@ function expectAgreement(results: Float64Array[], depth: number): void {
 }
 
 describe("the engine's arithmetic is that of plain loops, with the same bits on any number of threads:", () => {
+  it("reflectRows", () => {
+    fc.assert(
+      fc.property(size, size, fc.integer({ min: 0, max: 70 }), fc.boolean(), seeds, (m, n, count, transposeT, seed) => {
+        const results = everywhere((space) => {
+          const [x, y, t] = [block(space, m, n, seed), block(space, count, n, seed + 1), block(space, count, count, seed + 2)];
+          space.arithmetic.reflectRows(x, y, t, { transposeT });
+          return x;
+        });
+        // Three products, whose elements are up to n, n·count and n·count² in size.
+        expectAgreement(results, 2 * (n + count) * (count + 1));
+      }),
+    );
+  });
+
   it("product", () => {
     const options = fc.record({
       transposeA: fc.boolean(),

@@ -18,7 +18,8 @@ import {
   type TriangularOptions,
 } from "../../src/linalg/index.ts";
 import { definiteMatrices, normalMatrix, ofSpectrum, seeds, sizes, symmetricMatrices } from "../arbitraries/matrices.ts";
-import { arithmetics, expectFactorized, spectralNorm } from "./choleskyBound.ts";
+import { expectFactorized, spectralNorm } from "./bounds.ts";
+import { arithmetics } from "./compute.ts";
 import {
   at,
   build,

@@ -37,13 +37,18 @@ export const symmetricPart = (a: Matrix): Matrix => build(a.rows, a.columns, (i,
 
 /** The product of all factors, from left to right. */
 export function product(...factors: readonly [Matrix, ...Matrix[]]): Matrix {
-  return factors.reduce((a, b) =>
-    build(a.rows, b.columns, (i, j) => {
-      let sum = 0;
-      for (let k = 0; k < a.columns; k++) sum += at(a, i, k) * at(b, k, j);
-      return sum;
-    }),
-  );
+  return factors.reduce((a, b) => {
+    const data = new Float64Array(a.rows * b.columns);
+    for (let i = 0; i < a.rows; i++) {
+      const row = data.subarray(i * b.columns, (i + 1) * b.columns);
+      for (let k = 0; k < a.columns; k++) {
+        const factor = at(a, i, k);
+        const other = b.data.subarray(k * b.columns, (k + 1) * b.columns);
+        for (let j = 0; j < row.length; j++) row[j] = (row[j] as number) + factor * (other[j] as number);
+      }
+    }
+    return { rows: a.rows, columns: b.columns, data };
+  });
 }
 
 export function trace(a: Matrix): number {
@@ -52,5 +57,15 @@ export function trace(a: Matrix): number {
   return sum;
 }
 
-/** Frobenius norm. */
-export const norm = (a: Matrix): number => Math.hypot(...a.data);
+/** Largest magnitude of an entry; 0 for a matrix without entries. */
+export const largest = (a: Matrix): number => a.data.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+
+/** Frobenius norm, without squares that leave the range. */
+export function norm(a: Matrix): number {
+  const unit = largest(a);
+  if (unit === 0 || unit === Infinity) return unit;
+  return unit * Math.sqrt(a.data.reduce((sum, x) => sum + (x / unit) ** 2, 0));
+}
+
+/** Times 2ᵏ in two steps, as 2ᵏ alone may be out of range. Exact but for subnormal results. */
+export const shifted = (a: Matrix, k: number): Matrix => scaled(scaled(a, 2 ** Math.trunc(k / 2)), 2 ** (k - Math.trunc(k / 2)));

@@ -7,7 +7,7 @@ import { openWasm } from "../../src/tensor/backends/wasm/index.ts";
 import { defaultBackend, DTypeError, NumericalError, ShapeError, Tensor, type FloatDType } from "../../src/tensor/index.ts";
 import { definiteMatrices, normalMatrix, orthogonal, seeds, smallMatrices } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
-import { arithmetics, type Compute } from "./choleskyBound.ts";
+import { arithmetics, type Compute } from "./compute.ts";
 import {
   at,
   build,

@@ -1,19 +1,25 @@
 import type { MatrixBlock, MatrixArithmetic, VectorBlock } from "../../matrices.ts";
 import type { Engine } from "./engine.ts";
-import { roundUp } from "./kernel.ts";
-import { gemm, transposed, type Matrix } from "./product.ts";
+import { gemm, pack, packedBytes, transposed, type Matrix } from "./product.ts";
 
 /** Rows of an item of `symmetricTimesVector`, and columns of one of `addRows`; as in assembly/matvec.ts. */
 const [ROWS, COLUMNS] = [64, 64];
 /** Nanoseconds for an entry of a matrix that is read once. */
 const READ = 0.25;
+/**
+ * Rows of X that `reflectRows` takes through its three products one after another, so that they stay in the second-level cache; fewer
+ * for so many reflections that what is between the products would not fit into a thread's scratch memory.
+ */
+const REFLECTED = 32;
+/** Multiply-adds in a nanosecond. */
+const MADDS = 10;
 
 /** Memory of the engine as an array, for the duration of `f`. */
 export function workspace<T>(engine: Engine, size: number, f: (memory: Float64Array, arithmetic: MatrixArithmetic) => T): T {
-  // What the arithmetic needs besides, so that the memory does not grow meanwhile: a memory that is not shared moves when it grows.
-  const besides = 8 * roundUp(size, 64) + 2 ** 20;
   return engine.temporary(8 * size, "workspace", (pointer) => {
-    engine.temporary(besides, "workspace", () => undefined);
+    // A memory that is not shared moves when it grows: then it has to have what the arithmetic needs besides. Packed operands are at most
+    // four times as large, for a single column.
+    if (!engine.features.sharedMemory) engine.temporary(32 * size + 2 ** 20, "workspace", () => undefined);
     return f(engine.view("float64", pointer, size) as Float64Array, arithmeticOf(engine));
   });
 }
@@ -27,6 +33,32 @@ function arithmeticOf(engine: Engine): MatrixArithmetic {
       const [left, right] = [transposeA ? transposed(matrixOf(a)) : matrixOf(a), transposeB ? transposed(matrixOf(b)) : matrixOf(b)];
       const depth = transposeA ? a.rows : a.columns;
       gemm(engine, "float64", [c.rows, c.columns, depth], left, right, pointerOf(c), { scale, add, lower, pitch: 8 * c.stride });
+    },
+    reflectRows(x, y, t, { transposeT = false } = {}) {
+      const [{ rows: m, columns: n }, { rows: count }] = [x, y];
+      if (m === 0 || n === 0 || count === 0) return;
+      const [tall, small, wide] = [
+        [n, count],
+        [count, count],
+        [count, n],
+      ] as const;
+      const [tallBytes, smallBytes, wideBytes] = [
+        packedBytes("float64", tall),
+        packedBytes("float64", small),
+        packedBytes("float64", wide),
+      ];
+      engine.temporary(tallBytes + smallBytes + wideBytes + 12, "workspace", (yColumns) => {
+        const [turn, yRows] = [yColumns + tallBytes, yColumns + tallBytes + smallBytes];
+        const table = yRows + wideBytes;
+        pack(engine, "float64", transposed(matrixOf(y)), tall, yColumns);
+        pack(engine, "float64", transposeT ? transposed(matrixOf(t)) : matrixOf(t), small, turn, -1);
+        pack(engine, "float64", matrixOf(y), wide, yRows);
+        engine.view("int32", table, 3).fill(0);
+        const rows = Math.min(REFLECTED, 4 * Math.floor(2 ** 15 / count));
+        const cost = (rows * count * (2 * n + count)) / MADDS;
+        // prettier-ignore
+        engine.run("reflectRows_f64", Math.ceil(m / rows), cost, pointerOf(x), 8 * x.stride, m, n, count, yColumns, turn, yRows, rows, table);
+      });
     },
     timesVector(y, a, x) {
       engine.run("timesVector_f64", a.rows, a.columns * READ, pointerOf(a), 8 * a.stride, a.columns, pointerOf(x), pointerOf(y));

@@ -2,7 +2,6 @@ import { bytesPerElement } from "../../dtype.ts";
 import { broadcastStrides, sizeOf, type Shape } from "../../shape.ts";
 import type { Engine } from "./engine.ts";
 import type { Kernels, Operand } from "./kernel.ts";
-import { BLOCK } from "./walk.ts";
 
 /** A matrix in the engine's memory; one of the strides (in bytes) is an element's size. */
 export interface Matrix {
@@ -10,6 +9,8 @@ export interface Matrix {
   readonly rowStride: number;
   readonly columnStride: number;
 }
+
+type FloatType = "float32" | "float64";
 
 export interface GemmOptions {
   /** Pointer to a vector [n] that is added to every row. */
@@ -27,7 +28,6 @@ export interface GemmOptions {
 }
 
 const GEMM = { float32: "gemm_f32", float64: "gemm_f64" } as const;
-const SCALE = { float32: "linearCombination_f32", float64: "linearCombination_f64" } as const;
 const PACK = { float32: "packColumns_f32", float64: "packColumns_f64" } as const;
 
 /** Blocks to have for the threads to share, where the matrix is large enough. */
@@ -38,7 +38,7 @@ const RATE = { float32: 20, float64: 10 } as const;
 /** C = scale · A B, or that added to C, for A [m, k], B [k, n] and a row-major C, on all threads. */
 export function gemm(
   engine: Engine,
-  dtype: "float32" | "float64",
+  dtype: FloatType,
   [m, n, k]: readonly [number, number, number],
   a: Matrix,
   b: Matrix,
@@ -47,8 +47,8 @@ export function gemm(
 ): void {
   if (m === 0 || n === 0) return;
   const width = dtype === "float32" ? 8 : 4;
-  const panels = Math.ceil(n / width);
-  const panelBytes = 32 * k * panels;
+  const panels = panelsOf(dtype, n);
+  const panelBytes = packedBytes(dtype, [k, n]);
   // The distinct B of a batch are packed one after another; a broadcast one is packed once.
   const rights = offsets ? [...new Set(offsets.map(([, right]) => right))] : [0];
   const products = offsets?.length ?? 1;
@@ -66,12 +66,8 @@ export function gemm(
     } else words.fill(0);
     rights.forEach((right, i) => {
       const to = packedB + i * panelBytes;
-      engine.run(PACK[dtype], panels, k * 4, b.pointer + right, b.rowStride, b.columnStride, k, n, to);
+      pack(engine, dtype, { ...b, pointer: b.pointer + right }, [k, n], to, scale);
     });
-    if (scale !== 1) {
-      const size = (panelBytes * rights.length) / bytesPerElement[dtype];
-      engine.run(SCALE[dtype], Math.ceil(size / BLOCK), BLOCK * 0.4, packedB, packedB, packedB, size, scale, 0);
-    }
     // Many rows a block: then panels of B come seldom from the outer caches, which others share. Rows of A that are read transposed
     // are packed once a block, so there blocks are low and wide instead.
     const packed = a.columnStride !== bytesPerElement[dtype];
@@ -89,7 +85,23 @@ export function gemm(
   });
 }
 
-type FloatType = "float32" | "float64";
+/** Bytes of scale · B [k, n] in panels as `gemm` reads them. */
+export function packedBytes(dtype: FloatType, [k, n]: readonly [number, number]): number {
+  return 32 * k * panelsOf(dtype, n);
+}
+
+/** Packs scale · B [k, n] into panels. */
+// prettier-ignore
+export function pack(
+  engine: Engine, dtype: FloatType, b: Matrix, [k, n]: readonly [number, number], to: number, scale = 1,
+): void {
+  engine.run(PACK[dtype], panelsOf(dtype, n), k * 4, b.pointer, b.rowStride, b.columnStride, k, n, scale, to);
+}
+
+/** Columns are packed by two vectors of 16 bytes. */
+function panelsOf(dtype: FloatType, n: number): number {
+  return Math.ceil((n * bytesPerElement[dtype]) / 32);
+}
 
 /** The row-major matrix [·, columns] at `pointer`. */
 export function rowMajor(pointer: number, columns: number, dtype: FloatType): Matrix {

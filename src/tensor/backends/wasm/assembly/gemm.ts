@@ -30,7 +30,7 @@ function addEdge<T>(from: usize, c: usize, pitch: usize, rows: i32, width: i32, 
  * @param lower compute only tiles that touch the lower triangle
  * @param table for each product the byte offsets of A, B and C, as u32
  */
-function gemm<T>(
+export function gemm<T>(
   start: i32,
   end: i32,
   a: usize,

@@ -14,6 +14,7 @@ export * from "./pack";
 export * from "./patches";
 export * from "./pooling";
 export * from "./reduction";
+export * from "./reflect";
 export * from "./update";
 export * from "./winograd";
 

@@ -47,10 +47,13 @@ export function packTransposed<T>(from: usize, pitch: usize, rows: i32, depth: i
 }
 
 /**
- * Packs columns `[start, end)` — counted in panels of two vectors — of a matrix B [depth, n] for `tile`:
+ * Packs columns `[start, end)` — counted in panels of two vectors — of scale · B for a B [depth, n], for `tile`:
  * panel[panel][k][2 vectors], missing columns as zeros. Element (k, j) of B is at `b + k · rowStride + j · columnStride` bytes.
  */
-export function packColumns<T>(start: i32, end: i32, b: usize, rowStride: usize, columnStride: usize, depth: i32, n: i32, to: usize): void {
+// prettier-ignore
+export function packColumns<T>(
+  start: i32, end: i32, b: usize, rowStride: usize, columnStride: usize, depth: i32, n: i32, scale: T, to: usize,
+): void {
   const width = columns<T>();
   for (let p = start; p < end; p++) {
     let at = to + <usize>p * <usize>depth * 32;
@@ -81,6 +84,10 @@ export function packColumns<T>(start: i32, end: i32, b: usize, rowStride: usize,
         }
       }
     }
+    if (scale == <T>1) continue;
+    const factor = v128.splat<T>(scale);
+    const panel = to + <usize>p * <usize>depth * 32;
+    for (let byte: usize = 0; byte < <usize>depth * 32; byte += 16) v128.store(panel + byte, v128.mul<T>(factor, v128.load(panel + byte)));
   }
 }
 
