@@ -169,7 +169,8 @@ const routines: Readonly<Record<string, Routine>> = {
   },
   adaptiveEigh: {
     symmetric: true,
-    run: async (a, _, draw) => Object.values(await adaptiveEigh(a, { tolerance: draw() < 0.5 ? 0.1 : 0, generator: generator(draw), blockSize: 1 })),
+    run: async (a, _, draw) =>
+      Object.values(await adaptiveEigh(a, { tolerance: draw() < 0.5 ? 0.1 : 0, generator: generator(draw), blockSize: 1 })),
   },
   nystrom: {
     symmetric: true,
