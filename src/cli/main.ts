@@ -11,6 +11,14 @@ import { evalCommand } from "./eval.ts";
 import { trainCommand } from "./train.ts";
 import { version } from "./version.ts";
 
+/** What a flag's value looks like. */
+const FORMS: Readonly<Record<ConfigKey["kind"], string>> = {
+  string: "string",
+  number: "number",
+  list: "a,b,…",
+  "number or list": "a or a,b,…",
+};
+
 const program = new Command("kfacet")
   .description("Second-order deep learning in TypeScript: trains VGG networks with K-FAC and first-order optimizers.")
   .version(version)
@@ -55,14 +63,6 @@ function flagOf({ key, kind, description, choices, default: fallback }: ConfigKe
   if (kind === "number or list") option.argParser((text) => (text.includes(",") ? text.split(",").map(toNumber) : toNumber(text)));
   return option;
 }
-
-/** What a flag's value looks like. */
-const FORMS: Readonly<Record<ConfigKey["kind"], string>> = {
-  string: "string",
-  number: "number",
-  list: "a,b,…",
-  "number or list": "a or a,b,…",
-};
 
 function toNumber(text: string): number {
   const value = Number(text);
