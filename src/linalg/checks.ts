@@ -87,33 +87,39 @@ export function reciprocalOf(operation: string, what: string, value: number, dty
  */
 export const inputTolerance: Readonly<Record<FloatDType, number>> = { float32: 1e-4, float64: 1e-10 };
 
+/** Side of the squares of a matrix that are compared with their mirror images, so that both stay in the cache. */
+const SQUARE = 32;
+
 /**
- * The symmetric part (A + Aᵀ)/2 of an [n, n] matrix in float64, so that the result does not depend on which triangle is read.
+ * Makes an [n, n] matrix in float64 its symmetric part (A + Aᵀ)/2, in place, so that results do not depend on which triangle is read.
+ * @returns `a`.
  * @throws NumericalError if an entry differs from its mirror image by more than the tolerance of `dtype`.
  */
 export function requireSymmetric(operation: string, a: Float64Array, n: number, dtype: FloatDType): Float64Array {
-  const symmetric = a.slice();
   let largest = 0;
-  let worst = { gap: 0, i: 0, j: 0 };
-  for (let i = 0; i < n; i++) {
-    largest = Math.max(largest, Math.abs(a[i * n + i]!));
-    for (let j = 0; j < i; j++) {
-      const lower = a[i * n + j]!;
-      const upper = a[j * n + i]!;
-      largest = Math.max(largest, Math.abs(lower), Math.abs(upper));
-      if (lower === upper) continue;
-      const gap = Math.abs(lower - upper);
-      if (gap > worst.gap) worst = { gap, i, j };
-      symmetric[i * n + j] = symmetric[j * n + i] = lower / 2 + upper / 2; // the sum itself could overflow
+  let worst = { gap: 0, i: 0, j: 0, lower: 0, upper: 0 };
+  for (let i0 = 0; i0 < n; i0 += SQUARE) {
+    for (let j0 = 0; j0 <= i0; j0 += SQUARE) {
+      for (let i = i0; i < Math.min(n, i0 + SQUARE); i++) {
+        for (let j = j0; j < Math.min(i + 1, j0 + SQUARE); j++) {
+          const lower = a[i * n + j]!;
+          const upper = a[j * n + i]!;
+          largest = Math.max(largest, Math.abs(lower), Math.abs(upper));
+          if (lower === upper) continue;
+          const gap = Math.abs(lower - upper);
+          if (gap > worst.gap) worst = { gap, i, j, lower, upper };
+          a[i * n + j] = a[j * n + i] = lower / 2 + upper / 2; // the sum itself could overflow
+        }
+      }
     }
   }
   if (worst.gap > inputTolerance[dtype] * largest) {
-    const { gap, i, j } = worst;
+    const { gap, i, j, lower, upper } = worst;
     throw new NumericalError(
-      `${operation}: the matrix is not symmetric: entries [${i}, ${j}] = ${a[i * n + j]} and [${j}, ${i}] = ${a[j * n + i]} differ by ` +
+      `${operation}: the matrix is not symmetric: entries [${i}, ${j}] = ${lower} and [${j}, ${i}] = ${upper} differ by ` +
         `${gap.toExponential(2)}, more than ${inputTolerance[dtype]} of the largest entry ${largest} (${dtype}); ` +
         `symmetrise it first if that is what you mean`,
     );
   }
-  return symmetric;
+  return a;
 }

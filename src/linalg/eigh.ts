@@ -28,19 +28,25 @@ export const eighSize = (n: number): number => 2 * n * n + conquestSize(n) + red
  *
  * @param a [n, n], row-major; only the lower triangle is read; unchanged.
  * @param largest only this many of the largest eigenvalues: saves up to 2·n³ operations for the reflections of the others.
+ * @param into where the vectors go, n · largest numbers; it may be `a` if all are wanted.
  * @throws NumericalError for an entry that is not finite, or if QL does not converge.
  */
-export function eighIn(space: Workspace, a: Float64Array, n: number, largest = n): Eigh {
+export function eighIn(
+  space: Workspace,
+  a: Float64Array,
+  n: number,
+  largest = n,
+  into: Float64Array = new Float64Array(n * largest),
+): Eigh {
   const { matrix, exponent } = scaledCopy(space, a, n);
   const reduction = tridiagonalize(space, matrix);
   const rows = space.matrix(n, n);
   divideAndConquer(space, reduction, rows);
   const wanted = part(rows, n - largest, 0, largest, n);
   applyReflections(space, reduction.reflections, wanted);
-  const vectors = new Float64Array(n * largest);
-  transpose(rowMajor(vectors, n, largest), wanted);
-  makeSignsDeterministic(largest, vectors);
-  return { values: scaleByPower(reduction.diagonal.subarray(n - largest), exponent), vectors };
+  transpose(rowMajor(into, n, largest), wanted);
+  makeSignsDeterministic(largest, into);
+  return { values: scaleByPower(reduction.diagonal.subarray(n - largest), exponent), vectors: into };
 }
 
 /** The eigenvalues alone, ascending: 4/3·n³ operations. */

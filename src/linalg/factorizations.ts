@@ -48,10 +48,13 @@ export async function eigh(a: Tensor, { largest }: EighOptions = {}): Promise<{ 
     throw new UsageError(`eigh: largest must be a whole number from 0 to ${n}, the order of the matrix, but is ${k}`);
   }
   const matrix = await readSymmetric("eigh", a);
-  const { values, vectors } = inWorkspace(destination.backend, eighSize(n), (space) => eighIn(space, matrix, n, k));
+  const { values, vectors } = inWorkspace(destination.backend, eighSize(n), (space) =>
+    // Fresh memory is dear: the pages of a large array cost as much as a pass over it.
+    eighIn(space, matrix, n, k, k === n ? matrix : undefined),
+  );
   const rounded = roundTo("eigh", vectors, [n, k], destination.dtype);
   // Rounding to float32 can make two components equal in magnitude; the sign convention holds for what is returned.
-  makeSignsDeterministic(k, rounded);
+  if (destination.dtype === "float32") makeSignsDeterministic(k, rounded);
   return {
     values: toTensor("eigh", values, [k], destination),
     vectors: Tensor.from(rounded, { ...destination, shape: [n, k] }),

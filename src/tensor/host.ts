@@ -31,8 +31,13 @@ export function readHost(data: NestedArray | NumberArray | NdArray): HostData {
   return { values, shape, dtype: "float32" };
 }
 
-/** A new array of the type. @throws DTypeError for a number that is no int32, where that is the type. */
+/**
+ * An array of the type: the same one if it is of that type already. @throws DTypeError for a number that is no int32, where that is the
+ * type.
+ */
 export function convert(values: ArrayLike<number>, dtype: DType): TypedArray {
+  if (ArrayBuffer.isView(values) && isTensorArray(values as NumberArray) && dtypeOf(values as TypedArray) === dtype)
+    return values as TypedArray;
   const host = typedArray(dtype, values.length);
   host.set(values);
   if (dtype === "int32") {
