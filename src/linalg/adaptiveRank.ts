@@ -18,7 +18,7 @@ export interface AdaptiveEighOptions {
   readonly blockSize?: number;
   /** Products with each basis before the one for Rayleigh–Ritz. Default 2. */
   readonly iterations?: number;
-  /** [n, s]: the vectors of an earlier call, for a matrix that has changed a little; in place of most of the random ones. */
+  /** The vectors of an earlier call, of shape [n, s], for a matrix that has changed a little; in place of most of the random ones. */
   readonly testMatrix?: Tensor;
 }
 

@@ -77,7 +77,7 @@ export async function rayleighRitz(operation: string, x: Tensor, q: Tensor, rank
 }
 
 /** Eigenpairs of QᵀXQ as such of X. */
-export function pairsOf(operation: string, dtype: FloatDType, q: Tensor, { values, vectors }: Eigh): DominantEigenpairs {
+function pairsOf(operation: string, dtype: FloatDType, q: Tensor, { values, vectors }: Eigh): DominantEigenpairs {
   const [rank, { backend }] = [values.length, q];
   const rounded = toTensor(operation, values, [rank], { dtype, backend });
   return { values: rounded, vectors: turned(dtype, q, vectors, rank) };

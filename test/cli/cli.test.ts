@@ -106,6 +106,7 @@ describe("a training on synthetic data", () => {
       batchSize: 100,
       seed: 0,
       device: parseConfig({}).device,
+      augment: "none",
       out: run,
     });
   });
@@ -127,7 +128,7 @@ describe("a training on synthetic data", () => {
 
   test("has metrics of known types, one event a line, and learns something", () => {
     const events = eventsOf(run);
-    expect(events.map(({ type }) => type)).toEqual(["curvature", ...Array.from({ length: 10 }, () => "step"), "epoch", "end"]);
+    expect(events.map(({ type }) => type)).toEqual(["curvature", "refresh", ...Array.from({ length: 10 }, () => "step"), "epoch", "end"]);
     const losses = events.flatMap(({ loss }) => (typeof loss === "number" ? [loss] : []));
     expect(losses.at(-1)).toBeLessThan(losses[0] ?? NaN);
   });

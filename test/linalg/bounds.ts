@@ -25,7 +25,7 @@ export interface Precision {
   readonly epsilon: number;
   readonly spacing: number;
 }
-export const float64: Precision = { epsilon: epsilon64, spacing: Number.MIN_VALUE };
+const float64: Precision = { epsilon: epsilon64, spacing: Number.MIN_VALUE };
 export const float32: Precision = { epsilon: epsilon32, spacing: 2 ** -149 };
 
 export const precisions = [
@@ -83,7 +83,7 @@ export function normAtMost(e: Matrix, enough = 0): number {
 }
 
 /** A lower bound of ‖A‖₂, close to it: ‖Ax‖/‖x‖ after some steps of power iteration with AᵀA, from the largest row. */
-export function normAtLeast(a: Matrix): number {
+function normAtLeast(a: Matrix): number {
   const size = norm(a);
   if (size === 0) return 0;
   const rows = Array.from({ length: a.rows }, (_, i) => ({

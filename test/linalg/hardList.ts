@@ -16,7 +16,7 @@ export interface HardMatrix {
 }
 
 /** The matrix B = QᵀM on which LAPACK's float32 gesdd does not converge (test/golden/README.md), and its singular values. */
-export const hardSvd = ((): { b: Matrix; singularValues: readonly number[] } => {
+const hardSvd = ((): { b: Matrix; singularValues: readonly number[] } => {
   const golden = new URL("../golden/", import.meta.url);
   const bytes = readFileSync(new URL("hard_svd_145x145.f32", golden));
   const b = matrix(145, 145, new Float32Array(bytes.buffer, bytes.byteOffset, 145 * 145));

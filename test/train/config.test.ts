@@ -114,10 +114,17 @@ describe("configKeys", () => {
   test("tell kind and choices", () => {
     for (const { key, kind, choices } of configKeys) {
       const value = full[key];
-      expect([key, kind]).toEqual([key, Array.isArray(value) ? "list" : typeof value]);
+      const own = Array.isArray(value) ? "list" : typeof value;
+      // Those of a schedule take either.
+      expect([key, kind === "number or list" ? ["number", "list"] : [kind]]).toEqual([key, expect.arrayContaining([own])]);
       if (choices) expect(choices).toContain(value);
     }
-    expect(configKeys.filter(({ choices }) => choices).map(({ key }) => key)).toEqual(["precision", "init", "inverse", "fisher"]);
+    expect(configKeys.filter(({ choices }) => choices).map(({ key }) => key)).toEqual([
+      ...["precision", "init", "preset", "inverse", "fisher", "tail", "thin", "eigenvalues", "batchNorm", "augment"],
+    ]);
+    expect(configKeys.filter(({ kind }) => kind === "number or list").map(({ key }) => key)).toEqual([
+      ...["learningRate", "damping", "factorUpdateEvery", "inversionEvery", "rank", "oversampling", "klClip", "rmsClip"],
+    ]);
   });
 
   test("name every model and optimizer that there is", () => {

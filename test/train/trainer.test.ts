@@ -31,11 +31,26 @@ const untimed = (events: readonly TrainEvent[]): unknown[] =>
 const epochsOf = (events: readonly TrainEvent[]): EpochEvent[] => events.filter((event) => event.type === "epoch");
 
 describe("a training is a stream of events", () => {
-  test("each step, each epoch, the end; with curvature told of once, before the first step", async () => {
+  test("each step, each epoch, the end; with curvature told of once, and refreshes with the steps that make them", async () => {
     const types = (events: readonly TrainEvent[]): string[] => events.map(({ type }) => type);
     const epoch = ["step", "step", "step", "epoch"];
     expect(types(await trained())).toEqual([...epoch, ...epoch, "end"]);
-    expect(types(await trained({ optimizer: kfac }))).toEqual(["curvature", ...epoch, ...epoch, "end"]);
+    const events = await trained({ optimizer: kfac });
+    expect(types(events.filter(({ type }) => type !== "refresh"))).toEqual(["curvature", ...epoch, ...epoch, "end"]);
+    const refreshes = events.flatMap((event) => (event.type === "refresh" ? [event] : []));
+    expect(refreshes[0]?.step).toBe(0);
+    for (const { layers } of refreshes) {
+      expect(layers.length).toBeGreaterThan(0);
+      for (const { layer, figures, spectra, problems } of layers) {
+        expect(problems).toEqual([]);
+        expect(layer).toMatch(/weight$/);
+        expect(figures["bytes"]).toBeGreaterThan(0);
+        for (const [factor, values] of Object.entries(spectra)) {
+          expect(values).toEqual([...values].sort((a, b) => b - a));
+          expect(figures[`${factor}.largest`]).toBe(values[0]);
+        }
+      }
+    }
   });
 
   test("numbered from 0, with times that add up", async () => {

@@ -24,7 +24,7 @@ const TINY = 1e-30;
  * each other, so that u is only nearly a sample's own gradient (as in every method that looks at samples).
  * Source: unit-wise curvature, Osawa et al. 2019, arXiv 1811.12019, section 4.2.
  */
-export class ScaleShiftBlock implements CurvatureBlock {
+class ScaleShiftBlock implements CurvatureBlock {
   readonly method = "scale and shift";
   readonly #name: string;
   readonly #shape: readonly number[];

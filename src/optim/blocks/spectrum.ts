@@ -21,7 +21,7 @@ export interface Spectra {
 }
 
 /** The eigendecomposition of a factor, residual included. Eigenvalues that are rounding are 0. */
-export async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectrum> {
+async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectrum> {
   const { values, vectors } = await eigh(matrix);
   const host = Float64Array.from(await values.data());
   values.dispose();
