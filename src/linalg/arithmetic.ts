@@ -1,4 +1,5 @@
 import type { Backend, MatrixBlock, MatrixArithmetic } from "../tensor/index.ts";
+import { lowner, secularRoots, unitRows } from "./secular.ts";
 import { addScaled, dot } from "./vectors.ts";
 
 /** The definition of `MatrixArithmetic`, by plain loops over any memory. */
@@ -43,6 +44,9 @@ export const plainArithmetic: MatrixArithmetic = {
       addScaled(y.data, y.at, own, a.data, row, i);
     }
   },
+  secularRoots,
+  lowner,
+  unitRows,
 };
 
 /** Memory that is handed out piece by piece, with the arithmetic for it. */
@@ -56,13 +60,26 @@ export class Workspace {
     this.arithmetic = arithmetic;
   }
 
-  /** A matrix whose elements are not defined yet. */
-  matrix(rows: number, columns: number): MatrixBlock {
+  /** A matrix whose elements are not defined yet. @param stride numbers from one row to the next. */
+  matrix(rows: number, columns: number, stride = columns): MatrixBlock {
     const at = this.#used;
-    this.#used += rows * columns;
+    this.#used += rows * stride;
     if (this.#used > this.#memory.length) throw new RangeError(`a workspace of ${this.#memory.length} numbers is too small`);
-    return { data: this.#memory, at, rows, columns, stride: columns };
+    return { data: this.#memory, at, rows, columns, stride };
   }
+
+  /** A matrix that is walked along its columns too. */
+  spread(rows: number, columns: number): MatrixBlock {
+    return this.matrix(rows, columns, spreadStride(columns));
+  }
+}
+
+/** Numbers of a `spread` matrix. */
+export const spreadSize = (rows: number, columns: number): number => rows * spreadStride(columns);
+
+/** Rows a power of two apart would share a few lines of the caches: then they are a cache line further apart. */
+function spreadStride(columns: number): number {
+  return columns % 128 === 0 ? columns + 8 : columns;
 }
 
 /** Computes in `size` numbers of a backend's own memory, by its arithmetic; on the host where it has none. */
@@ -82,15 +99,17 @@ export function rowMajor(data: Float64Array, rows: number, columns: number): Mat
 }
 
 /** Side of the squares that are transposed or mirrored one after another, so that rows and columns stay in the cache. */
-const SQUARE = 32;
+const SQUARE = 16;
 
 /** Copies `from` to `to`, transposed. */
 export function transpose(to: MatrixBlock, from: MatrixBlock): void {
   for (let i0 = 0; i0 < from.rows; i0 += SQUARE) {
+    const iEnd = Math.min(from.rows, i0 + SQUARE);
     for (let j0 = 0; j0 < from.columns; j0 += SQUARE) {
-      for (let i = i0; i < Math.min(from.rows, i0 + SQUARE); i++) {
-        const row = from.at + i * from.stride;
-        for (let j = j0; j < Math.min(from.columns, j0 + SQUARE); j++) to.data[to.at + j * to.stride + i] = from.data[row + j]!;
+      const jEnd = Math.min(from.columns, j0 + SQUARE);
+      for (let j = j0; j < jEnd; j++) {
+        const row = to.at + j * to.stride;
+        for (let i = i0; i < iEnd; i++) to.data[row + i] = from.data[from.at + i * from.stride + j]!;
       }
     }
   }
@@ -99,9 +118,10 @@ export function transpose(to: MatrixBlock, from: MatrixBlock): void {
 /** Copies what is below the diagonal of a row-major [n, n] matrix over what is above it. */
 export function mirror(a: Float64Array, n: number): void {
   for (let i0 = 0; i0 < n; i0 += SQUARE) {
+    const iEnd = Math.min(n, i0 + SQUARE);
     for (let j0 = 0; j0 <= i0; j0 += SQUARE) {
-      for (let i = i0; i < Math.min(n, i0 + SQUARE); i++) {
-        for (let j = j0; j < Math.min(i, j0 + SQUARE); j++) a[j * n + i] = a[i * n + j]!;
+      for (let j = j0; j < j0 + SQUARE; j++) {
+        for (let i = Math.max(i0, j + 1); i < iEnd; i++) a[j * n + i] = a[i * n + j]!;
       }
     }
   }

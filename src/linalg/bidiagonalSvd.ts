@@ -1,15 +1,27 @@
 import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
 import type { Bidiagonal } from "./bidiagonalize.ts";
-import { BOTH, BOTTOM, planMerge, recombine, TOP, type Deflation } from "./merging.ts";
-import { lowner, secularRoots } from "./secular.ts";
+import {
+  BOTH,
+  BOTTOM,
+  leading,
+  planMerge,
+  recombine,
+  secularRoom,
+  secularSize,
+  solveSecular,
+  TOP,
+  write,
+  type Deflation,
+  type SecularRoom,
+} from "./merging.ts";
 import { negligible } from "./scaling.ts";
 import { largestMagnitude, rotate } from "./vectors.ts";
 
 const epsilon = machineEpsilon.float64;
 
 /** Numbers that `bidiagonalSvd` takes from a workspace. */
-export const bidiagonalSvdSize = (n: number): number => 3 * n * (n + 1);
+export const bidiagonalSvdSize = (n: number): number => 3 * n * (n + 1) + secularSize(n);
 
 /**
  * Singular value decomposition of an upper bidiagonal matrix B [n, n + 1] by divide and conquer (Gu & Eisenstat, SIAM J. Matrix Anal.
@@ -33,7 +45,7 @@ export function bidiagonalSvd(space: Workspace, b: Bidiagonal, u: MatrixBlock, v
   for (const block of [u, v]) {
     for (let i = 0; i < block.rows; i++) block.data.fill(0, block.at + i * block.stride, block.at + i * block.stride + block.columns);
   }
-  const room: Room = { left: space.matrix(n, n), right: space.matrix(n, n), old: space.matrix(n, n + 1) };
+  const room: Room = { left: space.matrix(n, n), right: space.matrix(n, n), old: space.matrix(n, n + 1), secular: secularRoom(space, n) };
   const solve = (from: number, to: number): void => {
     const size = to - from;
     const [own, other] = [part(u, from, from, size, size), part(v, from, from, size + 1, size + 1)];
@@ -55,6 +67,7 @@ interface Room {
   readonly left: MatrixBlock;
   readonly right: MatrixBlock;
   readonly old: MatrixBlock;
+  readonly secular: SecularRoom;
 }
 
 /** A single row (α, β): its only singular value is its length. */
@@ -93,15 +106,21 @@ function merge(
   const { kept, deflated } = deflation;
 
   const k = kept.length;
-  const [left, right] = [room.left, room.right].map(({ data, at }) => ({ data, at, rows: k, columns: k, stride: k })) as [MatrixBlock, MatrixBlock];
-  const weights = Float64Array.from(kept, (i) => z[i]!);
-  const poles = { d: Float64Array.from(kept, (i) => d[i]!), squared: true };
+  const [left, right] = [leading(room.left, k), leading(room.right, k)];
+  // Until the vectors are recombined, nothing else is where the old ones will be.
+  const differences = leading(room.old, k);
+  const problem = { d: kept.map((i) => d[i]!), z: kept.map((i) => z[i]!), rho: 1, squared: true };
   // The middle row alone has its length as its value.
-  const roots = k > 1 ? secularRoots(poles, weights, 1, right) : weights;
-  const values = [...roots, ...deflated.map((i) => d[i]!)];
+  const solution = k > 1 ? solveSecular(space, room.secular, problem, differences) : { roots: problem.z, z: problem.z };
+  const values = [...solution.roots, ...deflated.map((i) => d[i]!)];
   const plan = planMerge(deflation, values);
-  if (k > 1) singularVectors(left, right, poles.d, lowner(right, poles, weights), plan.order);
-  else left.data[left.at] = right.data[right.at] = 1;
+  if (k > 1) {
+    const { numerators } = room.secular;
+    const order = write(room.secular.order, plan.order);
+    space.arithmetic.unitRows(right, differences, write(numerators, solution.z), order);
+    const products = solution.z.map((element, i) => problem.d[i]! * element);
+    space.arithmetic.unitRows(left, differences, write(numerators, products), order, -1);
+  } else left.data[left.at] = right.data[right.at] = 1;
   recombine(space, u, m + 1, left, plan, room.old);
   recombine(space, part(v, 0, 0, size, size + 1), m + 1, right, plan, room.old);
   plan.sorted.forEach((source, place) => (d[place] = values[source]!));
@@ -151,27 +170,4 @@ function deflate(d: Float64Array, z: Float64Array, u: MatrixBlock, v: MatrixBloc
   // With less, the equation would not have the middle row's pole; this changes the matrix by rounding.
   if (kept.length > 1) z[m] = Math.max(z[m]!, tolerance);
   return { kept, deflated, kind };
-}
-
-/** Turns the differences d² − σ² in the rows of `right` into unit singular vectors, with their elements in the given order. */
-function singularVectors(left: MatrixBlock, right: MatrixBlock, d: Float64Array, z: Float64Array, order: readonly number[]): void {
-  const k = d.length;
-  const [l, r] = [new Float64Array(k), new Float64Array(k)];
-  for (let j = 0; j < k; j++) {
-    const [leftRow, rightRow] = [left.at + j * k, right.at + j * k];
-    let [leftSum, rightSum] = [0, 0];
-    for (let i = 0; i < k; i++) {
-      const element = z[i]! / right.data[rightRow + i]!;
-      r[i] = element;
-      rightSum += element * element;
-      const other = i === 0 ? -1 : d[i]! * element;
-      l[i] = other;
-      leftSum += other * other;
-    }
-    const [leftScale, rightScale] = [1 / Math.sqrt(leftSum), 1 / Math.sqrt(rightSum)];
-    for (let i = 0; i < k; i++) {
-      left.data[leftRow + i] = l[order[i]!]! * leftScale;
-      right.data[rightRow + i] = r[order[i]!]! * rightScale;
-    }
-  }
 }

@@ -1,8 +1,20 @@
 import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
 import { part, type Workspace } from "./arithmetic.ts";
-import { BOTH, BOTTOM, planMerge, recombine, TOP, type Deflation } from "./merging.ts";
+import {
+  BOTH,
+  BOTTOM,
+  leading,
+  planMerge,
+  recombine,
+  secularRoom,
+  secularSize,
+  solveSecular,
+  TOP,
+  write,
+  type Deflation,
+  type SecularRoom,
+} from "./merging.ts";
 import { implicitQl } from "./ql.ts";
-import { lowner, secularRoots } from "./secular.ts";
 import type { Tridiagonal } from "./tridiagonalize.ts";
 import { largestMagnitude, rotate } from "./vectors.ts";
 
@@ -11,7 +23,7 @@ const epsilon = machineEpsilon.float64;
 const LEAF = 32;
 
 /** Numbers that `divideAndConquer` takes from a workspace. */
-export const conquestSize = (n: number): number => 2 * n * n;
+export const conquestSize = (n: number): number => 2 * n * n + secularSize(n);
 
 /**
  * Eigendecomposition of a tridiagonal matrix by divide and conquer (Cuppen, Numer. Math. 36, 1981; Gu & Eisenstat, SIAM J. Matrix
@@ -27,7 +39,7 @@ export const conquestSize = (n: number): number => 2 * n * n;
 export function divideAndConquer(space: Workspace, t: Tridiagonal, v: MatrixBlock): void {
   const n = v.rows;
   for (let i = 0; i < n; i++) v.data.fill(0, v.at + i * v.stride, v.at + i * v.stride + n);
-  const [old, mixing] = [space.matrix(n, n), space.matrix(n, n)];
+  const room: Room = { old: space.matrix(n, n), mixing: space.matrix(n, n), secular: secularRoom(space, n) };
   const solve = (from: number, to: number): void => {
     if (to - from <= LEAF) {
       implicitQl(t.diagonal.subarray(from, to), t.offDiagonal.subarray(from, to), part(v, from, from, to - from, to - from));
@@ -43,15 +55,21 @@ export function divideAndConquer(space: Workspace, t: Tridiagonal, v: MatrixBloc
     solve(from, middle);
     solve(middle, to);
     const d = t.diagonal.subarray(from, to);
-    merge(space, d, part(v, from, from, to - from, to - from), middle - from, rho, coupling < 0 ? -1 : 1, old, mixing);
+    merge(space, d, part(v, from, from, to - from, to - from), middle - from, rho, coupling < 0 ? -1 : 1, room);
   };
   solve(0, n);
+}
+
+interface Room {
+  readonly old: MatrixBlock;
+  readonly mixing: MatrixBlock;
+  readonly secular: SecularRoom;
 }
 
 /** From the eigenpairs of the halves to those of the whole, of which `middle` rows are the upper half. */
 // prettier-ignore
 function merge(
-  space: Workspace, d: Float64Array, v: MatrixBlock, middle: number, rho: number, sign: number, old: MatrixBlock, mixing: MatrixBlock,
+  space: Workspace, d: Float64Array, v: MatrixBlock, middle: number, rho: number, sign: number, room: Room,
 ): void {
   const size = d.length;
   // z = V u, scaled to length 1: the last column of the upper half's eigenvectors and the first one of the lower half's.
@@ -59,16 +77,16 @@ function merge(
   for (let i = 0; i < size; i++) z[i] = (i < middle ? v.data[v.at + i * v.stride + middle - 1]! : sign * v.data[v.at + i * v.stride + middle]!) * Math.SQRT1_2;
   const deflation = deflate(d, z, v, middle, 2 * rho);
   const { kept, deflated } = deflation;
-  const k = kept.length;
-  const poles = { d: Float64Array.from(kept, (i) => d[i]!), squared: false };
-  const s = { data: mixing.data, at: mixing.at, rows: k, columns: k, stride: k };
-  const weights = Float64Array.from(kept, (i) => z[i]!);
-  const roots = secularRoots(poles, weights, 2 * rho, s);
-  const values = [...roots, ...deflated.map((i) => d[i]!)];
-  const merge = planMerge(deflation, values);
-  eigenvectors(s, lowner(s, poles, weights), merge.order);
-  recombine(space, v, middle, s, merge, old);
-  merge.sorted.forEach((source, place) => (d[place] = values[source]!));
+  // Until the vectors are recombined, nothing else is where the old ones will be.
+  const [differences, s] = [leading(room.old, kept.length), leading(room.mixing, kept.length)];
+  const problem = { d: kept.map((i) => d[i]!), z: kept.map((i) => z[i]!), rho: 2 * rho, squared: false };
+  const solution = solveSecular(space, room.secular, problem, differences);
+  const values = [...solution.roots, ...deflated.map((i) => d[i]!)];
+  const plan = planMerge(deflation, values);
+  // The eigenvectors of diag(d) + ρ z zᵀ are z′ᵢ/(dᵢ − λ).
+  space.arithmetic.unitRows(s, differences, write(room.secular.numerators, solution.z), write(room.secular.order, plan.order));
+  recombine(space, v, middle, s, plan, room.old);
+  plan.sorted.forEach((source, place) => (d[place] = values[source]!));
 }
 
 /**
@@ -104,20 +122,4 @@ function deflate(d: Float64Array, z: Float64Array, v: MatrixBlock, middle: numbe
   }
   if (previous >= 0) kept.push(previous);
   return { kept, deflated, kind };
-}
-
-/** Turns the differences d − λ in the rows of S into unit eigenvectors z′ᵢ/(dᵢ − λ), with their elements in the given order. */
-function eigenvectors({ data, at, rows: k }: MatrixBlock, z: Float64Array, order: readonly number[]): void {
-  const vector = new Float64Array(k);
-  for (let j = 0; j < k; j++) {
-    const row = at + j * k;
-    let sum = 0;
-    for (let i = 0; i < k; i++) {
-      const element = z[i]! / data[row + i]!;
-      vector[i] = element;
-      sum += element * element;
-    }
-    const scale = 1 / Math.sqrt(sum);
-    for (let i = 0; i < k; i++) data[row + i] = vector[order[i]!]! * scale;
-  }
 }

@@ -1,5 +1,5 @@
 import type { MatrixBlock } from "../tensor/index.ts";
-import { onHost, part, rowMajor, transpose, type Workspace } from "./arithmetic.ts";
+import { onHost, part, rowMajor, spreadSize, transpose, type Workspace } from "./arithmetic.ts";
 import { requireFinite } from "./checks.ts";
 import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
 import { implicitQl } from "./ql.ts";
@@ -16,7 +16,7 @@ export interface Eigh {
 }
 
 /** Numbers of workspace for a decomposition of size n. */
-export const eighSize = (n: number): number => 2 * n * n + conquestSize(n) + reductionSize(n) + applySize(n);
+export const eighSize = (n: number): number => 2 * spreadSize(n, n) + conquestSize(n) + reductionSize(n) + applySize(n);
 
 /**
  * Eigendecomposition A = V Λ Vᵀ of a symmetric matrix, in float64: Householder tridiagonalisation by panels, divide and conquer, and
@@ -40,7 +40,7 @@ export function eighIn(
 ): Eigh {
   const { matrix, exponent } = scaledCopy(space, a, n);
   const reduction = tridiagonalize(space, matrix);
-  const rows = space.matrix(n, n);
+  const rows = space.spread(n, n);
   divideAndConquer(space, reduction, rows);
   const wanted = part(rows, n - largest, 0, largest, n);
   applyReflections(space, reduction.reflections, wanted);
@@ -77,9 +77,9 @@ function scaledCopy(space: Workspace, a: Float64Array, n: number): { matrix: Mat
   }
   const exponent = powerOfTwoNear(largest);
   const [first, second] = factorsOfPower(-exponent);
-  const matrix = space.matrix(n, n);
+  const matrix = space.spread(n, n);
   for (let i = 0; i < n; i++) {
-    const row = matrix.at + i * n;
+    const row = matrix.at + i * matrix.stride;
     for (let j = 0; j <= i; j++) matrix.data[row + j] = a[i * n + j]! * first * second;
   }
   return { matrix, exponent };

@@ -1,4 +1,4 @@
-import type { MatrixBlock } from "../tensor/index.ts";
+import type { MatrixBlock, SecularEquation, VectorBlock } from "../tensor/index.ts";
 import { part, plainArithmetic, type Workspace } from "./arithmetic.ts";
 
 /*
@@ -35,6 +35,51 @@ export function planMerge(deflation: Deflation, values: readonly number[]): Merg
   const below = order.filter((c) => kind[kept[c]!] !== TOP).length;
   const sorted = [...values.keys()].sort((a, b) => values[a]! - values[b]!);
   return { ...deflation, order, above, below, sorted };
+}
+
+/** Numbers of a workspace for a `SecularRoom` of merges of up to n vectors. */
+export const secularSize = (n: number): number => 6 * n;
+
+/** Vectors of a workspace for the secular equation of a merge, its roots, and the vectors that belong to them. */
+export interface SecularRoom {
+  readonly d: VectorBlock;
+  readonly weights: VectorBlock;
+  readonly roots: VectorBlock;
+  readonly z: VectorBlock;
+  readonly numerators: VectorBlock;
+  readonly order: VectorBlock;
+}
+
+export function secularRoom(space: Workspace, n: number): SecularRoom {
+  const vector = (): VectorBlock => space.matrix(1, n);
+  return { d: vector(), weights: vector(), roots: vector(), z: vector(), numerators: vector(), order: vector() };
+}
+
+/** Solves an equation. @param differences as for `secularRoots`. @returns the roots, and z with the signs of the given one. */
+export function solveSecular(
+  space: Workspace,
+  room: SecularRoom,
+  { d, z, rho, squared }: { readonly d: readonly number[]; readonly z: readonly number[]; readonly rho: number; readonly squared: boolean },
+  differences: MatrixBlock,
+): { readonly roots: Float64Array; readonly z: readonly number[] } {
+  const weights = z.map((element) => rho * element * element);
+  const equation: SecularEquation = { size: d.length, squared, d: write(room.d, d), weights: write(room.weights, weights) };
+  space.arithmetic.secularRoots(room.roots, differences, equation);
+  space.arithmetic.lowner(room.z, differences, equation);
+  return { roots: read(room.roots, z.length), z: z.map((element, i) => Math.sign(element) * room.z.data[room.z.at + i]!) };
+}
+
+/** Writes a vector into a workspace. */
+export function write(to: VectorBlock, values: readonly number[]): VectorBlock {
+  to.data.set(values, to.at);
+  return to;
+}
+
+const read = ({ data, at }: VectorBlock, size: number): Float64Array => data.slice(at, at + size);
+
+/** A matrix [k, k] in the memory of a larger one. */
+export function leading({ data, at }: MatrixBlock, k: number): MatrixBlock {
+  return { data, at, rows: k, columns: k, stride: k };
 }
 
 /** Products of fewer rows are not worth a call of a kernel. */

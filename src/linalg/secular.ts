@@ -1,73 +1,79 @@
-import { machineEpsilon, type MatrixBlock } from "../tensor/index.ts";
+import { machineEpsilon, type MatrixBlock, type SecularEquation, type VectorBlock } from "../tensor/index.ts";
 
 const epsilon = machineEpsilon.float64;
 
-/** The poles of a secular equation, ascending and distinct: `d`, or the squares of a `d` that is not negative. */
-export interface Poles {
-  readonly d: Float64Array;
-  readonly squared: boolean;
-}
-
 /**
- * Roots of the secular equation 1 + ρ Σ zᵢ² / (pᵢ − λ) = 0 with the poles p, the eigenvalues of diag(p) + ρ z zᵀ, one for each interval
- * (pⱼ, pⱼ₊₁), the last one in (pₖ₋₁, pₖ₋₁ + ρ‖z‖²].
+ * Roots of the secular equation 1 + Σ wᵢ / (pᵢ − λ) = 0, one for each interval (pⱼ, pⱼ₊₁), the last one in (pₖ₋₁, pₖ₋₁ + Σ wᵢ].
  *
  * A root is kept as the pole next to it plus a difference: then all pᵢ − λⱼ are known to full relative precision, on which the
  * orthogonality of the vectors rests (Gu & Eisenstat, SIMAX 16, 1995). That holds for poles that are squares too, as
  * dᵢ² − dⱼ² = (dᵢ − dⱼ)(dᵢ + dⱼ). The iteration interpolates the sums over the poles on either side by a constant and one pole each
  * ("the middle way", R.-C. Li, LAPACK Working Note 89, 1993), and bisects where that leaves the bracket.
- *
- * @param z no zeros. @param rho positive.
- * @param differences [k, k], written: row j holds pᵢ − λⱼ.
- * @returns λ, or for squared poles its square root, ascending.
  */
-export function secularRoots(poles: Poles, z: Float64Array, rho: number, differences: MatrixBlock): Float64Array {
-  const { d, squared } = poles;
-  const k = d.length;
-  const weights = new Float64Array(k);
+export function secularRoots(roots: VectorBlock, differences: MatrixBlock, equation: SecularEquation): void {
+  const { size: k, squared } = equation;
+  const [d, weights] = [numbers(equation.d, k), numbers(equation.weights, k)];
   let total = 0;
-  for (let i = 0; i < k; i++) total += weights[i] = rho * z[i]! * z[i]!;
-  const roots = new Float64Array(k);
+  for (let i = 0; i < k; i++) total += weights[i]!;
   for (let j = 0; j < k; j++) {
     const at = differences.at + j * differences.stride;
-    const row = differences.data.subarray(at, at + k);
-    const [origin, tau] = secularRoot(poles, weights, total, j, row);
+    const [origin, tau] = secularRoot(d, squared, weights, total, j, differences.data.subarray(at, at + k));
     const pole = d[origin]!;
-    roots[j] = squared ? pole + tau / (pole + Math.sqrt(pole * pole + tau)) : pole + tau;
+    roots.data[roots.at + j] = squared ? pole + tau / (pole + Math.sqrt(pole * pole + tau)) : pole + tau;
   }
-  return roots;
 }
 
 /**
  * The z′ for which the computed roots are exact. They are those of diag(p) + ρ z zᵀ only within rounding, but exactly those of a matrix
- * with another z close by, which Löwner's formula gives: z′ᵢ² = Πⱼ (λⱼ − pᵢ) / Π_{j≠i} (pⱼ − pᵢ), but for ρ. The eigenvectors of that
- * one, z′ᵢ/(pᵢ − λ), are orthogonal within rounding however close the roots are.
- * @param differences as `secularRoots` leaves them. @param z for the signs.
+ * with another z close by, which Löwner's formula gives, but for ρ. The eigenvectors of that one, z′ᵢ/(pᵢ − λ), are orthogonal within
+ * rounding however close the roots are.
  */
-export function lowner({ data, at, stride }: MatrixBlock, poles: Poles, z: Float64Array): Float64Array {
-  const { d } = poles;
-  const k = d.length;
-  const squares = new Float64Array(k).fill(1);
+export function lowner(z: VectorBlock, { data, at, stride }: MatrixBlock, { size: k, d, squared }: SecularEquation): void {
+  const poles = numbers(d, k);
+  const squares = numbers(z, k).fill(1);
   const gaps = new Float64Array(k);
   for (let j = 0; j < k; j++) {
     const row = at + j * stride;
-    gapsTo(poles, j, gaps);
+    gapsTo(poles, squared, j, gaps);
     gaps[j] = 1;
     for (let i = 0; i < k; i++) squares[i]! *= data[row + i]! / gaps[i]!;
   }
-  return squares.map((square, i) => Math.sqrt(Math.abs(square)) * Math.sign(z[i]!));
+  for (let i = 0; i < k; i++) squares[i] = Math.sqrt(Math.abs(squares[i]!));
 }
 
 /** pᵢ − pⱼ for all i. */
-function gapsTo({ d, squared }: Poles, j: number, gaps: Float64Array): void {
+function gapsTo(d: Float64Array, squared: boolean, j: number, gaps: Float64Array): void {
   const own = d[j]!;
   for (let i = 0; i < d.length; i++) gaps[i] = d[i]! - own;
   if (squared) for (let i = 0; i < d.length; i++) gaps[i]! *= d[i]! + own;
 }
 
+/** Unit vectors along numerators[i] / differences[j, i]. */
+// prettier-ignore
+export function unitRows(x: MatrixBlock, differences: MatrixBlock, numerators: VectorBlock, order: VectorBlock, first?: number): void {
+  const k = x.columns;
+  const [upper, places] = [numbers(numerators, k), numbers(order, k)];
+  for (let j = 0; j < x.rows; j++) {
+    const row = x.data.subarray(x.at + j * x.stride, x.at + j * x.stride + k);
+    const below = differences.at + j * differences.stride;
+    let sum = 0;
+    for (let c = 0; c < k; c++) {
+      const i = places[c]!;
+      const element = i === 0 && first !== undefined ? first : upper[i]! / differences.data[below + i]!;
+      row[c] = element;
+      sum += element * element;
+    }
+    const scale = 1 / Math.sqrt(sum);
+    for (let c = 0; c < k; c++) row[c]! *= scale;
+  }
+}
+
+const numbers = ({ data, at }: VectorBlock, size: number): Float64Array => data.subarray(at, at + size);
+
 /** Root j as a pole plus τ; `delta` gets all differences. */
 function secularRoot(
-  poles: Poles,
+  d: Float64Array,
+  squared: boolean,
   weights: Float64Array,
   total: number,
   j: number,
@@ -75,24 +81,24 @@ function secularRoot(
 ): readonly [origin: number, tau: number] {
   const k = weights.length;
   const isLast = j === k - 1;
-  // The side of the interval's middle on which the root lies, by the sign of the function there, which increases.
-  let origin = j;
-  let low = 0;
-  let high = total;
-  gapsTo(poles, j, delta);
-  if (!isLast) {
-    const half = delta[j + 1]! / 2;
-    let value = 1;
-    for (let i = 0; i < k; i++) value += weights[i]! / (delta[i]! - half);
-    if (value >= 0) high = half;
-    else {
-      [origin, low, high] = [j + 1, -half, 0];
-      gapsTo(poles, origin, delta);
-    }
-  }
   const right = isLast ? j : j + 1;
-  // The first guess: all other poles where they are seen from the middle.
-  let tau = (low + high) / 2;
+  let [origin, low, high, tau] = [j, 0, total, total / 2];
+  gapsTo(d, squared, j, delta);
+  if (!isLast) {
+    // The function increases: its sign in the middle of the interval tells the half with the root, and so the pole next to it.
+    const gap = delta[right]!;
+    const half = gap / 2;
+    let c = 1;
+    for (let i = 0; i < k; i++) if (i !== j && i !== right) c += weights[i]! / (delta[i]! - half);
+    const [w, v] = [weights[j]!, weights[right]!];
+    if (c + (v - w) / half >= 0) high = half;
+    else {
+      [origin, low, high] = [right, -half, 0];
+      gapsTo(d, squared, right, delta);
+    }
+    tau = guess(c, w, v, gap, origin === j);
+    if (!(tau > low && tau < high)) tau = (low + high) / 2;
+  }
   for (let iteration = 0; iteration < 100; iteration++) {
     let [psi, phi, psiSlope, phiSlope, error] = [0, 0, 0, 0, 0];
     for (let i = 0; i <= j; i++) {
@@ -129,6 +135,15 @@ function bisect(low: number, high: number): number {
   if (low > 0 && high > 16 * low) return Math.sqrt(low) * Math.sqrt(high);
   if (high < 0 && low < 16 * high) return -Math.sqrt(-low) * Math.sqrt(-high);
   return low + (high - low) / 2;
+}
+
+/** The first guess: the root between two poles with weights w and v, the others where they are seen from the middle, c in all. */
+function guess(c: number, w: number, v: number, gap: number, fromLeft: boolean): number {
+  // c τ² − a τ + b = 0 for τ from the left pole, or from the right one; it falls where it is 0 between them.
+  const a = (fromLeft ? c : -c) * gap + w + v;
+  const b = fromLeft ? w * gap : -v * gap;
+  const root = Math.sqrt(Math.abs(a * a - 4 * b * c));
+  return a > 0 ? (2 * b) / (a + root) : (a - root) / (2 * c);
 }
 
 /** The step to the root of c + s/(left − η) + t/(right − η), which agrees with the function and its two slopes at η = 0. */

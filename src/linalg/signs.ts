@@ -11,13 +11,19 @@ import type { FloatArray } from "../tensor/index.ts";
  */
 export function makeSignsDeterministic(columns: number, vectors: FloatArray, partners?: FloatArray): void {
   const peaks = new Float64Array(columns);
-  for (let at = 0, j = 0; at < vectors.length; at++, j = j + 1 === columns ? 0 : j + 1) {
-    if (Math.abs(vectors[at]!) > Math.abs(peaks[j]!)) peaks[j] = vectors[at]!;
+  const rows = columns === 0 ? 0 : vectors.length / columns;
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      const element = vectors[i * columns + j]!;
+      if (Math.abs(element) > Math.abs(peaks[j]!)) peaks[j] = element;
+    }
   }
   if (peaks.every((peak) => peak >= 0)) return;
+  // Multiplied: a branch for each element of a row would be mispredicted half of the time.
+  const signs = peaks.map((peak) => (peak < 0 ? -1 : 1));
   for (const x of partners ? [vectors, partners] : [vectors]) {
-    for (let at = 0, j = 0; at < x.length; at++, j = j + 1 === columns ? 0 : j + 1) {
-      if (peaks[j]! < 0) x[at] = -x[at]!;
+    for (let at = 0; at < x.length; at += columns) {
+      for (let j = 0; j < columns; j++) x[at + j]! *= signs[j]!;
     }
   }
 }

@@ -6,7 +6,7 @@
  * Reading order: shape → primitives → signatures → backend, registry → storage, scope → tensor (`apply`) → operations → backends/reference → backends/wasm.
  */
 export type { Backend, KernelName, MemoryStatistics, View } from "./backend.ts";
-export type { MatrixBlock, MatrixArithmetic, ProductOptions, VectorBlock } from "./matrices.ts";
+export type { MatrixArithmetic, MatrixBlock, ProductOptions, SecularEquation, VectorBlock } from "./matrices.ts";
 export { bytesPerElement, dtypeOf, isFloat, machineEpsilon, requireFloat, typedArray } from "./dtype.ts";
 export type { DType, FloatArray, FloatDType, TypedArray } from "./dtype.ts";
 export * from "./errors.ts";

@@ -4,7 +4,7 @@ import { inWorkspace, onHost, type Workspace } from "../../src/linalg/arithmetic
 import { openWasm, type WasmBackend } from "../../src/tensor/backends/wasm/index.ts";
 import type { MatrixBlock } from "../../src/tensor/index.ts";
 import { seeds } from "../arbitraries/matrices.ts";
-import { epsilon64 } from "./dense.ts";
+import { epsilon64, identity, minus, product, transpose } from "./dense.ts";
 
 /* Arithmetic on matrices in place: the plain loops are the definition, and the engine computes the same up to rounding. */
 
@@ -138,6 +138,86 @@ describe("the engine's arithmetic is that of plain loops, with the same bits on 
         expectAgreement(results, n);
       }),
     );
+  });
+});
+
+describe("a secular equation", () => {
+  const equations = fc.record({
+    // Distances between poles from a few units in the last place to far; the first pole may be 0.
+    gaps: fc.oneof(
+      { arbitrary: fc.array(fc.constantFrom(1, 0.1, 1e-6, 4e-15), { minLength: 1, maxLength: 20 }), weight: 4 },
+      { arbitrary: seeds.map((seed) => Array.from({ length: 150 }, (_, i) => ((seed >> (i % 30)) & 1) + 1e-9)), weight: 1 },
+    ),
+    start: fc.constantFrom(0, 1),
+    squared: fc.boolean(),
+    smallest: fc.constantFrom(1, 1e-8, 1e-20),
+    seed: seeds,
+  });
+
+  it("has roots between its poles, with their sum, and orthonormal vectors; the same on any number of threads", () => {
+    fc.assert(
+      fc.property(equations, ({ gaps, start, squared, smallest, seed }) => {
+        const k = gaps.length;
+        const d = Float64Array.from(gaps);
+        for (let i = 0; i < k; i++) d[i] = i === 0 ? start : (d[i - 1] as number) + (gaps[i] as number) * (1 + (d[i - 1] as number));
+        const poles = squared ? d.map((x) => x * x) : d;
+        const weights = d.map((_, i) => (((seed >> (i % 30)) & 1) === 1 ? 1 / k : smallest / k));
+        const total = weights.reduce((sum, w) => sum + w, 0);
+        const largest = (poles[k - 1] as number) + total;
+        const results = everywhere((space) => {
+          const write = (values: ArrayLike<number>): MatrixBlock => {
+            const row = space.matrix(1, k);
+            row.data.set(values, row.at);
+            return row;
+          };
+          const equation = { size: k, d: write(d), squared, weights: write(weights) };
+          const [differences, x, all] = [space.matrix(k, k), { ...space.matrix(k, k + 1), columns: k }, space.matrix(k + 2, k)];
+          const [roots, z] = [write(d), write(d)];
+          space.arithmetic.secularRoots(roots, differences, equation);
+          space.arithmetic.lowner(z, differences, equation);
+          space.arithmetic.unitRows(x, differences, z, write(d.map((_, c) => k - 1 - c)));
+          const given = differences.data.slice(differences.at, differences.at + k * k);
+          given.forEach((gap, at) => {
+            const [j, i] = [Math.floor(at / k), at % k];
+            if (!(i <= j ? gap < 0 : gap > 0)) expect.fail(`root ${j} is on the wrong side of pole ${i}: ${gap}`);
+          });
+          all.data.set(roots.data.subarray(roots.at, roots.at + k), all.at);
+          all.data.set(z.data.subarray(z.at, z.at + k), all.at + k);
+          for (let j = 0; j < k; j++) {
+            const row = x.at + j * x.stride;
+            all.data.set(x.data.subarray(row, row + k), all.at + (j + 2) * k);
+          }
+          return all;
+        });
+        for (const result of results) {
+          const roots = result.subarray(0, k);
+          const sum = roots.reduce((s, root, i) => s + (squared ? root * root : root) - (poles[i] as number), 0);
+          expect(Math.abs(sum - total)).toBeLessThanOrEqual(4 * k * epsilon64 * largest);
+          const v = { rows: k, columns: k, data: result.slice(2 * k) };
+          const error = minus(product(v, transpose(v)), identity(k)).data.reduce((worst, e) => Math.max(worst, Math.abs(e)), 0);
+          // Each difference, quotient and product is right to a few units: k of them make an element of z.
+          expect(error).toBeLessThanOrEqual(8 * (k + 4) * epsilon64);
+        }
+        const [, first, ...others] = results;
+        for (const other of others) expect(other).toHaveSameBits(first as Float64Array);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it("takes another number for the first element where it is told to", () => {
+    for (const result of everywhere((space) => {
+      const [differences, x, z, order] = [space.matrix(2, 2), space.matrix(2, 2), space.matrix(1, 2), space.matrix(1, 2)];
+      differences.data.set([5, 1, 5, -2], differences.at);
+      z.data.set([7, 1], z.at);
+      order.data.set([1, 0], order.at);
+      space.arithmetic.unitRows(x, differences, z, order, -1);
+      return x;
+    })) {
+      const [a, b] = [1 / Math.sqrt(2), 1 / Math.sqrt(1.25)];
+      const expected = [a, -a, -0.5 * b, -b];
+      expected.forEach((value, i) => expect(Math.abs((result[i] as number) - value)).toBeLessThanOrEqual(2 * epsilon64));
+    }
   });
 });
 

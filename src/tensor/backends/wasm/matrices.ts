@@ -2,7 +2,7 @@ import type { MatrixBlock, MatrixArithmetic, VectorBlock } from "../../matrices.
 import type { Engine } from "./engine.ts";
 import { gemm, pack, packedBytes, transposed, type Matrix } from "./product.ts";
 
-/** Rows of an item of `symmetricTimesVector`, and columns of one of `addRows`; as in assembly/matvec.ts. */
+/** Rows of an item of `symmetricTimesVector`, and columns of one of `addRows` and `lowner`; as in assembly/matvec.ts and secular.ts. */
 const [ROWS, COLUMNS] = [64, 64];
 /** Nanoseconds for an entry of a matrix that is read once. */
 const READ = 0.25;
@@ -13,6 +13,8 @@ const READ = 0.25;
 const REFLECTED = 32;
 /** Multiply-adds in a nanosecond. */
 const MADDS = 10;
+/** Nanoseconds for a division, and passes over the poles for a root. */
+const [DIVIDE, PASSES] = [1, 5];
 
 /** Memory of the engine as an array, for the duration of `f`. */
 export function workspace<T>(engine: Engine, size: number, f: (memory: Float64Array, arithmetic: MatrixArithmetic) => T): T {
@@ -76,6 +78,30 @@ function arithmeticOf(engine: Engine): MatrixArithmetic {
         engine.run("symmetricTimesVector_f64", blocks, cost, pointerOf(a), 8 * a.stride, n, pointerOf(x), partials);
         engine.run("addPartials_f64", Math.ceil(n / COLUMNS), (COLUMNS * blocks) / 2, partials, n, pointerOf(y));
       });
+    },
+    secularRoots(roots, differences, { size, squared, d, weights }) {
+      let total = 0;
+      for (let i = 0; i < size; i++) total += weights.data[weights.at + i] as number;
+      const [cost, pitch] = [PASSES * DIVIDE * size, 8 * differences.stride];
+      // prettier-ignore
+      engine.run(
+        "secularRoots_f64", size, cost,
+        pointerOf(d), squared ? 1 : 0, pointerOf(weights), total, size, pointerOf(differences), pitch, pointerOf(roots),
+      );
+    },
+    lowner(z, differences, { size, squared, d }) {
+      const [cost, pitch] = [COLUMNS * size * DIVIDE, 8 * differences.stride];
+      const items = Math.ceil(size / COLUMNS);
+      engine.run("lowner_f64", items, cost, pointerOf(d), squared ? 1 : 0, size, pointerOf(differences), pitch, pointerOf(z));
+    },
+    unitRows(x, differences, numerators, order, first = NaN) {
+      const k = x.columns;
+      const [to, from] = [pointerOf(x), pointerOf(differences)];
+      // prettier-ignore
+      engine.run(
+        "unitRows_f64", x.rows, k * DIVIDE,
+        to, 8 * x.stride, from, 8 * differences.stride, k, pointerOf(numerators), pointerOf(order), first,
+      );
     },
   };
 }

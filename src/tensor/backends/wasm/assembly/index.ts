@@ -15,6 +15,7 @@ export * from "./patches";
 export * from "./pooling";
 export * from "./reduction";
 export * from "./reflect";
+export * from "./secular";
 export * from "./update";
 export * from "./winograd";
 

@@ -83,7 +83,9 @@ function addRowsTo(a: usize, pitch: usize, m: i32, n: i32, x: usize, scale: f64,
  * and its mirror image. Block b writes the elements up to its last row of partials[b].
  */
 export function symmetricTimesVector_f64(start: i32, end: i32, a: usize, pitch: usize, n: i32, x: usize, partials: usize): void {
-  for (let block = start; block < end; block++) {
+  const blocks = (n + ROWS - 1) / ROWS;
+  for (let item = start; item < end; item++) {
+    const block = blocks - 1 - item; // the longest rows first: short ones fill what is left of the threads' time
     const first = block * ROWS;
     const last = min(n, first + ROWS);
     const y = partials + (<usize>block * <usize>n) * 8;
