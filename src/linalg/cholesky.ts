@@ -63,7 +63,10 @@ export function choleskyIn(space: Workspace, a: Float64Array, n: number, operati
   return result;
 }
 
-/** `choleskyIn` by plain loops on the host. */
+/**
+ * The lower triangular L [n, n] with A = L Lᵀ, both row-major, by plain loops on the host; only the lower triangle of A is read. n³/3
+ * operations; error, failures and source as of `cholesky`. @param operation name for messages.
+ */
 export function choleskyHost(a: Float64Array, n: number, operation = "cholesky"): Float64Array {
   return onHost(choleskySize(n), (space) => choleskyIn(space, a, n, operation));
 }
@@ -94,7 +97,10 @@ export function solveTriangularIn(
   copyOut(x, b);
 }
 
-/** `solveTriangularIn` by plain loops on the host. */
+/**
+ * Overwrites B [n, columns] with the X of T X = B, or TᵀX = B, for a triangular T [n, n], all row-major, by plain loops on the host.
+ * n²·columns operations; error, failures and source as of `solveTriangular`.
+ */
 export function solveTriangularHost(t: Float64Array, n: number, b: Float64Array, columns: number, options: TriangularOptions = {}): void {
   onHost(solveSize(n, columns), (space) => solveTriangularIn(space, t, n, b, columns, options));
 }
@@ -113,7 +119,10 @@ export function solveCholeskyIn(space: Workspace, l: Float64Array, n: number, b:
   copyOut(x, b);
 }
 
-/** `solveCholeskyIn` by plain loops on the host. */
+/**
+ * Overwrites B [n, columns] with A⁻¹B, given the L [n, n] of A = L Lᵀ from `choleskyHost`, all row-major, by plain loops on the host.
+ * 2·n²·columns operations; error and source as of `solvePositiveDefinite`.
+ */
 export function solveCholeskyHost(l: Float64Array, n: number, b: Float64Array, columns: number): void {
   onHost(solveSize(n, columns), (space) => solveCholeskyIn(space, l, n, b, columns));
 }
@@ -138,7 +147,10 @@ export function inverseCholeskyIn(space: Workspace, l: Float64Array, n: number):
   return inverse;
 }
 
-/** `inverseCholeskyIn` by plain loops on the host. */
+/**
+ * A⁻¹ [n, n], given the L [n, n] of A = L Lᵀ from `choleskyHost`, both row-major, by plain loops on the host; symmetric to the last bit.
+ * 4/3·n³ operations at most; error and source as of `inversePositiveDefinite`.
+ */
 export function inverseCholeskyHost(l: Float64Array, n: number): Float64Array {
   return onHost(inverseSize(n), (space) => inverseCholeskyIn(space, l, n));
 }

@@ -57,7 +57,10 @@ export function eigenvaluesIn(space: Workspace, a: Float64Array, n: number): Flo
   return scaleByPower(diagonal, exponent);
 }
 
-/** `eighIn` by plain loops on the host. */
+/**
+ * Eigendecomposition of a symmetric A [n, n], row-major, by plain loops on the host; only the lower triangle is read. Order, signs, cost,
+ * error, failures and source are those of `eigh`.
+ */
 export function eighHost(a: Float64Array, n: number): Eigh {
   return onHost(eighSize(n), (space) => eighIn(space, a, n));
 }

@@ -60,7 +60,10 @@ export function qrIn(space: Workspace, a: Float64Array, m: number, n: number, { 
   return { q, r: requireRange(scaleByPower(r, exponent), size, n) };
 }
 
-/** `qrIn` by plain loops on the host. */
+/**
+ * QR decomposition of A [m, n], row-major, by plain loops on the host: `q` [m, k] and `r` [k, n], k = min(m, n), or m with `full`. Signs,
+ * cost, error, failures and source are those of `qr`.
+ */
 export function qrHost(a: Float64Array, m: number, n: number, options: QrOptions = {}): Qr {
   return onHost(qrSize(m, n, options), (space) => qrIn(space, a, m, n, options));
 }
@@ -100,7 +103,10 @@ export function lstsqIn(space: Workspace, a: Float64Array, m: number, n: number,
   return scaleByPower(x, exponentOfB - exponentOfA);
 }
 
-/** `lstsqIn` by plain loops on the host. */
+/**
+ * The X [n, columns] that makes ‖A X − B‖ least, for A [m, n] of full column rank and B [m, columns], all row-major, by plain loops on the
+ * host. Cost, error, failures and source are those of `lstsq`.
+ */
 export function lstsqHost(a: Float64Array, m: number, n: number, b: Float64Array, columns: number): Float64Array {
   return onHost(lstsqSize(m, n, columns), (space) => lstsqIn(space, a, m, n, b, columns));
 }

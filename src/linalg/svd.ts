@@ -66,7 +66,10 @@ export function svdIn(space: Workspace, a: Float64Array, m: number, n: number): 
 /** Numbers of workspace for the singular values of an [m, n] matrix. */
 export const singularValuesSize = (m: number, n: number): number => m * n + bidiagonalSize(Math.max(m, n), Math.min(m, n));
 
-/** `svdIn` by plain loops on the host. */
+/**
+ * Thin singular value decomposition of A [m, n], row-major, by plain loops on the host: `u` [m, k], `values` [k], descending, `v` [n, k],
+ * k = min(m, n). Signs, cost, error, failures and source are those of `svd`.
+ */
 export function svdHost(a: Float64Array, m: number, n: number): Svd {
   return onHost(svdSize(m, n), (space) => svdIn(space, a, m, n));
 }

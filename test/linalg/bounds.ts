@@ -50,7 +50,7 @@ function unitScaled(a: Matrix): { unit: Matrix; exponent: number } {
 }
 
 /** Products that take plain loops too long are the engine's, which arithmetic.test.ts compares with plain loops. */
-function times(a: Matrix, b: Matrix): Matrix {
+export function times(a: Matrix, b: Matrix): Matrix {
   const [m, k, n] = [a.rows, a.columns, b.columns];
   if (m * k * n < 2 ** 20) return product(a, b);
   const data = onEngine(m * k + k * n + m * n, (space) => {
@@ -64,7 +64,7 @@ function times(a: Matrix, b: Matrix): Matrix {
 }
 
 /** A diag(d) */
-const timesDiagonal = (a: Matrix, d: Float64Array): Matrix => build(a.rows, a.columns, (i, j) => at(a, i, j) * (d[j] as number));
+export const timesDiagonal = (a: Matrix, d: Float64Array): Matrix => build(a.rows, a.columns, (i, j) => at(a, i, j) * (d[j] as number));
 
 /**
  * An upper bound of ‖E‖₂: the Frobenius norm if that is at most `enough`, and else ‖(EᵀE)^p‖_F^(1/2p) for p = 1, 2, 4, 8, which is not above
@@ -83,7 +83,7 @@ export function normAtMost(e: Matrix, enough = 0): number {
 }
 
 /** A lower bound of ‖A‖₂, close to it: ‖Ax‖/‖x‖ after some steps of power iteration with AᵀA, from the largest row. */
-function normAtLeast(a: Matrix): number {
+export function normAtLeast(a: Matrix): number {
   const size = norm(a);
   if (size === 0) return 0;
   const rows = Array.from({ length: a.rows }, (_, i) => ({
