@@ -55,7 +55,9 @@ export function requireRightHandSide(operation: string, n: number, b: Tensor): n
 
 /** The first NaN or infinity, as `entry [i, j] of the [m, n]` for a message, with its place; undefined if there is none. */
 export function findNonFinite(data: TypedArray, shape: Shape): { description: string; at: number } | undefined {
-  let at = 0; // a loop: a callback for each entry takes ten times as long
+  // A loop, as a callback for each entry takes ten times as long; four at a time, as 0·x is 0 for finite numbers alone.
+  let at = 0;
+  while (at + 3 < data.length && data[at]! * 0 + data[at + 1]! * 0 + data[at + 2]! * 0 + data[at + 3]! * 0 === 0) at += 4;
   while (at < data.length && Number.isFinite(data[at])) at++;
   if (at === data.length) return undefined;
   const position = stridesOf(shape).map((stride, axis) => Math.floor(at / stride) % shape[axis]!);

@@ -20,7 +20,7 @@ export interface Reduction extends Tridiagonal {
 /** Rows that are reduced before their reflections are applied to the rest. */
 const PANEL = 32;
 /** Numbers that `tridiagonalize` takes from a workspace. */
-export const reductionSize = (n: number): number => 5 * PANEL * n + 4 * PANEL;
+export const reductionSize = (n: number): number => 4 * PANEL * (n + 1);
 
 /**
  * Reduces a symmetric matrix to tridiagonal form in place.
@@ -40,56 +40,56 @@ export function tridiagonalize(space: Workspace, a: MatrixBlock): Reduction {
     diagonal: new Float64Array(n),
     offDiagonal: new Float64Array(n),
   };
-  const w = space.matrix(PANEL, n);
-  const pairs = [space.matrix(2 * PANEL, n), space.matrix(2 * PANEL, n)] as const;
-  const work = space.matrix(4, PANEL);
+  const [pairs, swapped] = [space.matrix(2 * PANEL, n), space.matrix(2 * PANEL, n)];
+  const work = space.matrix(2, 2 * PANEL);
   for (let size = n; size > 0; size -= PANEL) {
     const count = Math.min(PANEL, size);
-    reducePanel(space, reduction, size, count, w, work);
+    reducePanel(space, reduction, size, count, pairs, work);
     const rest = size - count;
-    if (rest > 0) updateRest(space, a, rest, count, w, pairs);
+    if (rest > 0) updateRest(space, part(a, 0, 0, rest, rest), part(pairs, 0, 0, 2 * count, rest), part(swapped, 0, 0, 2 * count, rest));
   }
   return reduction;
 }
 
-/** Reduces rows `[size − count, size)`. Row r of W belongs to row size − count + r of A. */
-function reducePanel(space: Workspace, reduction: Reduction, size: number, count: number, w: MatrixBlock, work: MatrixBlock): void {
+/**
+ * Reduces rows `[size − count, size)`. A reflection's v and w, with H A H = A − v wᵀ − w vᵀ, are two rows of `pairs`, those of row
+ * size − count + r the rows 2r and 2r + 1.
+ */
+// prettier-ignore
+function reducePanel(
+  space: Workspace, reduction: Reduction, size: number, count: number, pairs: MatrixBlock, work: MatrixBlock,
+): void {
   const { diagonal, offDiagonal } = reduction;
   const { y: a, tau } = reduction.reflections;
   const { arithmetic } = space;
   const { data } = a;
   const first = size - count;
-  const [c, d] = [part(work, 0, 0, 1, PANEL), part(work, 1, 0, 1, PANEL)];
+  const [c, products] = [part(work, 0, 0, 1, 2 * PANEL), part(work, 1, 0, 1, 2 * PANEL)];
   for (let i = size - 1; i >= first; i--) {
     const row = part(a, i, 0, 1, i);
-    const done = size - 1 - i; // reflections of this panel so far
-    // Of those, what reaches up to column i: A − Σ (v wᵀ + w vᵀ) is what row i should be.
-    const v = part(a, i + 1, 0, done, i + 1);
-    const u = part(w, i + 1 - first, 0, done, i + 1);
-    for (let r = 0; r < done; r++) {
-      c.data[c.at + r] = v.data[v.at + r * v.stride + i]!;
-      d.data[d.at + r] = u.data[u.at + r * u.stride + i]!;
-    }
-    arithmetic.addRows(row, c, u, -1);
-    arithmetic.addRows(row, d, v, -1);
+    // The pairs of this panel so far, up to column i: A − Σ (v wᵀ + w vᵀ) is what row i should be.
+    const done = 2 * (size - 1 - i);
+    const known = part(pairs, 2 * (i + 1 - first), 0, done, i + 1);
+    for (let r = 0; r < done; r++) c.data[c.at + (r ^ 1)] = known.data[known.at + r * known.stride + i]!;
+    arithmetic.addRows(row, c, known, -1);
     diagonal[i] = data[row.at + i]!;
     if (i === 0) return;
     offDiagonal[i - 1] = reflect(data, row.at, i, tau, i);
-    // w = τ (A − Σ …) v, then w − ½ τ (wᵀv) v: with it H A H = A − v wᵀ − w vᵀ.
-    const own = part(w, i - first, 0, 1, i);
+    const [v, w] = [part(pairs, 2 * (i - first), 0, 1, i), part(pairs, 2 * (i - first) + 1, 0, 1, i)];
+    v.data.set(data.subarray(row.at, row.at + i), v.at);
     const t = tau[i]!;
     if (t === 0) {
-      own.data.fill(0, own.at, own.at + i);
+      w.data.fill(0, w.at, w.at + i);
       continue;
     }
-    arithmetic.symmetricTimesVector(own, part(a, 0, 0, i, i), row);
-    const [vi, ui] = [part(v, 0, 0, done, i), part(u, 0, 0, done, i)];
-    arithmetic.timesVector(c, ui, row);
-    arithmetic.timesVector(d, vi, row);
-    arithmetic.addRows(own, c, vi, -1);
-    arithmetic.addRows(own, d, ui, -1);
-    for (let k = 0; k < i; k++) own.data[own.at + k]! *= t;
-    addScaled(own.data, own.at, (-t / 2) * dot(own.data, own.at, data, row.at, i), data, row.at, i);
+    // w = τ (A − Σ …) v, then w − ½ τ (wᵀv) v.
+    arithmetic.symmetricTimesVector(w, part(a, 0, 0, i, i), v);
+    const before = part(known, 0, 0, done, i);
+    arithmetic.timesVector(products, before, v);
+    for (let r = 0; r < done; r++) c.data[c.at + (r ^ 1)] = products.data[products.at + r]!;
+    arithmetic.addRows(w, c, before, -1);
+    for (let k = 0; k < i; k++) w.data[w.at + k]! *= t;
+    addScaled(w.data, w.at, (-t / 2) * dot(w.data, w.at, v.data, v.at, i), v.data, v.at, i);
   }
 }
 
@@ -115,28 +115,11 @@ function reflect(data: Float64Array, at: number, length: number, tau: Float64Arr
   return beta;
 }
 
-/** A − Σ (v wᵀ + w vᵀ) on the leading `rest` rows, as one product of twice the depth. */
-function updateRest(
-  space: Workspace,
-  a: MatrixBlock,
-  rest: number,
-  count: number,
-  w: MatrixBlock,
-  pairs: readonly [MatrixBlock, MatrixBlock],
-): void {
-  const v = part(a, rest, 0, count, rest);
-  const own = part(w, 0, 0, count, rest);
-  const [left, right] = [part(pairs[0], 0, 0, 2 * count, rest), part(pairs[1], 0, 0, 2 * count, rest)];
-  for (let r = 0; r < count; r++) {
-    copyRow(v, r, left, r, rest);
-    copyRow(own, r, left, count + r, rest);
-    copyRow(own, r, right, r, rest);
-    copyRow(v, r, right, count + r, rest);
+/** A − Σ (v wᵀ + w vᵀ) on the leading rows, as one product of twice the depth. @param swapped room for w, v. */
+function updateRest({ arithmetic }: Workspace, a: MatrixBlock, pairs: MatrixBlock, swapped: MatrixBlock): void {
+  for (let r = 0; r < pairs.rows; r++) {
+    const at = pairs.at + r * pairs.stride;
+    swapped.data.set(pairs.data.subarray(at, at + pairs.columns), swapped.at + (r ^ 1) * swapped.stride);
   }
-  space.arithmetic.product(part(a, 0, 0, rest, rest), left, right, { transposeA: true, scale: -1, add: true, lower: true });
-}
-
-function copyRow(from: MatrixBlock, i: number, to: MatrixBlock, j: number, length: number): void {
-  const at = from.at + i * from.stride;
-  to.data.set(from.data.subarray(at, at + length), to.at + j * to.stride);
+  arithmetic.product(a, pairs, swapped, { transposeA: true, scale: -1, add: true, lower: true });
 }

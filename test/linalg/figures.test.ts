@@ -19,7 +19,11 @@ const residual = (a: Matrix, rebuilt: Matrix): number => {
 };
 const unorthogonality = (q: Matrix): number => normAtMost(minus(times(transpose(q), q), identity(q.columns)));
 
-function largestOf(makers: Readonly<Record<string, (n: number) => Matrix>>, n: number, f: (a: Matrix) => Record<string, number>): Map<string, number> {
+function largestOf(
+  makers: Readonly<Record<string, (n: number) => Matrix>>,
+  n: number,
+  f: (a: Matrix) => Record<string, number>,
+): Map<string, number> {
   const worst = new Map<string, number>();
   for (const make of Object.values(makers)) {
     for (const [what, error] of Object.entries(f(make(n)))) worst.set(what, Math.max(worst.get(what) ?? 0, error / (n * epsilon64)));
@@ -68,9 +72,9 @@ function documented(routine: string, what: string): number[] {
 describe.each(Object.entries(routines))("the figures of docs/linalg.md for %s", (routine, measure) => {
   it.each(orders.map((n, column) => [n, column] as const))("at order %i are the largest residuals", (n, column) => {
     for (const [what, figure] of measure(n)) {
-      const told = documented(routine, what)[column];
-      expect(told, `${what}: measured ${figure.toPrecision(2)}`).toBeGreaterThan(figure / 1.5);
-      expect(told, `${what}: measured ${figure.toPrecision(2)}`).toBeLessThan(figure * 1.5);
+      const told = documented(routine, what)[column] ?? NaN;
+      expect.soft(told, `${what}: measured ${figure.toPrecision(2)} at order ${n}`).toBeGreaterThan(figure / 1.5);
+      expect.soft(told, `${what}: measured ${figure.toPrecision(2)} at order ${n}`).toBeLessThan(figure * 1.5);
     }
   });
 });
