@@ -39,6 +39,14 @@ export function releaseLoss(loss: LossCall): void {
 }
 
 /**
+ * The stream of one micro-batch's draws, counted from 1. Depends on the step and the micro-batch alone, so that a resumed run draws what it
+ * would have drawn.
+ */
+export function drawsOf(generator: Generator, step: number, microBatch: number): Generator {
+  return generator.fork(`fisher of step ${step}, micro-batch ${microBatch}`);
+}
+
+/**
  * The seeds of the Fisher's further passes.
  *
  * - `mc`: one pass, the gradient of each sample's loss for a label y drawn from the model: p − e_y for cross-entropy, and for squared
