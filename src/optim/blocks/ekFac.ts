@@ -31,7 +31,7 @@ export interface EkFacOptions extends CurvatureOptimizerOptions, Omit<KroneckerO
   readonly dampingKind?: "relative" | "absolute" | undefined;
   /**
    * Where the eigenvalues come from between inversions: `intra`, the second moments of the present batch's per-sample gradients in the
-   * basis, every step; `running`, an average of n z² for the batch's gradient z in the basis, which begins with K-FAC's own eigenvalues
+   * basis, every step; `running`, an average of n z² for the samples' mean gradient z in the basis, which begins with K-FAC's own eigenvalues
    * and needs no per-sample gradients. Default `running`.
    */
   readonly eigenvalues?: "running" | "intra" | undefined;
@@ -136,7 +136,8 @@ class EkFacInverse implements KroneckerInverse {
     if (!view) throw new UsageError("EK-FAC needs every step's records, and this step has none");
     if (this.#intra) return secondMoments(factors, view);
     const running = this.#running as Variable;
-    running.assign(running.value.multiply(this.#decay).add(z.square().multiply((1 - this.#decay) * view.n)));
+    const weight = (1 - this.#decay) * view.n * view.toSampleMean ** 2;
+    running.assign(running.value.multiply(this.#decay).add(z.square().multiply(weight)));
     return running.value;
   }
 
