@@ -121,8 +121,8 @@ eachBackend(() => {
       );
     });
 
-    it("of one pixel is that of a dense layer with as many positions", async () => {
-      await fc.assert(
+    it("of one pixel is that of a dense layer with as many positions", () => {
+      fc.assert(
         fc.property(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 3 }), fc.boolean(), seeds, (n, width, bias, seed) => {
           const x = normal([n, 2, width, 3], seed);
           const weight = new Parameter("weight", normal([2, 3], seed + 1));
