@@ -4,7 +4,7 @@
  * methods are in `blocks`. May import tensor, linalg, autograd and nn.
  *
  * Reading order: capture → view → block → fisher → precondition → clip → optimizer; average, damping and kronecker are what blocks share,
- * and verify compares all of it with dense matrices.
+ * adaptiveDamping lets λ follow the loss, and verify compares all of it with dense matrices.
  */
 export { AdaptiveDamping, dampingOf, type AdaptDampingOptions, type DampingOptions, type DampingReport } from "./adaptiveDamping.ts";
 export { martensDecay, MatrixAverage, type AverageForm, type AverageOptions, type AverageState } from "./average.ts";
