@@ -9,6 +9,6 @@ export * from "./nn/index.ts";
 export * from "./optim/index.ts";
 export * from "./data/index.ts";
 export { evaluate, type Evaluation } from "./train/evaluate.ts";
-export type { CurvatureEvent, EndEvent, EpochEvent, Phases, StepEvent, TrainEvent } from "./train/events.ts";
+export type { CurvatureEvent, DampingEvent, EndEvent, EpochEvent, Phases, RefreshEvent, StepEvent, TrainEvent } from "./train/events.ts";
 export { decodeSafetensors, encodeSafetensors, type HostTensor, type SafetensorsContent } from "./train/safetensors.ts";
 export { train, type CurvatureTrainingOptimizer, type TrainOptions } from "./train/trainer.ts";

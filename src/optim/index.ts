@@ -15,7 +15,15 @@ export { SreKfac, type SreKfacOptions } from "./blocks/sreKfac.ts";
 export { Seng, type SengOptions } from "./blocks/seng.ts";
 export type { SketchScaling } from "./blocks/sampleGradients.ts";
 export { Adam, AdamW, RmsProp, Sgd, type AdamOptions, type RmsPropOptions, type SgdOptions } from "./firstOrder.ts";
-export { Optimizer, type Auxiliary, type LossClosure, type OptimizerState, type Pipeline, type StepPhases } from "./optimizer.ts";
+export {
+  Optimizer,
+  type Auxiliary,
+  type LossClosure,
+  type OptimizerState,
+  type Pipeline,
+  type StepPhases,
+  type StepReview,
+} from "./optimizer.ts";
 export { cosine, exponential, polynomial, stepwise, valueAt, warmup, type Schedule } from "./schedules.ts";
 export type { LayerParameters, StepContext, Transform, TransformState, Updates } from "./transform.ts";
 export { adamScaling, momentum, rmsScaling, weightDecay } from "./transforms.ts";

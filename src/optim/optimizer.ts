@@ -9,7 +9,7 @@ import type { StepContext, Transform, TransformState, Updates } from "./transfor
 export interface StepPhases {
   readonly forward: number;
   readonly backward: number;
-  /** Curvature: covariances, averages, further Fisher passes. */
+  /** Curvature: covariances, averages, further Fisher passes, and the review of a step. */
   readonly factorUpdate: number;
   readonly inversion: number;
   readonly precondition: number;
@@ -28,6 +28,18 @@ export interface Pipeline {
   readonly transforms: readonly Transform[];
   /** The curvature link, if there is one; also an element of `transforms`. */
   readonly precondition?: Precondition;
+  /** What looks at a step from both ends, if there is something; also the last element of `transforms`. */
+  readonly review?: StepReview | null;
+}
+
+/** Judges a step by what it does to its own losses: sees them before and after it, and, as the last transform, the step itself. */
+export interface StepReview {
+  /** Before anything has changed, with the losses whose mean is minimised. */
+  begin(step: number, parameters: readonly Parameter[], losses: readonly LossClosure[]): void;
+  /** The parameters have moved, and the step counts as done. */
+  finish(): Promise<void>;
+  /** Releases what was kept, whatever became of the step. */
+  endStep(): void;
 }
 
 /** Computes the loss to be minimised. Deterministic but for `updateState`: it may be evaluated more than once a step. */
@@ -98,7 +110,7 @@ export class Optimizer {
     if (this.#busy) throw new UsageError("minimize: the previous step has not finished; await it before the next one");
     if (closures.length === 0) throw new UsageError("minimize: needs at least one loss closure");
     this.#busy = true;
-    const { precondition } = this.#pipeline;
+    const { precondition, review } = this.#pipeline;
     const clock = new Stopwatch();
     const gradients = new Map<Parameter, Tensor>();
     try {
@@ -112,10 +124,20 @@ export class Optimizer {
         await precondition.refresh(this.#step);
         clock.lap("inversion");
       }
+      if (review) {
+        review.begin(
+          this.#step,
+          this.parameters,
+          closures.map((closure) => () => closure().loss),
+        );
+        clock.lap("factorUpdate");
+      }
       unscoped(() => {
         this.#advance(gradients, clock);
       });
       this.#step++;
+      await review?.finish();
+      clock.lap("factorUpdate");
       this.#phases = clock.seconds;
       return result;
     } catch (error) {
@@ -124,6 +146,7 @@ export class Optimizer {
     } finally {
       for (const gradient of gradients.values()) gradient.dispose();
       precondition?.endStep();
+      review?.endStep();
       this.#busy = false;
     }
   }

@@ -31,6 +31,10 @@ const schema = z.strictObject({
   momentum: z.number().min(0).lt(1).optional().describe("heavy-ball momentum"),
   weightDecay: z.number().min(0).optional().describe("weight decay"),
   damping: perEpoch(positive).optional().describe("curvature: λ"),
+  adaptDamping: whole
+    .min(1)
+    .optional()
+    .describe("K-FAC family: steps between adaptations of λ by the Levenberg–Marquardt rule; default: none"),
   statDecay: z.number().min(0).lt(1).optional().describe("curvature: decay of the factors' averages"),
   factorUpdateEvery: perEpoch(whole.min(1)).optional().describe("curvature: steps between factor updates"),
   inversionEvery: perEpoch(whole.min(1)).optional().describe("curvature: steps between inversions, or SENG's refreshes"),

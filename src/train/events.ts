@@ -1,4 +1,4 @@
-import type { LayerReport, RegistrationRow, StepPhases } from "../optim/index.ts";
+import type { DampingReport, LayerReport, RegistrationRow, StepPhases } from "../optim/index.ts";
 
 /** Seconds by part of the work, over a step or a whole run. */
 export type Phases = StepPhases & { readonly data: number };
@@ -41,6 +41,11 @@ export interface RefreshEvent {
   readonly layers: readonly LayerReport[];
 }
 
+/** An adaptation of the damping at the end of this step, and the figures that led to it. */
+export interface DampingEvent extends DampingReport {
+  readonly type: "damping";
+}
+
 export interface EndEvent {
   readonly type: "end";
   readonly epochs: number;
@@ -50,7 +55,7 @@ export interface EndEvent {
   readonly phases: Phases;
 }
 
-export type TrainEvent = StepEvent | EpochEvent | CurvatureEvent | RefreshEvent | EndEvent;
+export type TrainEvent = StepEvent | EpochEvent | CurvatureEvent | RefreshEvent | DampingEvent | EndEvent;
 
 /** Before anything was timed. */
 export const NO_TIME: Phases = { forward: 0, backward: 0, factorUpdate: 0, inversion: 0, precondition: 0, update: 0, data: 0 };

@@ -9,7 +9,7 @@ export { loadCheckpoint, saveCheckpoint, type CheckpointMetadata } from "./check
 export { configKeys, parseConfig, type ConfigKey, type TrainConfig } from "./config.ts";
 export { evaluate, type Evaluation } from "./evaluate.ts";
 export { addPhases, NO_TIME } from "./events.ts";
-export type { CurvatureEvent, EndEvent, EpochEvent, Phases, RefreshEvent, StepEvent, TrainEvent } from "./events.ts";
+export type { CurvatureEvent, DampingEvent, EndEvent, EpochEvent, Phases, RefreshEvent, StepEvent, TrainEvent } from "./events.ts";
 export { presets, type Preset, type PresetSettings } from "./presets.ts";
 export { makeOptimizer, optimizerNames } from "./optimizers.ts";
 export { prepareRun, type Run } from "./run.ts";

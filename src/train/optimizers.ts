@@ -13,6 +13,7 @@ import {
   Sgd,
   SreKfac,
   type CurvatureOptimizerOptions,
+  type DampingOptions,
   type KroneckerOptions,
   type LowRankOptions,
   type Schedule,
@@ -28,6 +29,7 @@ const hyperParameters = [
   "momentum",
   "weightDecay",
   "damping",
+  "adaptDamping",
   "statDecay",
   "factorUpdateEvery",
   "inversionEvery",
@@ -76,6 +78,7 @@ const curvature: readonly HyperParameter[] = [
   "momentum",
   "weightDecay",
   "damping",
+  "adaptDamping",
   "statDecay",
   "factorUpdateEvery",
   "inversionEvery",
@@ -87,7 +90,11 @@ const curvature: readonly HyperParameter[] = [
 const lowRank: readonly HyperParameter[] = [...curvature, "rank", "oversampling", "tail", "thin"];
 
 /** What the methods on Kronecker factors have in common. A run of a few epochs wants larger steps than the library's cautious defaults. */
-function kroneckerOptions(settings: Settings, stepsPerEpoch: number, damping = 0.03): CurvatureOptimizerOptions & KroneckerOptions {
+function kroneckerOptions(
+  settings: Settings,
+  stepsPerEpoch: number,
+  damping = 0.03,
+): CurvatureOptimizerOptions & KroneckerOptions & DampingOptions {
   const { averages, klClip, rmsClip, weightDecay, weightDecayFrom = 0 } = settings;
   if (klClip !== undefined && rmsClip !== undefined) {
     throw new UsageError("klClip and rmsClip are two clips in place of each other; give one of them");
@@ -100,6 +107,7 @@ function kroneckerOptions(settings: Settings, stepsPerEpoch: number, damping = 0
   return {
     learningRate: rate(settings, 0.3, stepsPerEpoch, 0.03),
     damping: schedule(settings.damping ?? damping, stepsPerEpoch),
+    ...(settings.adaptDamping !== undefined && { adaptDamping: { interval: settings.adaptDamping } }),
     statDecay: settings.statDecay,
     ...(averages === "identity" && { averageForm: "identity", factorScaling: "paper" }),
     factorUpdateEvery: maybe(settings.factorUpdateEvery, stepsPerEpoch),

@@ -24,6 +24,7 @@ const full: Required<TrainConfig> = {
   momentum: 0.5,
   weightDecay: 0.01,
   damping: 0.3,
+  adaptDamping: 5,
   statDecay: 0.9,
   factorUpdateEvery: 2,
   inversionEvery: 4,
@@ -178,7 +179,7 @@ describe("makeOptimizer", () => {
       { ...kfac, rmsClip, preset, optimizer: "kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
       { ...omit(kfac, "inverse"), klClip, eigenvalues, optimizer: "ek-fac" },
-      { ...omit(kfac, "inverse", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"), columns, optimizer: "seng" },
+      { ...omit(kfac, "inverse", "adaptDamping", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"), columns, optimizer: "seng" },
     ];
     for (const config of given) makeOptimizer(parameters, parseConfig(config), 10).dispose();
   });

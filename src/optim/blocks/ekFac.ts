@@ -1,5 +1,6 @@
 import type { Parameter } from "../../nn/index.ts";
 import { tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
+import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import {
   KroneckerBlock,
@@ -10,7 +11,6 @@ import {
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
-import type { Schedule } from "../schedules.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import {
   describeSpectra,
@@ -24,14 +24,12 @@ import {
   type Spectra,
 } from "./spectrum.ts";
 
-export interface EkFacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
-  /** λ. Default .1. */
-  readonly damping?: Schedule | undefined;
+export interface EkFacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions {
   /** `relative`: λ · max s is added to the eigenvalues s; `absolute`: λ itself. Default `relative`. */
   readonly dampingKind?: "relative" | "absolute" | undefined;
   /**
    * Where the eigenvalues come from between inversions: `intra`, the second moments of the present batch's per-sample gradients in the
-   * basis, every step; `running`, an average of n z² for the batch's gradient z in the basis, which begins with K-FAC's own eigenvalues
+   * basis, every step; `running`, an average of n z² for the samples' mean gradient z in the basis, which begins with K-FAC's own eigenvalues
    * and needs no per-sample gradients. Default `running`.
    */
   readonly eigenvalues?: "running" | "intra" | undefined;
@@ -46,7 +44,8 @@ export interface EkFacOptions extends CurvatureOptimizerOptions, Omit<KroneckerO
 export class EkFac extends CurvatureOptimizer {
   /** @throws UsageError for a decay of the eigenvalues that is not in [0, 1). */
   constructor(parameters: readonly Parameter[], options: EkFacOptions) {
-    const { damping = 0.1, eigenvalues = "running", eigenvalueDecay = 0.75 } = options;
+    const { eigenvalues = "running", eigenvalueDecay = 0.75 } = options;
+    const { damping, review } = dampingOf(options);
     if (!(eigenvalueDecay >= 0 && eigenvalueDecay < 1)) {
       throw new UsageError(`EkFac: eigenvalueDecay must be in [0, 1) but is ${eigenvalueDecay}`);
     }
@@ -56,6 +55,7 @@ export class EkFac extends CurvatureOptimizer {
       `ek-fac (${eigenvalues})`,
       withScaleShift((view) => new KroneckerBlock(view, inverse(), { ...options, damping }), { ...options, damping }),
       options,
+      { review },
     );
   }
 }
@@ -136,7 +136,8 @@ class EkFacInverse implements KroneckerInverse {
     if (!view) throw new UsageError("EK-FAC needs every step's records, and this step has none");
     if (this.#intra) return secondMoments(factors, view);
     const running = this.#running as Variable;
-    running.assign(running.value.multiply(this.#decay).add(z.square().multiply((1 - this.#decay) * view.n)));
+    const weight = (1 - this.#decay) * view.n * view.toSampleMean ** 2;
+    running.assign(running.value.multiply(this.#decay).add(z.square().multiply(weight)));
     return running.value;
   }
 

@@ -2,6 +2,7 @@ import { inversePositiveDefinite } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
+import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
 import {
   KroneckerBlock,
@@ -13,7 +14,6 @@ import {
   type RefreshContext,
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
-import type { Schedule } from "../schedules.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import {
   bytesOf,
@@ -29,9 +29,7 @@ import {
   type Spectrum,
 } from "./spectrum.ts";
 
-export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
-  /** λ. Default .1. */
-  readonly damping?: Schedule | undefined;
+export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions {
   /** Default `relative`. With `inverse: "cholesky"` only `factored` and `pi`, and the default is `pi`. */
   readonly dampingKind?: DampingKind | undefined;
   /**
@@ -50,7 +48,8 @@ export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOp
  */
 export class Kfac extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: KfacOptions) {
-    const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi", damping = 0.1 } = options;
+    const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi" } = options;
+    const { damping, review } = dampingOf(options);
     const makeInverse = inverse === "eigh" ? () => new EighInverse(dampingKind) : () => new CholeskyInverse(factoredOnly(dampingKind));
     makeInverse(); // an impossible damping is an error here, not in the first step
     super(
@@ -58,6 +57,7 @@ export class Kfac extends CurvatureOptimizer {
       `kfac (${inverse})`,
       withScaleShift((view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }), { ...options, damping }),
       options,
+      { review },
     );
   }
 }

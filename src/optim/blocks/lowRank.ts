@@ -1,6 +1,7 @@
 import { eigh, lowRankPlusTail, type LowRank, type LowRankInverse, type LowRankPlusTail, type Tail } from "../../linalg/index.ts";
 import { Generator, NumericalError, Tensor, unscoped, UsageError } from "../../tensor/index.ts";
 import type { Parameter } from "../../nn/index.ts";
+import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockFactory, BlockReport, BlockState } from "../curvature/block.ts";
 import { piShares } from "../curvature/damping.ts";
 import {
@@ -31,9 +32,7 @@ import { bytesOf } from "./spectrum.ts";
  */
 export type FactoredDampingKind = "relative" | "factored" | "pi";
 
-export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping"> {
-  /** λ. Default .1. */
-  readonly damping?: Schedule | undefined;
+export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions {
   /** Default `relative`. */
   readonly dampingKind?: FactoredDampingKind | undefined;
   /**
@@ -86,10 +85,10 @@ type Factors = Readonly<Record<"input" | "output", Factor>>;
 /** K-FAC with low-rank inverses: a method adds its search. */
 export class LowRankKfac extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], method: string, search: Search, options: LowRankOptions) {
-    const { damping = 0.1 } = options;
+    const { damping, review } = dampingOf(options);
     const create: BlockFactory = (view) =>
       new KroneckerBlock(view, new LowRankKroneckerInverse(method, view, search, options), { ...options, damping });
-    super(parameters, method, withScaleShift(create, { ...options, damping }), options);
+    super(parameters, method, withScaleShift(create, { ...options, damping }), options, { review });
   }
 }
 

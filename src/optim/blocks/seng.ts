@@ -68,7 +68,7 @@ export class Seng extends CurvatureOptimizer {
     }
     const identity: Schedule = (step) => 1 / (1 + hyperParameter("damping", damping, step, "positive"));
     // As the authors do, the Fisher matrix of all other parameters is taken for the identity.
-    super(parameters, "seng", (view) => new SengBlock(view, options), { clip: false, momentum: 0.9, ...options }, identity);
+    super(parameters, "seng", (view) => new SengBlock(view, options), { clip: false, momentum: 0.9, ...options }, { others: identity });
   }
 }
 

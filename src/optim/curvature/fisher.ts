@@ -24,10 +24,14 @@ export interface LossCall {
   readonly weights: Tensor;
 }
 
+export function isLoss(name: string): name is LossCall["name"] {
+  return name === "softmaxCrossEntropy" || name === "squaredError";
+}
+
 /** Recognises a loss primitive; the handles it holds are released by `releaseLoss`. */
 export function lossCall(call: AnyCall, gradients: readonly (Tensor | null)[]): LossCall | null {
   const [weights] = gradients;
-  if (!weights || (call.name !== "softmaxCrossEntropy" && call.name !== "squaredError")) return null;
+  if (!weights || !isLoss(call.name)) return null;
   const { id, shape } = call.inputs[0] as Recorded;
   const probabilities = call.name === "softmaxCrossEntropy" ? (call.outputs[1] as Recorded).value.hold() : null;
   return { name: call.name, prediction: { id, shape }, probabilities, weights: weights.hold() };
@@ -36,6 +40,14 @@ export function lossCall(call: AnyCall, gradients: readonly (Tensor | null)[]): 
 export function releaseLoss(loss: LossCall): void {
   loss.probabilities?.dispose();
   loss.weights.dispose();
+}
+
+/**
+ * The stream of one micro-batch's draws, counted from 1. Depends on the step and the micro-batch alone, so that a resumed run draws what it
+ * would have drawn.
+ */
+export function drawsOf(generator: Generator, step: number, microBatch: number): Generator {
+  return generator.fork(`fisher of step ${step}, micro-batch ${microBatch}`);
 }
 
 /**
@@ -115,6 +127,18 @@ function type2Seeds(loss: LossCall, c: number, reduction: LossReduction): Seeds 
     return unit.subtract(probabilities).multiply(own.sqrt().multiply(scale));
   });
   return [[prediction, seed]];
+}
+
+/**
+ * tᵀ∇²ℓ t, one number, for a change t of the loss's prediction: w Σ_c p_c (t_c − Σ p t)² for cross-entropy, 2w Σ t² for squared error, with
+ * the samples' weights w.
+ */
+export function curvatureAlong({ prediction, probabilities, weights }: LossCall, t: Tensor): Tensor {
+  const n = prediction.shape[0] as number;
+  const rows = t.reshape([n, -1]);
+  if (!probabilities) return rows.square().sum(1).multiply(weights).sum().multiply(2);
+  const centred = rows.subtract(probabilities.multiply(rows).sum(1, { keepDims: true }));
+  return probabilities.multiply(centred.square()).sum(1).multiply(weights).sum();
 }
 
 function outputs(shape: Shape): number {

@@ -1,4 +1,4 @@
-import { CheckpointError, formatShape, NumericalError, sameShape, tidy, unscoped, type Tensor } from "../../tensor/index.ts";
+import { CheckpointError, formatShape, NumericalError, requireFloat, sameShape, Tensor, tidy, unscoped } from "../../tensor/index.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 import { MatrixAverage, type AverageForm } from "./average.ts";
 import { NO_NEEDS, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
@@ -22,7 +22,7 @@ export interface KroneckerOptions {
   readonly inversionEvery?: Schedule | undefined;
 }
 
-/** How many times the damping, relative to the factors' mean eigenvalues, an inversion that failed in float64, too, is tried with. */
+/** How many times the damping an inversion that failed in float64, too, is tried with. */
 const MORE_DAMPING = [10, 100, 1000];
 
 /** A factor at the time of inversion: matrix + residual · I. */
@@ -34,7 +34,7 @@ export interface FactorSnapshot {
 /** What a refresh has besides the factors. */
 export interface RefreshContext {
   readonly step: number;
-  /** λ of this step. */
+  /** λ of this step, or a multiple of it in a later attempt. */
   readonly damping: number;
   /** Compute in float64 whatever the factors' type: for a second attempt. */
   readonly wide: boolean;
@@ -152,18 +152,21 @@ export class KroneckerBlock implements CurvatureBlock {
     ];
     let first: unknown;
     for (const { name, wide, more } of attempts) {
-      const damped = async ({ matrix, residual }: FactorSnapshot): Promise<FactorSnapshot> => {
-        const extra = more === 0 ? 0 : (more * damping * (await traceOf(matrix))) / (matrix.shape[0] as number);
-        if (!Number.isFinite(extra)) throw new NumericalError("the trace of a factor is not finite");
-        return { matrix, residual: residual + extra };
-      };
+      const own: Tensor[] = [];
       try {
-        await this.#inverse.refresh(await damped(input), await damped(output), { step, damping, wide });
+        // For methods that damp when they are applied, the factors themselves have more on their diagonal: that many times λ of the mean
+        // eigenvalue.
+        const factors: FactorSnapshot[] = [];
+        for (const factor of [input, output]) factors.push(more === 0 ? factor : await shifted(factor, more * damping, own));
+        const [a, g] = factors as [FactorSnapshot, FactorSnapshot];
+        await this.#inverse.refresh(a, g, { step, damping: damping * Math.max(1, more), wide });
         if (first !== undefined) this.#problems.push(`inverted ${name} at step ${step}, since ${messageOf(first)}`);
         return;
       } catch (cause) {
         if (!(cause instanceof NumericalError)) throw cause;
         first ??= cause;
+      } finally {
+        for (const tensor of own) tensor.dispose();
       }
     }
     if (!this.#inverse.ready) throw this.#explained(first, "inverted", step);
@@ -243,6 +246,18 @@ export class KroneckerBlock implements CurvatureBlock {
 
 /** Begins the names of the inverse's entries in a state. */
 const INVERSE = "inverse.";
+
+/** The factor with `share` of its mean eigenvalue more on its diagonal; the new matrix is added to `own`. */
+async function shifted({ matrix, residual }: FactorSnapshot, share: number, own: Tensor[]): Promise<FactorSnapshot> {
+  const n = matrix.shape[0] as number;
+  const extra = (share * (await traceOf(matrix))) / n;
+  if (!Number.isFinite(extra)) throw new NumericalError("the trace of a factor is not finite");
+  const { backend } = matrix;
+  const dtype = requireFloat("a factor", matrix.dtype);
+  const sum = unscoped(() => tidy(() => matrix.add(Tensor.eye(n, { dtype, backend }).multiply(extra))));
+  own.push(sum);
+  return { matrix: sum, residual };
+}
 
 /** The sum of the diagonal of a square matrix. */
 export async function traceOf(matrix: Tensor): Promise<number> {

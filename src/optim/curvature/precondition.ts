@@ -4,7 +4,7 @@ import { CheckpointError, concat, Generator, tidy, UsageError, type Tensor } fro
 import { parameterKeys, type LayerParameters, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
 import { NO_NEEDS, type BlockFactory, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import { Capture, releaseRecords, type LayerRecord, type LossReduction } from "./capture.ts";
-import { lossCall, releaseLoss, fisherPasses, type Fisher, type LossCall } from "./fisher.ts";
+import { drawsOf, lossCall, releaseLoss, fisherPasses, type Fisher, type LossCall } from "./fisher.ts";
 import { RecordedView, whyNoBlock, type MicroBatch, type Pass } from "./view.ts";
 
 export interface CurvatureOptions {
@@ -168,8 +168,7 @@ export class Precondition implements Transform {
 
   #extra(step: number, recording: Recording<unknown>, capture: Capture, batch: Captured): void {
     if (this.#fisher === "empirical") return;
-    // Depends on the step and the micro-batch alone, so that a resumed run draws what it would have drawn.
-    const generator = this.#generator.fork(`fisher of step ${step}, micro-batch ${this.#captured.length}`);
+    const generator = drawsOf(this.#generator, step, this.#captured.length);
     const passes = fisherPasses(this.#fisher, this.#losses, this.#reduction, generator);
     passes.forEach((seeds, i) => {
       const records: LayerRecord[] = [];

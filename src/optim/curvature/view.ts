@@ -36,6 +36,8 @@ export interface CurvatureView {
   /** Width of `a`: dIn, and 1 more with a bias. */
   readonly dA: number;
   readonly dOut: number;
+  /** What the weight's gradient is to be multiplied by to be the mean of the samples' own gradients: 1 for a mean loss, 1/n for a sum. */
+  readonly toSampleMean: number;
   /** Whether the records make up the whole gradient of weight and bias: false if the loss uses one of them in another way, too. */
   readonly explainsGradient: boolean;
   /** Ω = (1/n) Σ a aᵀ, [dA, dA]. */
@@ -82,6 +84,7 @@ export class RecordedView implements CurvatureView {
   readonly positions: number;
   readonly dA: number;
   readonly dOut: number;
+  readonly toSampleMean: number;
   readonly explainsGradient: boolean;
   readonly #batches: readonly MicroBatch[];
   readonly #cache = new Map<string, Tensor>();
@@ -99,6 +102,8 @@ export class RecordedView implements CurvatureView {
     this.positions = sum((calls[0] as Pass).map((record) => record.geometry.positions));
     this.dA = first.geometry.dIn + (this.bias ? 1 : 0);
     this.dOut = first.geometry.dOut;
+    // The gradient is the sum of the micro-batches' own, each weighted by its share, and each a mean or a sum over its samples.
+    this.toSampleMean = 1 / ((this.#batches[0] as MicroBatch).share * (first.lossReduction === "mean" ? this.#batches.length : this.n));
     this.explainsGradient = !usedElsewhere.has(this.weight) && !(this.bias && usedElsewhere.has(this.bias));
   }
 
