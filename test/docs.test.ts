@@ -5,6 +5,7 @@
  *   `x.shape; // → [ 2, 3 ]` and `console.log(x); // → …` compare what `console.log` prints for the value; more lines of output may
  *   follow as comments of their own (`// → …`). White space counts as one space, and `…` stands for anything.
  * - `ts no-run` is type-checked only.
+ * - `json compare` is the configuration of a comparison, and must be valid.
  * - `console`: in its lines that start with `$ npx kfacet`, command and flags must be known to the command line's help.
  */
 import { execFileSync } from "node:child_process";
@@ -14,6 +15,7 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import ts from "typescript";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parseComparison } from "../src/train/index.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const files = [
@@ -24,6 +26,11 @@ const files = [
 const documents = files.map((file) => ({ file, lines: readFileSync(join(root, file), "utf8").split(/\r?\n/) }));
 const snippets = documents.flatMap(({ file, lines }) => snippetsIn(file, lines));
 const commands = documents.flatMap(({ file, lines }) => commandsIn(file, lines));
+const comparisons = documents.flatMap(({ file, lines }) =>
+  blocksIn(lines)
+    .filter(({ info }) => info === "json compare")
+    .map(({ from, to }) => ({ title: `${file}:${from}`, text: lines.slice(from, to).join("\n") })),
+);
 
 let folder: string;
 let elsewhere: string;
@@ -51,6 +58,10 @@ test("the README has a snippet that runs", () => {
 
 describe.runIf(snippets.length > 0)("snippets", () => {
   for (const snippet of snippets) test(`${snippet.file}:${snippet.line}`, () => check(snippet));
+});
+
+describe.runIf(comparisons.length > 0)("configurations of comparisons", () => {
+  for (const { title, text } of comparisons) test(title, () => void parseComparison(JSON.parse(text), title));
 });
 
 describe.runIf(commands.length > 0)("commands", () => {

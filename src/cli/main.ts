@@ -5,9 +5,11 @@
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { CheckpointError, DataError, KfacetError, UsageError } from "../tensor/index.ts";
-import { configKeys, type ConfigKey } from "../train/index.ts";
+import { comparisonKeys, configKeys, type ConfigKey } from "../train/index.ts";
+import { compareCommand } from "./compare.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
+import { spectrumCommand } from "./spectrum.ts";
 import { trainCommand } from "./train.ts";
 import { version } from "./version.ts";
 
@@ -18,6 +20,9 @@ const FORMS: Readonly<Record<ConfigKey["kind"], string>> = {
   list: "a,b,…",
   "number or list": "a or a,b,…",
 };
+
+/** A key of a configuration that is a flag too. */
+type Flag = Omit<ConfigKey, "key"> & { readonly key: string };
 
 const program = new Command("kfacet")
   .description("Second-order deep learning in TypeScript: trains VGG networks with K-FAC and first-order optimizers.")
@@ -44,6 +49,27 @@ program
     await evalCommand(directory, json);
   });
 
+const compare = program
+  .command("compare")
+  .description("Train several runs with several seeds each on one task, and print and plot how fast each of them learns.")
+  .argument("<config>", 'JSON file of options, with "runs": a list of what is compared, each with the options that it has for itself')
+  .option("--json", "print the figures as JSON, and no progress bar")
+  .action(async (config: string, flags: Record<string, unknown>) => {
+    process.exitCode = await compareCommand(config, flags);
+  });
+for (const key of comparisonKeys) compare.addOption(flagOf(key));
+// What all runs have in common; what one has for itself stands in the file. A comparison has its own folder and seeds.
+for (const key of configKeys) if (!["optimizer", "seed", "out"].includes(key.key)) compare.addOption(flagOf(key));
+
+program
+  .command("spectrum")
+  .description("Show how the eigenvalues of a run's Kronecker factors decay; writes figures and plots into its folder.")
+  .argument("<dir>", "run folder")
+  .option("--json", "print JSON")
+  .action(async (directory: string, { json = false }: { json?: boolean }) => {
+    await spectrumCommand(directory, json);
+  });
+
 program
   .command("doctor")
   .description("Show which backends and data sources work on this machine, and why others do not.")
@@ -53,7 +79,7 @@ program
   });
 
 /** `batchSize` → `--batch-size <number>`. Defaults are the schema's, so that a configuration file can still set them. */
-function flagOf({ key, kind, description, choices, default: fallback }: ConfigKey): Option {
+function flagOf({ key, kind, description, choices, default: fallback }: Flag): Option {
   const name = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   const shown = fallback === undefined ? description : `${description} (default: ${JSON.stringify(fallback)})`;
   const option = new Option(`--${name} <${FORMS[kind]}>`, shown);

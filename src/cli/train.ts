@@ -49,7 +49,7 @@ export async function trainCommand(file: string | undefined, flags: Record<strin
 }
 
 /** Trains, writing every event to the folder and a checkpoint after each epoch. An interruption ends it after the step under way. */
-async function follow(
+export async function follow(
   run: Run,
   folder: RunFolder,
   parameters: number,
@@ -103,7 +103,8 @@ async function follow(
   };
 }
 
-async function readConfig(file: string | undefined): Promise<Record<string, unknown>> {
+/** What a configuration file holds; nothing if there is none. @throws UsageError for one that is no JSON object. */
+export async function readConfig(file: string | undefined): Promise<Record<string, unknown>> {
   if (file === undefined) return {};
   const text = await readFile(file, "utf8").catch((cause: unknown) => {
     throw new UsageError(`cannot read the configuration file ${file}: ${String(cause)}`, { cause });

@@ -65,21 +65,28 @@ export interface ConfigKey {
 }
 
 /** The keys with what a command line needs to offer them. */
-export const configKeys: readonly ConfigKey[] = Object.entries(schema.shape).map(([key, type]) => {
-  let inner: z.ZodType = type as z.ZodType;
-  let fallback: unknown;
-  while (inner instanceof z.ZodOptional || inner instanceof z.ZodDefault) {
-    if (inner instanceof z.ZodDefault) fallback = inner.def.defaultValue;
-    inner = inner.unwrap() as z.ZodType;
-  }
-  return {
-    key: key as keyof TrainConfig,
-    description: (type as z.ZodType).description ?? "",
-    default: fallback,
-    choices: inner instanceof z.ZodEnum ? (inner.options as string[]) : null,
-    kind: kindOf(inner),
-  };
-});
+export const configKeys: readonly ConfigKey[] = keysOf(schema);
+
+/** The keys of a schema with what a command line needs to offer them. */
+export function keysOf<Shape extends z.ZodRawShape>({
+  shape,
+}: z.ZodObject<Shape>): (Omit<ConfigKey, "key"> & { readonly key: keyof Shape })[] {
+  return Object.entries(shape).map(([key, type]) => {
+    let inner: z.ZodType = type as z.ZodType;
+    let fallback: unknown;
+    while (inner instanceof z.ZodOptional || inner instanceof z.ZodDefault) {
+      if (inner instanceof z.ZodDefault) fallback = inner.def.defaultValue;
+      inner = inner.unwrap() as z.ZodType;
+    }
+    return {
+      key,
+      description: (type as z.ZodType).description ?? "",
+      default: fallback,
+      choices: inner instanceof z.ZodEnum ? (inner.options as string[]) : null,
+      kind: kindOf(inner),
+    };
+  });
+}
 
 function kindOf(type: z.ZodType): ConfigKey["kind"] {
   if (type instanceof z.ZodUnion) return "number or list";
@@ -89,6 +96,11 @@ function kindOf(type: z.ZodType): ConfigKey["kind"] {
 
 /** Checks a configuration and fills in defaults. @throws UsageError listing every fault. */
 export function parseConfig(input: unknown, source = "the configuration"): TrainConfig {
+  return checked(schema, input, source);
+}
+
+/** What a schema makes of an input. @throws UsageError listing every fault, and where the input came from. */
+export function checked<Schema extends z.ZodType>(schema: Schema, input: unknown, source: string): z.output<Schema> {
   const result = schema.safeParse(input);
   if (result.success) return result.data;
   const faults = result.error.issues.map(({ path, message }) => (path.length > 0 ? `${path.join(".")}: ${message}` : message));

@@ -13,6 +13,8 @@ export interface Run {
   readonly optimizer: CurvatureTrainingOptimizer;
   readonly train: DataLoader;
   readonly test: DataLoader;
+  /** Frees model and optimizer, and ends the device if it was opened for this run alone. Not while a step runs. */
+  dispose(): void;
 }
 
 /** Images a step of evaluation: bounds memory, changes no result. */
@@ -27,7 +29,8 @@ export async function prepareRun(config: TrainConfig): Promise<Run> {
   if (!backendNames().includes(config.device)) {
     throw new UsageError(`there is no device "${config.device}"; known: ${backendNames().join(", ")}`);
   }
-  setDefaultBackend(await openDevice(config));
+  const device = await openDevice(config);
+  setDefaultBackend(device.backend);
   const { fc, init, seed } = config;
   const data = await loadData(config.data);
   const { height, width, channels, classes } = data.train;
@@ -42,13 +45,19 @@ export async function prepareRun(config: TrainConfig): Promise<Run> {
   });
   const test = new DataLoader(data.test, { batchSize: Math.min(TEST_BATCH, data.test.length), normalize });
   const optimizer = makeOptimizer(model.parameters(), config, train.batches);
-  return { config, data, model, optimizer, train, test };
+  const dispose = (): void => {
+    optimizer.dispose();
+    model.dispose();
+    if (device.own) device.backend.close?.();
+  };
+  return { config, data, model, optimizer, train, test, dispose };
 }
 
-async function openDevice({ device, threads, precision }: TrainConfig): Promise<Backend> {
-  if (threads === undefined && precision === undefined) return openBackend(device);
+/** The device, and whether it is this run's own: with options of its own it is no one else's. */
+async function openDevice({ device, threads, precision }: TrainConfig): Promise<{ readonly backend: Backend; readonly own: boolean }> {
+  if (threads === undefined && precision === undefined) return { backend: await openBackend(device), own: false };
   if (device !== "wasm") throw new UsageError(`threads and precision are options of the device wasm, but the device is ${device}`);
-  return openBackend(device, { ...(threads !== undefined && { threads }), ...(precision && { precision }) });
+  return { backend: await openBackend(device, { ...(threads !== undefined && { threads }), ...(precision && { precision }) }), own: true };
 }
 
 function network({ model, data }: TrainConfig, options: VggOptions): Sequential {

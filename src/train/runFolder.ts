@@ -1,5 +1,5 @@
-import { appendFileSync } from "node:fs";
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFileSync, existsSync } from "node:fs";
+import { mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Module } from "../nn/index.ts";
 import { CheckpointError, UsageError } from "../tensor/index.ts";
@@ -65,6 +65,32 @@ export class RunFolder {
     appendFileSync(join(this.path, "metrics.jsonl"), `${JSON.stringify(event)}\n`);
   }
 
+  /** What was told, event by event. @throws CheckpointError if the metrics cannot be read, naming the line. */
+  async *events(): AsyncGenerator<TrainEvent, void, undefined> {
+    const file = join(this.path, "metrics.jsonl");
+    const handle = await open(file).catch((cause: unknown) => {
+      throw new CheckpointError(`cannot read the metrics ${file}: ${String(cause)}`, { cause });
+    });
+    try {
+      let number = 0;
+      // Line by line: the spectra of a long run are more than one string can hold.
+      for await (const line of handle.readLines()) yield parseEvent(line, `${file}, line ${++number}`);
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /** Whether there is a summary: the run ended, by itself or interrupted. */
+  get finished(): boolean {
+    return existsSync(join(this.path, "summary.json"));
+  }
+
+  /** Forgets what a run left that did not come to its end, so that it can be trained from the beginning. The configuration stays. */
+  async startOver(): Promise<void> {
+    for (const name of [...(await this.#checkpoints()), "summary.json"]) await rm(join(this.path, name), { force: true });
+    await writeFile(join(this.path, "metrics.jsonl"), "");
+  }
+
   /** Saves the model at the end of an epoch, then removes the checkpoints before it. */
   async saveCheckpoint(model: Module, progress: RunProgress, config: TrainConfig): Promise<void> {
     const older = await this.#checkpoints();
@@ -98,6 +124,17 @@ export class RunFolder {
   async writeSummary(summary: RunSummary): Promise<void> {
     await writeFile(join(this.path, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`);
   }
+}
+
+function parseEvent(line: string, place: string): TrainEvent {
+  let event: unknown;
+  try {
+    event = JSON.parse(line);
+  } catch (cause) {
+    throw new CheckpointError(`${place} is not JSON: ${String(cause)}; was the run killed while it wrote?`, { cause });
+  }
+  if (typeof event !== "object" || event === null || !("type" in event)) throw new CheckpointError(`${place} is no event of a training`);
+  return event as TrainEvent;
 }
 
 /** @throws UsageError for text that is not JSON, naming the file. */

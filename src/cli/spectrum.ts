@@ -1,0 +1,72 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import Table from "cli-table3";
+import { UsageError } from "../tensor/index.ts";
+import { RunFolder, SpectrumHistory, THRESHOLD, type FactorHistory } from "../train/index.ts";
+import { openPlotter } from "./plots.ts";
+import { plotSpectra } from "./spectrumPlots.ts";
+
+/** `kfacet spectrum`: what a run's metrics tell of the eigenvalues of its Kronecker factors, as a table, figures and plots in its folder. */
+export async function spectrumCommand(directory: string, json: boolean): Promise<void> {
+  const { folder, config } = await RunFolder.open(directory);
+  const history = new SpectrumHistory();
+  for await (const event of folder.events()) if (event.type === "refresh") history.add(event);
+  const { factors, methods } = history;
+  if (factors.length === 0) throw new UsageError(`${directory} has no spectra: ${whyNone(config.optimizer, [...methods])}`);
+
+  const plotter = await openPlotter();
+  if (!plotter.works) console.error(plotter.reason);
+  const report = {
+    model: config.model,
+    optimizer: config.optimizer,
+    seed: config.seed,
+    threshold: THRESHOLD,
+    factors: factors.map(({ layer, method, factor, refreshes }) => ({
+      layer,
+      method,
+      factor,
+      refreshes: refreshes.map(({ step, largest, rank, above, truncation }) => ({ step, largest, rank, above, truncation })),
+    })),
+  };
+  const plots = plotter.works ? await plotSpectra(plotter, factors, folder.path) : [];
+  await writeFile(join(folder.path, "spectrum.json"), `${JSON.stringify(report, null, 2)}\n`);
+  if (json) console.log(JSON.stringify(report));
+  else console.log(`${spectrumTable(factors)}\n${["spectrum.json", ...plots].map((name) => join(folder.path, name)).join("\n")}`);
+}
+
+function whyNone(optimizer: string, methods: readonly string[]): string {
+  return methods.length > 0
+    ? `${methods.join(", ")} keeps no eigenvalues; train with the inverse eigh, or another method of the K-FAC family`
+    : `${optimizer} has told of no eigenvalues; train with a method of the K-FAC family (kfac, rs-kfac, sre-kfac, nys-kfac, ek-fac)`;
+}
+
+/** The last refresh of each factor, and the first where that shows how the spectrum changed. */
+function spectrumTable(factors: readonly FactorHistory[]): string {
+  const table = new Table({
+    head: [
+      "layer",
+      "factor",
+      "refreshes",
+      "largest\neigenvalue",
+      "rank\nkept",
+      `above ${100 * THRESHOLD} %\nfirst → last`,
+      "trace\nleft out",
+    ],
+    style: { head: [], border: [] },
+  });
+  for (const { layer, factor, refreshes } of factors) {
+    const [first, last] = [refreshes[0], refreshes.at(-1)];
+    if (!first || !last) continue;
+    const { largest, rank, truncation } = last;
+    table.push([
+      layer,
+      factor,
+      refreshes.length,
+      largest.toExponential(2),
+      rank,
+      `${first.above} → ${last.above}`,
+      truncation === null ? "–" : `${(100 * truncation).toFixed(1)} %`,
+    ]);
+  }
+  return table.toString();
+}
