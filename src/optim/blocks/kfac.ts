@@ -3,11 +3,10 @@ import type { Parameter } from "../../nn/index.ts";
 import { NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
+import { covarianceFactors, traceOf, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
-  traceOf,
   type ApplyContext,
-  type FactorSnapshot,
   type KroneckerInverse,
   type KroneckerOptions,
   type RefreshContext,
@@ -56,7 +55,10 @@ export class Kfac extends CurvatureOptimizer {
     super(
       parameters,
       `kfac (${inverse})`,
-      withScaleShift((view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }), { ...options, damping }),
+      withScaleShift((view) => new KroneckerBlock(view, covarianceFactors(view, options), makeInverse(), { ...options, damping }), {
+        ...options,
+        damping,
+      }),
       options,
     );
   }
