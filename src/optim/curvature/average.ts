@@ -39,6 +39,7 @@ export class AverageWeights {
   readonly #decay: (count: number) => number;
   #count = 0;
   #weight = 0;
+  /** ∏ρ, what is left of M₀. */
   #remainder = 1;
 
   constructor({ form = "normalized", decay = 0.95 }: AverageOptions = {}) {
@@ -51,9 +52,9 @@ export class AverageWeights {
     return this.#count;
   }
 
-  /** ∏ρ, what is left of M₀. */
-  get remainder(): number {
-    return this.#remainder;
+  /** What is left of the identity and must be added to the damping: ∏ρ for the form `zero`, else 0. */
+  get residual(): number {
+    return this.form === "zero" ? this.#remainder : 0;
   }
 
   /**
@@ -125,9 +126,9 @@ export class MatrixAverage {
     return this.#value.value;
   }
 
-  /** What is left of the identity and must be added to the damping: ∏ρ for the form `zero`, else 0. */
+  /** As in `AverageWeights`. */
   get residual(): number {
-    return this.#weights.form === "zero" ? this.#weights.remainder : 0;
+    return this.#weights.residual;
   }
 
   observe(x: Tensor): void {
