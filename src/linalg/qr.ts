@@ -1,5 +1,5 @@
 import { formatShape, machineEpsilon, NumericalError, ShapeError, type MatrixBlock, type Tensor } from "../tensor/index.ts";
-import { inWorkspace, onHost, part, rowMajor, transpose, type Workspace } from "./arithmetic.ts";
+import { inWorkspace, onHost, part, rowMajor, spreadSize, transpose, type Workspace } from "./arithmetic.ts";
 import { findNonFinite, requireFinite, requireMatrix, requirePartners } from "./checks.ts";
 import { solveTriangularHost } from "./cholesky.ts";
 import { reflect } from "./reflections.ts";
@@ -25,7 +25,7 @@ const PANEL = 32;
 
 /** Numbers of workspace for a decomposition of an [m, n] matrix. */
 export function qrSize(m: number, n: number, { full = false }: QrOptions = {}): number {
-  return m * n + reflectionsSize(m, n) + (full ? m : Math.min(m, n)) * m;
+  return spreadSize(n, m) + reflectionsSize(m, n) + spreadSize(full ? m : Math.min(m, n), m);
 }
 
 /**
@@ -45,7 +45,7 @@ export function qrSize(m: number, n: number, { full = false }: QrOptions = {}): 
  */
 export function qrIn(space: Workspace, a: Float64Array, m: number, n: number, { full = false }: QrOptions = {}): Qr {
   const rank = Math.min(m, n);
-  const columns = space.matrix(n, m);
+  const columns = space.spread(n, m);
   const exponent = putScaledColumns("qr", a, columns);
   const reflections = triangularize(space, columns, rank);
   const size = full ? m : rank;
@@ -70,7 +70,7 @@ export function qrHost(a: Float64Array, m: number, n: number, options: QrOptions
 
 /** Numbers of workspace for a least-squares problem with an [m, n] matrix and `columns` right-hand sides. */
 export function lstsqSize(m: number, n: number, columns: number): number {
-  return m * (n + columns) + reflectionsSize(m, n + columns);
+  return spreadSize(n + columns, m) + reflectionsSize(m, n + columns);
 }
 
 /**
@@ -90,7 +90,7 @@ export function lstsqIn(space: Workspace, a: Float64Array, m: number, n: number,
         `its entry on the diagonal of R is 0 of the largest; drop columns, or append rows that damp the solution`,
     );
   }
-  const both = space.matrix(n + columns, m);
+  const both = space.spread(n + columns, m);
   const exponentOfA = putScaledColumns("lstsq", a, part(both, 0, 0, n, m));
   const exponentOfB = putScaledColumns("lstsq", b, part(both, n, 0, columns, m));
   const reflections = triangularize(space, both, n);
@@ -202,7 +202,7 @@ function applyPanel(space: Workspace, { y, t }: Panels, start: number, size: num
 function orthogonalRows(space: Workspace, reflections: Panels, size: number): MatrixBlock {
   const { y, signs } = reflections;
   const rank = signs.length;
-  const rows = space.matrix(size, y.columns);
+  const rows = space.spread(size, y.columns);
   rows.data.fill(0, rows.at, rows.at + size * rows.stride);
   for (let i = 0; i < size; i++) rows.data[rows.at + i * rows.stride + i] = i < rank ? signs[i]! : 1;
   for (let start = PANEL * Math.floor((rank - 1) / PANEL); start >= 0; start -= PANEL) {

@@ -7,6 +7,7 @@
  */
 export * from "./curvature/index.ts";
 export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
+export { BrandKfac, type BrandKfacOptions } from "./blocks/brandKfac.ts";
 export { EkFac, type EkFacOptions } from "./blocks/ekFac.ts";
 export { LowRankKfac, type FactoredDampingKind, type LowRankOptions, type Search, type SearchContext } from "./blocks/lowRank.ts";
 export { NysKfac, type NysKfacOptions } from "./blocks/nysKfac.ts";

@@ -12,7 +12,10 @@ const perEpoch = <T extends z.ZodNumber>(value: T): z.ZodUnion<[T, z.ZodArray<T>
  */
 const schema = z.strictObject({
   model: z.string().default("vgg_tiny_bn").describe("network: vgg_tiny_bn, vgg_small_bn, vgg11_bn … vgg19_bn, or without _bn"),
-  optimizer: z.string().default("kfac").describe("optimizer: sgd, adam, adamw, rmsprop, kfac, rs-kfac, sre-kfac, nys-kfac, ek-fac, seng"),
+  optimizer: z
+    .string()
+    .default("kfac")
+    .describe("optimizer: sgd, adam, adamw, rmsprop, kfac, rs-kfac, sre-kfac, nys-kfac, b-kfac, ek-fac, seng"),
   data: z.string().default("mnist").describe("data set, as name or name:PATH"),
   epochs: whole.min(1).default(2).describe("passes over the training data"),
   batchSize: whole.min(1).default(128).describe("samples a step"),
@@ -42,9 +45,13 @@ const schema = z.strictObject({
   fisher: z.enum(["empirical", "mc", "type-2"]).optional().describe("curvature: which Fisher matrix"),
   rank: perEpoch(whole.min(1)).optional().describe("randomized K-FAC: eigenpairs of each factor"),
   oversampling: perEpoch(whole.min(0)).optional().describe("randomized K-FAC: vectors besides"),
-  iterations: whole.min(1).optional().describe("RS- and SRE-KFAC: power iterations"),
+  iterations: whole.min(1).optional().describe("RS-, SRE- and B-KFAC: power iterations"),
   tail: z.enum(["mean", "smallest", "zero"]).optional().describe("randomized K-FAC: what the other eigenvalues are taken to be"),
   thin: z.enum(["on", "off"]).optional().describe("randomized K-FAC: precondition the thin factors of dense layers' gradients"),
+  variant: z.enum(["b", "b-r", "b-r-c"]).optional().describe("B-KFAC: updates alone, with fresh decompositions, or corrections, too"),
+  truncation: z.enum(["before-update", "at-once"]).optional().describe("B-KFAC: when a factor loses the modes beyond the rank"),
+  restartEvery: perEpoch(whole.min(1)).optional().describe("B-KFAC: inversions between fresh decompositions"),
+  correctEvery: perEpoch(whole.min(1)).optional().describe("B-KFAC: factor updates between corrections"),
   eigenvalues: z.enum(["running", "intra"]).optional().describe("EK-FAC: where the eigenvalues come from"),
   columns: whole.min(1).optional().describe("SENG: columns of the sketch"),
   batchNorm: z.enum(["plain", "block"]).optional().describe("K-FAC family: plain gradients for batch norm, or a block of its own"),

@@ -2,6 +2,7 @@ import type { Parameter } from "../nn/index.ts";
 import {
   Adam,
   AdamW,
+  BrandKfac,
   cosine,
   EkFac,
   Kfac,
@@ -40,6 +41,10 @@ const hyperParameters = [
   "iterations",
   "tail",
   "thin",
+  "variant",
+  "truncation",
+  "restartEvery",
+  "correctEvery",
   "eigenvalues",
   "columns",
   "batchNorm",
@@ -176,6 +181,18 @@ const entries: Readonly<Record<string, Entry>> = {
   "nys-kfac": {
     takes: lowRank,
     make: (parameters, settings, steps) => new NysKfac(parameters, lowRankOptions(settings, steps)),
+  },
+  "b-kfac": {
+    takes: [...lowRank, "iterations", "variant", "truncation", "restartEvery", "correctEvery"],
+    make: (parameters, settings, steps) =>
+      new BrandKfac(parameters, {
+        ...lowRankOptions(settings, steps),
+        iterations: settings.iterations,
+        variant: settings.variant,
+        truncation: settings.truncation,
+        restartEvery: maybe(settings.restartEvery, steps),
+        correctEvery: maybe(settings.correctEvery, steps),
+      }),
   },
   "ek-fac": {
     takes: [...curvature, "eigenvalues"],

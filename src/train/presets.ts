@@ -89,6 +89,8 @@ export const presets: Readonly<Record<Preset, Readonly<Record<string, PresetSett
     "rs-kfac": paperRandomized,
     "sre-kfac": { ...paperRandomized, learningRate: laterStart },
     "nys-kfac": { ...paperRandomized, learningRate: laterStart, iterations: undefined, tail: "mean", thin: "on" },
+    // The spectrum goes on with the smallest eigenvalue of those kept.
+    "b-kfac": { ...paperRandomized, tail: "smallest" },
     seng,
   },
   wide: {
@@ -96,6 +98,7 @@ export const presets: Readonly<Record<Preset, Readonly<Record<string, PresetSett
     "rs-kfac": { ...wideFamily, thin: "off" },
     "sre-kfac": { ...wideFamily, thin: "off" },
     "nys-kfac": { ...wideFamily, thin: "on" },
+    "b-kfac": { ...wideFamily, thin: "on" },
     "ek-fac": wideFamily,
     seng: { ...seng, inversionEvery: 50 },
   },

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { eigh } from "../../src/linalg/index.ts";
 import { crossEntropy, Linear, meanSquaredError, Sequential } from "../../src/nn/index.ts";
 import {
+  covarianceFactors,
   CurvatureOptimizer,
   Kfac,
   KroneckerBlock,
@@ -82,7 +83,7 @@ eachBackend(() => {
     const optimizer = new CurvatureOptimizer(
       model.parameters(),
       "stubborn",
-      (view) => new KroneckerBlock(view, inverse, { damping, factorUpdateEvery: 1, inversionEvery: 1 }),
+      (view) => new KroneckerBlock(view, covarianceFactors(view, {}), inverse, { damping, factorUpdateEvery: 1, inversionEvery: 1 }),
       { learningRate: 0.1, clip: false },
     );
     const step = (): Promise<Tensor> => optimizer.minimize(() => meanSquaredError(model.forward(x), target));

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { dataNames } from "../../src/data/index.ts";
 import { vggNames } from "../../src/nn/index.ts";
-import { Adam, AdamW, EkFac, Kfac, NysKfac, RmsProp, RsKfac, Seng, Sgd, SreKfac } from "../../src/optim/index.ts";
+import { Adam, AdamW, BrandKfac, EkFac, Kfac, NysKfac, RmsProp, RsKfac, Seng, Sgd, SreKfac } from "../../src/optim/index.ts";
 import { backendNames, defaultBackend, openBackend, UsageError } from "../../src/tensor/index.ts";
 import {
   configKeys,
@@ -47,6 +47,10 @@ const full: Required<TrainConfig> = {
   iterations: 2,
   tail: "zero",
   thin: "off",
+  variant: "b-r-c",
+  truncation: "at-once",
+  restartEvery: [3, 2],
+  correctEvery: 4,
   eigenvalues: "intra",
   columns: 16,
   batchNorm: "block",
@@ -130,10 +134,34 @@ describe("configKeys", () => {
       if (choices) expect(choices).toContain(value);
     }
     expect(configKeys.filter(({ choices }) => choices).map(({ key }) => key)).toEqual([
-      ...["precision", "init", "preset", "inverse", "fisher", "tail", "thin", "eigenvalues", "batchNorm", "augment"],
+      ...[
+        "precision",
+        "init",
+        "preset",
+        "inverse",
+        "fisher",
+        "tail",
+        "thin",
+        "variant",
+        "truncation",
+        "eigenvalues",
+        "batchNorm",
+        "augment",
+      ],
     ]);
     expect(configKeys.filter(({ kind }) => kind === "number or list").map(({ key }) => key)).toEqual([
-      ...["learningRate", "damping", "factorUpdateEvery", "inversionEvery", "rank", "oversampling", "klClip", "rmsClip"],
+      ...[
+        "learningRate",
+        "damping",
+        "factorUpdateEvery",
+        "inversionEvery",
+        "rank",
+        "oversampling",
+        "restartEvery",
+        "correctEvery",
+        "klClip",
+        "rmsClip",
+      ],
     ]);
   });
 
@@ -170,6 +198,7 @@ describe("makeOptimizer", () => {
       "rs-kfac": RsKfac,
       "sre-kfac": SreKfac,
       "nys-kfac": NysKfac,
+      "b-kfac": BrandKfac,
       "ek-fac": EkFac,
       seng: Seng,
     };
@@ -181,12 +210,15 @@ describe("makeOptimizer", () => {
       optimizer.dispose();
       for (const preset of ["paper", "wide"]) makeOptimizer(parameters, parseConfig({ optimizer: name, preset }), 10).dispose();
     }
-    const { klClip, rmsClip, rank, oversampling, iterations, tail, thin, eigenvalues, columns, preset, ...kfac } = full;
+    const { klClip, rmsClip, rank, oversampling, iterations, tail, thin, eigenvalues, columns, preset, ...others } = full;
+    const { variant, truncation, restartEvery, correctEvery, ...kfac } = others;
+    const brand = { variant, truncation, restartEvery, correctEvery };
     expect([rmsClip, preset]).toEqual([0.1, "paper"]);
     const given: Partial<TrainConfig>[] = [
       { ...kfac, klClip, optimizer: "kfac" },
       { ...kfac, rmsClip, preset, optimizer: "kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
       { ...omit(kfac, "inverse"), klClip, eigenvalues, optimizer: "ek-fac" },
       { ...omit(kfac, "inverse", "adaptDamping", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"), columns, optimizer: "seng" },
     ];

@@ -2,13 +2,8 @@ import type { Parameter } from "../../nn/index.ts";
 import { tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
-import {
-  KroneckerBlock,
-  type ApplyContext,
-  type FactorSnapshot,
-  type KroneckerInverse,
-  type KroneckerOptions,
-} from "../curvature/kronecker.ts";
+import { covarianceFactors, type FactorSnapshot } from "../curvature/factor.ts";
+import { KroneckerBlock, type ApplyContext, type KroneckerInverse, type KroneckerOptions } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import { withScaleShift } from "./scaleShift.ts";
@@ -53,7 +48,10 @@ export class EkFac extends CurvatureOptimizer {
     super(
       parameters,
       `ek-fac (${eigenvalues})`,
-      withScaleShift((view) => new KroneckerBlock(view, inverse(), { ...options, damping }), { ...options, damping }),
+      withScaleShift((view) => new KroneckerBlock(view, covarianceFactors(view, options), inverse(), { ...options, damping }), {
+        ...options,
+        damping,
+      }),
       options,
       { review },
     );

@@ -4,11 +4,10 @@ import { NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
+import { covarianceFactors, traceOf, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
-  traceOf,
   type ApplyContext,
-  type FactorSnapshot,
   type KroneckerInverse,
   type KroneckerOptions,
   type RefreshContext,
@@ -55,7 +54,10 @@ export class Kfac extends CurvatureOptimizer {
     super(
       parameters,
       `kfac (${inverse})`,
-      withScaleShift((view) => new KroneckerBlock(view, makeInverse(), { ...options, damping }), { ...options, damping }),
+      withScaleShift((view) => new KroneckerBlock(view, covarianceFactors(view, options), makeInverse(), { ...options, damping }), {
+        ...options,
+        damping,
+      }),
       options,
       { review },
     );

@@ -4,11 +4,10 @@ import type { Parameter } from "../../nn/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockFactory, BlockReport, BlockState } from "../curvature/block.ts";
 import { piShares } from "../curvature/damping.ts";
+import { covarianceFactors, traceOf, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
-  traceOf,
   type ApplyContext,
-  type FactorSnapshot,
   type KroneckerInverse,
   type KroneckerOptions,
   type RefreshContext,
@@ -69,39 +68,97 @@ export interface SearchContext {
 /** Finds the dominant eigenpairs of a positive semidefinite matrix; `basis` is where its next call may start. */
 export type Search = (matrix: Tensor, context: SearchContext) => Promise<LowRank & { readonly basis?: Tensor }>;
 
-/** One factor as a saved state has it. */
-interface Loaded extends LowRank {
-  readonly trace: number;
+/** Dominant eigenpairs of a factor, and its trace; neither has the residual in it. */
+export interface Eigenpairs extends Required<LowRank> {
+  /** Where the next search may start. */
   readonly basis: Tensor | null;
 }
 
-/** One factor as it is installed. */
-interface Factor extends Loaded {
-  readonly matrix: LowRankPlusTail;
+/** A factor that is known by eigenpairs at the time of inversion, residual · I to be added. */
+export interface LowRankSnapshot {
+  readonly pairs: Required<LowRank>;
+  readonly residual: number;
 }
 
-type Factors = Readonly<Record<"input" | "output", Factor>>;
+/** One factor as a saved state has it. */
+interface Loaded {
+  /** Null if they are its average's, which saves them. */
+  readonly pairs: Eigenpairs | null;
+  readonly residual: number;
+}
+
+/** One factor as it is installed. */
+interface Factor {
+  readonly pairs: Eigenpairs;
+  /** Whether the eigenpairs are its average's. */
+  readonly shared: boolean;
+  readonly residual: number;
+  /** With the residual. */
+  readonly matrix: LowRankPlusTail;
+  /** With the residual. */
+  readonly trace: number;
+}
 
 /** K-FAC with low-rank inverses: a method adds its search. */
 export class LowRankKfac extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], method: string, search: Search, options: LowRankOptions) {
     const { damping, review } = dampingOf(options);
-    const create: BlockFactory = (view) =>
-      new KroneckerBlock(view, new LowRankKroneckerInverse(method, view, search, options), { ...options, damping });
+    const create: BlockFactory = (view) => {
+      const inverse = new LowRankKroneckerInverse(method, view, search, options);
+      return new KroneckerBlock(view, covarianceFactors(view, options), inverse, { ...options, damping });
+    };
     super(parameters, method, withScaleShift(create, { ...options, damping }), options, { review });
   }
 }
 
-/** The inverse of Γ ⊗ Ω from the dominant eigenpairs of both. */
-class LowRankKroneckerInverse implements KroneckerInverse {
+/** r at a step. */
+export function rankAt({ rank = 220 }: LowRankOptions, step: number): number {
+  return hyperParameter("rank", rank, step, "a whole number of at least 1");
+}
+
+export interface DecompositionContext extends Partial<Pick<SearchContext, "basis" | "refreshes">> {
+  readonly step: number;
+  /** Names the random numbers. */
+  readonly draw: string;
+  /** Whether to compute in float64 whatever the type. Default false. */
+  readonly wide?: boolean;
+}
+
+/** The dominant eigenpairs of a matrix, in its type, by a search; or exactly where that would see all of the matrix. */
+export async function decompose(
+  matrix: Tensor,
+  search: Search,
+  options: LowRankOptions,
+  { step, draw, wide = false, basis = null, refreshes = 0 }: DecompositionContext,
+): Promise<Eigenpairs> {
+  const d = matrix.shape[0] as number;
+  const rank = Math.min(d, rankAt(options, step));
+  const oversampling = hyperParameter("oversampling", options.oversampling ?? 10, step, "at least 0");
+  const trace = await traceOf(matrix);
+  using operand = unscoped(() => (wide ? matrix.cast("float64") : matrix.keep()));
+  const generator = new Generator(options.seed ?? 0).fork(draw);
+  const found: LowRank & { readonly basis?: Tensor } =
+    rank + oversampling >= d
+      ? await eigh(operand, { largest: rank })
+      : await search(operand, { rank, oversampling, generator, basis, refreshes });
+  const owned = unscoped(() => {
+    const own = (tensor: Tensor): Tensor => (tensor.dtype === matrix.dtype ? tensor.keep() : tensor.cast(matrix.dtype));
+    return { vectors: own(found.vectors), values: own(found.values), basis: found.basis ? own(found.basis) : null };
+  });
+  for (const tensor of [found.vectors, found.values, found.basis]) tensor?.dispose();
+  return { ...owned, trace };
+}
+
+/** The inverse of Γ ⊗ Ω from the dominant eigenpairs of both: those that a search finds, or that a factor comes with. */
+export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot | LowRankSnapshot> {
   readonly method: string;
   readonly wantsGradient: boolean;
   readonly #layer: string;
   readonly #options: LowRankOptions;
   readonly #search: Search;
-  #factors: Factors | null = null;
+  #factors: Factors<Factor> | null = null;
   /** A state whose values have not been read yet. */
-  #loaded: Readonly<Record<"input" | "output", Loaded>> | null = null;
+  #loaded: Factors<Loaded> | null = null;
   #refreshes = 0;
 
   constructor(method: string, view: CurvatureView, search: Search, options: LowRankOptions) {
@@ -116,49 +173,49 @@ class LowRankKroneckerInverse implements KroneckerInverse {
     return this.#factors !== null && this.#factors.input.matrix.largest > 0 && this.#factors.output.matrix.largest > 0;
   }
 
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { step, wide }: RefreshContext): Promise<void> {
-    const input = await this.#decompose("input", inputFactor, step, wide);
-    const output = await this.#decompose("output", outputFactor, step, wide).catch((error: unknown) => {
-      release(input);
+  async refresh(
+    input: FactorSnapshot | LowRankSnapshot,
+    output: FactorSnapshot | LowRankSnapshot,
+    { step, wide }: RefreshContext,
+  ): Promise<void> {
+    const represent = async (name: FactorName, snapshot: FactorSnapshot | LowRankSnapshot): Promise<Factor> => {
+      if ("pairs" in snapshot) return this.#share(snapshot);
+      const draw = `${this.#layer} ${name} ${this.#refreshes}`;
+      const basis = this.#factors?.[name].pairs.basis ?? null;
+      const context = { step, draw, wide, basis, refreshes: this.#refreshes };
+      return this.#complete(await decompose(snapshot.matrix, this.#search, this.#options, context), snapshot.residual);
+    };
+    await this.#install(represent("input", input), () => represent("output", output));
+    this.#refreshes++;
+  }
+
+  /** Puts two factors in the place of what is there, or neither. */
+  async #install(first: Promise<Factor>, second: () => Promise<Factor>): Promise<void> {
+    const input = await first;
+    const output = await second().catch((error: unknown) => {
+      release(input.pairs);
       throw error;
     });
     this.dispose();
     this.#factors = { input, output };
-    this.#refreshes++;
   }
 
-  async #decompose(name: keyof Factors, { matrix, residual }: FactorSnapshot, step: number, wide: boolean): Promise<Factor> {
-    const { seed = 0, tail = "mean" } = this.#options;
-    const d = matrix.shape[0] as number;
-    const trace = await traceOf(matrix);
-    using operand = unscoped(() => (wide ? matrix.cast("float64") : matrix.keep()));
-    const found = await this.#find(operand, {
-      rank: Math.min(d, hyperParameter("rank", this.#options.rank ?? 220, step, "a whole number of at least 1")),
-      oversampling: hyperParameter("oversampling", this.#options.oversampling ?? 10, step, "at least 0"),
-      generator: new Generator(seed).fork(`${this.#layer} ${name} ${this.#refreshes}`),
-      basis: this.#factors?.[name].basis ?? null,
-      refreshes: this.#refreshes,
-    });
-    const owned = unscoped(() => {
-      const own = (tensor: Tensor): Tensor => (tensor.dtype === matrix.dtype ? tensor.keep() : tensor.cast(matrix.dtype));
-      return { vectors: own(found.vectors), values: own(found.values), basis: found.basis ? own(found.basis) : null };
-    });
-    for (const tensor of [found.vectors, found.values, found.basis]) tensor?.dispose();
+  #share({ pairs, residual }: LowRankSnapshot): Promise<Factor> {
+    return this.#complete(held({ ...pairs, basis: null }), residual, true);
+  }
+
+  /** Takes over the eigenpairs. */
+  async #complete(pairs: Eigenpairs, residual: number, shared = false): Promise<Factor> {
     try {
-      const values = residual === 0 ? owned.values.keep() : unscoped(() => owned.values.add(residual));
-      owned.values.dispose();
-      const whole = trace + d * residual;
-      const plus = await lowRankPlusTail({ vectors: owned.vectors, values, trace: whole }, tail);
-      return { vectors: owned.vectors, values, basis: owned.basis, matrix: plus, trace: whole };
+      const { vectors } = pairs;
+      const trace = pairs.trace + (vectors.shape[0] as number) * residual;
+      using values = unscoped(() => (residual === 0 ? pairs.values.keep() : pairs.values.add(residual)));
+      const matrix = await lowRankPlusTail({ vectors, values, trace }, this.#options.tail ?? "mean");
+      return { pairs, shared, residual, matrix, trace };
     } catch (error) {
-      for (const tensor of Object.values(owned)) tensor?.dispose();
+      release(pairs);
       throw error;
     }
-  }
-
-  async #find(matrix: Tensor, context: SearchContext): Promise<LowRank & { readonly basis?: Tensor }> {
-    const d = matrix.shape[0] as number;
-    return context.rank + context.oversampling >= d ? eigh(matrix, { largest: context.rank }) : this.#search(matrix, context);
   }
 
   apply(gradient: Tensor, { damping, view }: ApplyContext): Tensor {
@@ -174,18 +231,18 @@ class LowRankKroneckerInverse implements KroneckerInverse {
   }
 
   /** Operations of n columns on each side and one product, against those of the whole gradient. */
-  #thinIsCheaper({ input, output }: Factors, view: CurvatureView): boolean {
+  #thinIsCheaper({ input, output }: Factors<Factor>, view: CurvatureView): boolean {
     if (!this.wantsGradient || !view.explainsGradient) return false;
-    const [r, s] = [input.values.size, output.values.size];
+    const [r, s] = [input.matrix.values.length, output.matrix.values.length];
     const { n, dA, dOut } = view;
     return 4 * n * (r * dA + s * dOut) + 2 * n * dA * dOut < 4 * (r + s) * dA * dOut;
   }
 
-  #inverses({ input, output }: Factors, damping: number): Readonly<Record<keyof Factors, LowRankInverse>> {
+  #inverses({ input, output }: Factors<Factor>, damping: number): Factors<LowRankInverse> {
     const { dampingKind = "relative" } = this.#options;
     if (!(damping > 0)) throw new NumericalError(`a low-rank inverse needs a positive damping but it is ${damping}`);
     const root = Math.sqrt(damping);
-    const extent = ({ trace, vectors }: Factor): { trace: number; width: number } => ({ trace, width: vectors.shape[0] as number });
+    const extent = ({ trace, pairs }: Factor): { trace: number; width: number } => ({ trace, width: pairs.vectors.shape[0] as number });
     const shares =
       dampingKind === "relative"
         ? { input: damping * input.matrix.largest, output: damping * output.matrix.largest }
@@ -198,13 +255,13 @@ class LowRankKroneckerInverse implements KroneckerInverse {
   describe(): Pick<BlockReport, "figures" | "spectra"> {
     const figures: Record<string, number> = { bytes: 0 };
     const spectra: Record<string, readonly number[]> = {};
-    for (const [name, { vectors, basis, matrix, trace }] of Object.entries<Factor>(this.#factors ?? {})) {
+    for (const [name, { pairs, matrix, trace }] of Object.entries<Factor>(this.#factors ?? {})) {
       const sorted = Array.from(matrix.values).sort((a, b) => b - a);
       const kept = sorted.reduce((sum, value) => sum + value, 0);
       const parts = { largest: matrix.largest, smallest: sorted.at(-1) ?? 0, trace, tail: matrix.tail, rank: sorted.length };
       for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
       figures[`${name}.truncation`] = trace > 0 ? Math.max(0, 1 - kept / trace) : 0;
-      figures["bytes"] = (figures["bytes"] as number) + bytesOf(vectors) + (basis ? bytesOf(basis) : 0);
+      figures["bytes"] = (figures["bytes"] as number) + bytesOf(pairs.vectors) + (pairs.basis ? bytesOf(pairs.basis) : 0);
       spectra[name] = sorted;
     }
     return { figures, spectra };
@@ -213,12 +270,17 @@ class LowRankKroneckerInverse implements KroneckerInverse {
   state(): BlockState {
     const tensors = new Map<string, Tensor>();
     const numbers: Record<string, number> = { refreshes: this.#refreshes };
-    for (const [name, factor] of Object.entries<Loaded>(this.#factors ?? this.#loaded ?? {})) {
+    const factors: readonly (readonly [name: string, factor: Loaded & { readonly shared?: boolean }])[] = Object.entries(
+      this.#factors ?? this.#loaded ?? {},
+    );
+    for (const [name, { pairs, residual, shared }] of factors) {
+      numbers[`${name}.residual`] = residual;
+      if (!pairs || shared) continue;
+      numbers[`${name}.trace`] = pairs.trace;
       for (const part of ["vectors", "values", "basis"] as const) {
-        const tensor = factor[part];
+        const tensor = pairs[part];
         if (tensor) tensors.set(`${name}.${part}`, tensor.keep());
       }
-      numbers[`${name}.trace`] = factor.trace;
     }
     return { tensors, numbers };
   }
@@ -226,32 +288,40 @@ class LowRankKroneckerInverse implements KroneckerInverse {
   load({ tensors, numbers }: BlockState): void {
     this.dispose();
     this.#refreshes = numbers["refreshes"] ?? 0;
-    const factor = (name: keyof Factors): Loaded | null => {
-      const [vectors, values] = [tensors.get(`${name}.vectors`), tensors.get(`${name}.values`)];
-      if (!vectors || !values) return null;
-      const basis = tensors.get(`${name}.basis`)?.hold() ?? null;
-      return { vectors: vectors.hold(), values: values.hold(), basis, trace: numbers[`${name}.trace`] ?? 0 };
+    const factor = (name: FactorName): Loaded | null => {
+      const residual = numbers[`${name}.residual`];
+      if (residual === undefined) return null;
+      const [vectors, values, basis] = ["vectors", "values", "basis"].map((part) => tensors.get(`${name}.${part}`));
+      if (!vectors || !values) return { pairs: null, residual };
+      return { pairs: held({ vectors, values, basis: basis ?? null, trace: numbers[`${name}.trace`] ?? 0 }), residual };
     };
     const [input, output] = [factor("input"), factor("output")];
     this.#loaded = input && output && { input, output };
   }
 
   /** Reads the values of a loaded state. */
-  async prepare(): Promise<void> {
-    if (!this.#loaded) return;
-    const { tail = "mean" } = this.#options;
-    const { input, output } = this.#loaded;
-    const complete = async (factor: Loaded): Promise<Factor> => ({ ...factor, matrix: await lowRankPlusTail(factor, tail) });
-    this.#factors = { input: await complete(input), output: await complete(output) };
-    this.#loaded = null;
+  async prepare(input: FactorSnapshot | LowRankSnapshot, output: FactorSnapshot | LowRankSnapshot): Promise<void> {
+    const loaded = this.#loaded;
+    if (!loaded) return;
+    const complete = ({ pairs, residual }: Loaded, snapshot: FactorSnapshot | LowRankSnapshot): Promise<Factor> => {
+      if (pairs) return this.#complete(held(pairs), residual);
+      if ("pairs" in snapshot) return this.#share({ ...snapshot, residual });
+      throw new UsageError("a saved low-rank inverse has no eigenpairs of a factor, and neither has the factor itself");
+    };
+    await this.#install(complete(loaded.input, input), () => complete(loaded.output, output));
   }
 
   dispose(): void {
-    for (const factor of Object.values<Loaded>(this.#factors ?? this.#loaded ?? {})) release(factor);
+    for (const { pairs } of Object.values<Loaded>(this.#factors ?? this.#loaded ?? {})) if (pairs) release(pairs);
     [this.#factors, this.#loaded] = [null, null];
   }
 }
 
-function release({ vectors, values, basis }: Loaded): void {
+/** The same, by handles of their own. */
+function held({ vectors, values, basis, trace }: Eigenpairs): Eigenpairs {
+  return { vectors: vectors.hold(), values: values.hold(), basis: basis?.hold() ?? null, trace };
+}
+
+function release({ vectors, values, basis }: Eigenpairs): void {
   for (const tensor of [vectors, values, basis]) tensor?.dispose();
 }

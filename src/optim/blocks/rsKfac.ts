@@ -1,6 +1,6 @@
 import { randomizedSvd } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
+import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
 
 export interface RsKfacOptions extends LowRankOptions {
   /** Power iterations, of two products each. Default 4. */
@@ -14,16 +14,15 @@ export interface RsKfacOptions extends LowRankOptions {
  */
 export class RsKfac extends LowRankKfac {
   constructor(parameters: readonly Parameter[], options: RsKfacOptions) {
-    const { iterations = 4 } = options;
-    super(
-      parameters,
-      "rs-kfac",
-      async (matrix, { rank, oversampling, generator }) => {
-        const { u, values, v } = await randomizedSvd(matrix, { rank, oversampling, iterations, generator });
-        u.dispose();
-        return { vectors: v, values };
-      },
-      options,
-    );
+    super(parameters, "rs-kfac", randomizedSearch(options.iterations), options);
   }
+}
+
+/** The right singular vectors of a randomized SVD. */
+export function randomizedSearch(iterations = 4): Search {
+  return async (matrix, { rank, oversampling, generator }) => {
+    const { u, values, v } = await randomizedSvd(matrix, { rank, oversampling, iterations, generator });
+    u.dispose();
+    return { vectors: v, values };
+  };
 }

@@ -12,7 +12,7 @@ export interface ScaleShiftOptions {
 
 /** Gives the scales and shifts of batch norms a `ScaleShiftBlock`, and everything else what `create` makes. */
 export function withScaleShift(create: BlockFactory, options: ScaleShiftOptions): BlockFactory {
-  return (view) => (view.kind === "scaleShift" ? new ScaleShiftBlock(view, options) : create(view));
+  return (view, saved) => (view.kind === "scaleShift" ? new ScaleShiftBlock(view, options) : create(view, saved));
 }
 
 /** Below this, the largest second moment counts as 0: the reciprocal must not overflow in float32. */

@@ -1,7 +1,7 @@
 import { eigh } from "../../linalg/index.ts";
 import { isFloat, machineEpsilon, Tensor, unscoped } from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
-import type { FactorSnapshot } from "../curvature/kronecker.ts";
+import type { FactorSnapshot } from "../curvature/factor.ts";
 
 /** A factor's eigenvectors as columns, eigenvalues as a vector, and the figures of them that damping needs. */
 export interface Spectrum {

@@ -17,11 +17,15 @@ export interface AverageOptions {
   readonly decay?: number | ((count: number) => number) | undefined;
 }
 
-export interface AverageState {
-  readonly value: Tensor | null;
+export interface AverageCounts {
   readonly count: number;
   readonly weight: number;
+  /** ∏ρ. */
   readonly residual: number;
+}
+
+export interface AverageState extends AverageCounts {
+  readonly value: Tensor | null;
 }
 
 /** ρ_k = min(1 − 1/k, ρ_max): a plain mean first, then exponential (Martens and Grosse 2015, section 5). */
@@ -29,17 +33,17 @@ export function martensDecay(largest: number): (count: number) => number {
   return (count) => Math.min(1 - 1 / (count + 1), largest);
 }
 
-/** The exponential average of a symmetric matrix: a Kronecker factor over time. */
-export class MatrixAverage {
-  readonly #form: AverageForm;
+/** The weights of an exponential average from value to value, whatever the form in which it is kept. */
+export class AverageWeights {
+  readonly form: AverageForm;
   readonly #decay: (count: number) => number;
-  #value: Variable | null = null;
   #count = 0;
   #weight = 0;
-  #residual = 1;
+  /** ∏ρ, what is left of M₀. */
+  #remainder = 1;
 
   constructor({ form = "normalized", decay = 0.95 }: AverageOptions = {}) {
-    this.#form = form;
+    this.form = form;
     this.#decay = typeof decay === "number" ? () => decay : decay;
   }
 
@@ -48,43 +52,95 @@ export class MatrixAverage {
     return this.#count;
   }
 
+  /** What is left of the identity and must be added to the damping: ∏ρ for the form `zero`, else 0. */
+  get residual(): number {
+    return this.form === "zero" ? this.#remainder : 0;
+  }
+
+  /**
+   * Those of M_k = decay · M_{k−1} + weight · X_k for the value to come.
+   * @throws UsageError for a ρ outside of [0, 1).
+   */
+  next(): { readonly decay: number; readonly weight: number } {
+    const rho = this.#rho();
+    switch (this.form) {
+      case "identity":
+      case "zero":
+        return { decay: rho, weight: 1 - rho };
+      case "first":
+        return this.#count === 0 ? { decay: 0, weight: 1 } : { decay: rho, weight: 1 - rho };
+      case "normalized": {
+        const total = this.#total(rho);
+        return { decay: (rho * this.#weight) / total, weight: (1 - rho) / total };
+      }
+      default:
+        return this.form satisfies never;
+    }
+  }
+
+  /** The value has come. */
+  advance(): void {
+    const rho = this.#rho();
+    this.#weight = this.#total(rho);
+    this.#remainder *= rho;
+    this.#count++;
+  }
+
+  #rho(): number {
+    const rho = this.#decay(this.#count);
+    if (!(rho >= 0 && rho < 1)) throw new UsageError(`statDecay must be in [0, 1) but is ${rho} at value ${this.#count}`);
+    return rho;
+  }
+
+  /** Of all values' weights, not normalized. */
+  #total(rho: number): number {
+    return rho * this.#weight + (1 - rho);
+  }
+
+  state(): AverageCounts {
+    return { count: this.#count, weight: this.#weight, residual: this.#remainder };
+  }
+
+  load({ count, weight, residual }: AverageCounts): void {
+    [this.#count, this.#weight, this.#remainder] = [count, weight, residual];
+  }
+}
+
+/** The exponential average of a symmetric matrix: a Kronecker factor over time. */
+export class MatrixAverage {
+  readonly #weights: AverageWeights;
+  #value: Variable | null = null;
+
+  constructor(options: AverageOptions = {}) {
+    this.#weights = new AverageWeights(options);
+  }
+
+  /** Number of values seen. */
+  get count(): number {
+    return this.#weights.count;
+  }
+
   /** M. The average owns this handle. @throws UsageError before the first value. */
   get value(): Tensor {
     if (!this.#value) throw new UsageError("a curvature average was read before its first value");
     return this.#value.value;
   }
 
-  /** What is left of the identity and must be added to the damping: ∏ρ for the form `zero`, else 0. */
+  /** As in `AverageWeights`. */
   get residual(): number {
-    return this.#form === "zero" ? this.#residual : 0;
+    return this.#weights.residual;
   }
 
   observe(x: Tensor): void {
-    const rho = this.#decay(this.#count);
-    if (!(rho >= 0 && rho < 1)) throw new UsageError(`statDecay must be in [0, 1) but is ${rho} at value ${this.#count}`);
-    const before = this.#value?.value;
-    const blend = (a: number, m: Tensor, b: number): Tensor => (a === 0 ? x.multiply(b) : apply("linearCombination", [m, x], { a, b })[0]);
+    const { decay, weight } = this.#weights.next();
     const next = tidy(() => {
-      switch (this.#form) {
-        case "identity":
-          return blend(rho, before ?? Tensor.eye(x.shape[0] as number, x), 1 - rho);
-        case "zero":
-          return before ? blend(rho, before, 1 - rho) : x.multiply(1 - rho);
-        case "first":
-          return before ? blend(rho, before, 1 - rho) : x.keep();
-        case "normalized": {
-          const weight = rho * this.#weight + (1 - rho);
-          return before ? blend((rho * this.#weight) / weight, before, (1 - rho) / weight) : x.keep();
-        }
-        default:
-          return this.#form satisfies never;
-      }
+      const before = this.#value?.value ?? (this.#weights.form === "identity" ? Tensor.eye(x.shape[0] as number, x) : null);
+      if (before && decay > 0) return apply("linearCombination", [before, x], { a: decay, b: weight })[0];
+      return weight === 1 ? x.keep() : x.multiply(weight);
     });
     this.#install(next);
     next.dispose();
-    this.#weight = rho * this.#weight + (1 - rho);
-    this.#residual *= rho;
-    this.#count++;
+    this.#weights.advance();
   }
 
   #install(value: Tensor): void {
@@ -94,14 +150,14 @@ export class MatrixAverage {
 
   /** The tensor's handle is the caller's. */
   state(): AverageState {
-    return { value: this.#value?.value.keep() ?? null, count: this.#count, weight: this.#weight, residual: this.#residual };
+    return { value: this.#value?.value.keep() ?? null, ...this.#weights.state() };
   }
 
   /** Replaces everything; a state without a value is that of a new average. */
-  load(state: AverageState): void {
+  load({ value, ...counts }: AverageState): void {
     this.dispose();
-    if (state.value) this.#install(state.value);
-    [this.#count, this.#weight, this.#residual] = [state.count, state.weight, state.residual];
+    if (value) this.#install(value);
+    this.#weights.load(counts);
   }
 
   dispose(): void {

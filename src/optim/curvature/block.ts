@@ -16,6 +16,23 @@ export interface BlockState {
   readonly numbers: Readonly<Record<string, number>>;
 }
 
+/** States under names of their own, as one: `partOf` takes it apart again. Their handles pass to it. */
+export function joined(parts: Readonly<Record<string, BlockState>>): BlockState {
+  const entries = <T>(of: (state: BlockState) => Iterable<readonly [string, T]>): [string, T][] =>
+    Object.entries(parts).flatMap(([name, state]) => [...of(state)].map(([key, value]): [string, T] => [`${name}.${key}`, value]));
+  return {
+    tensors: new Map(entries(({ tensors }) => tensors)),
+    numbers: Object.fromEntries(entries(({ numbers }) => Object.entries(numbers))),
+  };
+}
+
+/** What a joined state has under a name. */
+export function partOf({ tensors, numbers }: BlockState, name: string): BlockState {
+  const own = <T>(entries: Iterable<readonly [string, T]>): [string, T][] =>
+    [...entries].flatMap(([key, value]) => (key.startsWith(`${name}.`) ? [[key.slice(name.length + 1), value]] : []));
+  return { tensors: new Map(own(tensors)), numbers: Object.fromEntries(own(Object.entries(numbers))) };
+}
+
 /** What a block has to tell about a refresh. */
 export interface BlockReport {
   /** By name: `damping`; of each factor `input.largest`, `input.rank`, `input.truncation` (the part of the trace left out); `bytes` kept. */
@@ -49,5 +66,8 @@ export interface CurvatureBlock {
   dispose(): void;
 }
 
-/** Makes the block of a weight when it is first met, or says why it has none. */
-export type BlockFactory = (view: CurvatureView) => CurvatureBlock | { readonly none: string };
+/**
+ * Makes the block of a weight when it is first met, or says why it has none. `saved` is the state that the block is going to load, if there
+ * is one, for a factory that decides by the first batch what the block looks like: the batch of a resumed run is another one.
+ */
+export type BlockFactory = (view: CurvatureView, saved: BlockState | null) => CurvatureBlock | { readonly none: string };

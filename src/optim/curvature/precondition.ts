@@ -247,14 +247,14 @@ export class Precondition implements Transform {
   }
 
   #install(weight: Parameter, view: RecordedView): void {
-    const made = this.#create(view);
+    const key = this.#candidates.get(weight) as string;
+    const state = this.#pending.get(key);
+    const made = this.#create(view, state ?? null);
     if ("none" in made) {
       this.#reasons.set(weight, made.none);
       return;
     }
     this.#blocks.set(weight, { block: made, bias: view.bias });
-    const key = this.#candidates.get(weight) as string;
-    const state = this.#pending.get(key);
     if (!state) return;
     made.load(state);
     this.#release(key);

@@ -1,5 +1,6 @@
 import type { Parameter } from "../../../src/nn/index.ts";
 import {
+  BrandKfac,
   EkFac,
   Kfac,
   NysKfac,
@@ -23,6 +24,7 @@ export const lowRankMethods = [
   ["RS-KFAC", RsKfac],
   ["SRE-KFAC", SreKfac],
   ["Nyström K-FAC", NysKfac],
+  ["B-KFAC", BrandKfac],
 ] as const;
 
 const lowRank = (options: { rank: number; oversampling: number; thin: boolean }): Method[] =>
