@@ -14,7 +14,7 @@ const schema = z.strictObject({
   model: z.string().default("vgg_tiny_bn").describe("network: vgg_tiny_bn, vgg_small_bn, vgg11_bn … vgg19_bn, or without _bn"),
   optimizer: z
     .string()
-    .default("kfac")
+    .default("rs-kfac")
     .describe("optimizer: sgd, adam, adamw, rmsprop, kfac, rs-kfac, sre-kfac, nys-kfac, b-kfac, ek-fac, seng"),
   data: z.string().default("mnist").describe("data set, as name or name:PATH"),
   epochs: whole.min(1).default(2).describe("passes over the training data"),

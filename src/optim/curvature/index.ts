@@ -20,6 +20,7 @@ export {
   type FactorOptions,
   type Factors,
   type FactorSnapshot,
+  type ShiftedFactor,
 } from "./factor.ts";
 export type { Fisher } from "./fisher.ts";
 export { KroneckerBlock, type ApplyContext, type KroneckerInverse, type KroneckerOptions, type RefreshContext } from "./kronecker.ts";
