@@ -86,7 +86,7 @@ describe("a training on synthetic data", () => {
     expect(readdirSync(run).sort()).toEqual(["checkpoint-00000010.safetensors", "config.json", "metrics.jsonl", "summary.json"]);
     expect(json(join(run, "config.json"))).toEqual({
       model: "vgg_tiny_bn",
-      optimizer: "kfac",
+      optimizer: "rs-kfac",
       data: "synthetic",
       epochs: 1,
       batchSize: 100,
@@ -101,7 +101,7 @@ describe("a training on synthetic data", () => {
     const summary = summarySchema.parse(json(join(run, "summary.json")));
     expect(summary).toMatchObject({
       model: "vgg_tiny_bn",
-      optimizer: "kfac",
+      optimizer: "rs-kfac",
       device: parseConfig({}).device,
       parameters: 27_170,
       epochs: 1,

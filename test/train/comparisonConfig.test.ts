@@ -24,7 +24,7 @@ describe("parseComparison", () => {
   });
 
   test("has three seeds and no targets by default", () => {
-    expect(parseComparison({ runs: [{}] })).toMatchObject({ seeds: [0, 1, 2], targets: [], runs: [{ name: "kfac" }] });
+    expect(parseComparison({ runs: [{}] })).toMatchObject({ seeds: [0, 1, 2], targets: [], runs: [{ name: "rs-kfac" }] });
   });
 
   test.each<[string, unknown, string]>([

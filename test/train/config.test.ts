@@ -61,7 +61,7 @@ describe("parseConfig", () => {
   test("fills in what is left out", () => {
     expect(parseConfig({})).toEqual({
       model: "vgg_tiny_bn",
-      optimizer: "kfac",
+      optimizer: "rs-kfac",
       data: "mnist",
       epochs: 2,
       batchSize: 128,
