@@ -37,7 +37,7 @@ export async function spectrumCommand(directory: string, json: boolean): Promise
 function whyNone(optimizer: string, methods: readonly string[]): string {
   return methods.length > 0
     ? `${methods.join(", ")} keeps no eigenvalues; train with the inverse eigh, or another method of the K-FAC family`
-    : `${optimizer} has told of no eigenvalues; train with a method of the K-FAC family (kfac, rs-kfac, sre-kfac, nys-kfac, ek-fac)`;
+    : `${optimizer} has told of no eigenvalues; train with a method of the K-FAC family (kfac, rs-kfac, sre-kfac, nys-kfac, b-kfac, ek-fac)`;
 }
 
 /** The last refresh of each factor, and the first where that shows how the spectrum changed. */
