@@ -13,6 +13,8 @@ import {
   tidy,
   type Backend,
   type Module,
+  type Optimizer,
+  type Parameter,
 } from "../src/index.ts";
 import { pattern, sgd, type Network } from "./peers/protocol.ts";
 
@@ -52,6 +54,7 @@ export const tiny: Architecture = { ...half, features: [4, "M", 8, "M"], fc: [8]
 
 export interface Trainee {
   readonly parameters: number;
+  readonly optimizer: Optimizer;
   /** One training step. */
   readonly step: () => Promise<void>;
   /** One evaluation. */
@@ -59,8 +62,12 @@ export interface Trainee {
   readonly dispose: () => void;
 }
 
-/** kfacet's version of a network, with images and labels to train it on. */
-export function trainee({ features, kernel, fc, classes, channels, size, batch }: Architecture, backend: Backend): Trainee {
+/** kfacet's version of a network, with images and labels to train it on; by SGD unless told otherwise. */
+export function trainee(
+  { features, kernel, fc, classes, channels, size, batch }: Architecture,
+  backend: Backend,
+  make: (parameters: readonly Parameter[]) => Optimizer = (parameters) => new Sgd(parameters, sgd),
+): Trainee {
   const common = { backend, generator: new Generator(0) };
   const modules: Module[] = [];
   let [depth, extent] = [channels, size];
@@ -85,9 +92,10 @@ export function trainee({ features, kernel, fc, classes, channels, size, batch }
     Int32Array.from({ length: batch }, (_, i) => i % classes),
     { backend },
   );
-  const optimizer = new Sgd(model.parameters(), sgd);
+  const optimizer = make(model.parameters());
   return {
     parameters: model.parameters().reduce((sum, { value }) => sum + value.size, 0),
+    optimizer,
     step: async () => {
       await optimizer.minimize(() => crossEntropy(model.forward(images), labels));
     },

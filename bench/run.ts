@@ -6,6 +6,7 @@ import { writeFile } from "node:fs/promises";
 import { Command, Option } from "commander";
 import { conv } from "./conv.ts";
 import { covariance } from "./covariance.ts";
+import { curvature } from "./curvature.ts";
 import { eigh } from "./eigh.ts";
 import { gemm } from "./gemm.ts";
 import { memory } from "./memory.ts";
@@ -22,6 +23,7 @@ const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>
   memory,
   eigh,
   randomized,
+  curvature,
   optimizers,
 };
 /** Those that take a minute or two. */

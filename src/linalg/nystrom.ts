@@ -5,7 +5,7 @@ import { choleskyIn, choleskySize } from "./cholesky.ts";
 import { eighIn, eighSize } from "./eigh.ts";
 import { solveTriangular } from "./factorizations.ts";
 import { normOf } from "./norms.ts";
-import { DEPARTURE, orthonormalBasis, roundingOfGram, timesInverseOfLower } from "./panels.ts";
+import { DEPARTURE, isWellConditioned, orthonormalBasis, roundingOfGram, timesInverseOfLower } from "./panels.ts";
 import { qr } from "./qr.ts";
 import type { DominantEigenpairs } from "./randomized.ts";
 import { takeProduct, takeWellConditioned } from "./rangeFinder.ts";
@@ -42,7 +42,8 @@ export async function nystrom(x: Tensor, options: NystromOptions): Promise<Nystr
   requireCount(operation, "iterations", iterations, 0);
   using own = x.keep();
   const { rank, sketch } = sketchOf(operation, own, options);
-  let start = await takeWellConditioned(sketch);
+  // The basis of an earlier call needs no other one.
+  let start = (await isWellConditioned(sketch)) ? sketch : await takeWellConditioned(sketch);
   for (let i = 0; i < iterations; i++) start = await takeWellConditioned(await takeProduct(operation, own, start));
   using w = start;
   const s = w.shape[1] as number;

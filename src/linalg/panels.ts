@@ -1,4 +1,4 @@
-import { formatShape, machineEpsilon, NumericalError, ShapeError, Tensor, type Backend } from "../tensor/index.ts";
+import { formatShape, machineEpsilon, NumericalError, ShapeError, Tensor, tidy, type Backend } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireFinite, requireMatrix } from "./checks.ts";
 import { choleskyIn, choleskySize, solveSize, solveTriangularIn } from "./cholesky.ts";
@@ -82,6 +82,23 @@ export function orthonormalBasis(panel: Tensor): Promise<Tensor> {
 export async function wellConditionedBasis(panel: Tensor): Promise<Tensor> {
   using q = await basisOf(panel, DEPARTURE.wellConditioned);
   return q.cast(panel.dtype);
+}
+
+/**
+ * Whether ‖WᵀW − I‖_F is so small that W is well conditioned as it is: one symmetric product in W's own type, whose rounding is far below
+ * that bound. False where an entry is not finite.
+ */
+export async function isWellConditioned(w: Tensor): Promise<boolean> {
+  const s = w.shape[1] as number;
+  const { dtype, backend } = destinationOf("orthonormalize", w);
+  using departure = tidy(() =>
+    w
+      .gram()
+      .subtract(Tensor.eye(s, { dtype, backend }))
+      .square()
+      .sum(),
+  );
+  return (await departure.item()) <= DEPARTURE.wellConditioned ** 2;
 }
 
 async function basisOf(panel: Tensor, departure: number): Promise<Tensor> {

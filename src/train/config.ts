@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { dampingKinds } from "../optim/index.ts";
 import { UsageError } from "../tensor/index.ts";
 
 const positive = z.number().positive();
@@ -34,6 +35,7 @@ const schema = z.strictObject({
   momentum: z.number().min(0).lt(1).optional().describe("heavy-ball momentum"),
   weightDecay: z.number().min(0).optional().describe("weight decay"),
   damping: perEpoch(positive).optional().describe("curvature: λ"),
+  dampingKind: z.enum(dampingKinds).optional().describe("K-FAC family: what λ is added to; the randomized ones: relative, factored, pi"),
   adaptDamping: whole
     .min(1)
     .optional()
@@ -47,7 +49,10 @@ const schema = z.strictObject({
   oversampling: perEpoch(whole.min(0)).optional().describe("randomized K-FAC: vectors besides"),
   iterations: whole.min(1).optional().describe("RS-, SRE- and B-KFAC: power iterations"),
   tail: z.enum(["mean", "smallest", "zero"]).optional().describe("randomized K-FAC: what the other eigenvalues are taken to be"),
-  thin: z.enum(["on", "off"]).optional().describe("randomized K-FAC: precondition the thin factors of dense layers' gradients"),
+  thin: z
+    .enum(["on", "off"])
+    .optional()
+    .describe("precondition the thin factors of dense layers' gradients: randomized K-FAC, K-FAC by Cholesky, SENG"),
   variant: z.enum(["b", "b-r", "b-r-c"]).optional().describe("B-KFAC: updates alone, with fresh decompositions, or corrections, too"),
   truncation: z.enum(["before-update", "at-once"]).optional().describe("B-KFAC: when a factor loses the modes beyond the rank"),
   restartEvery: perEpoch(whole.min(1)).optional().describe("B-KFAC: inversions between fresh decompositions"),

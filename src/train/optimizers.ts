@@ -5,6 +5,7 @@ import {
   BrandKfac,
   cosine,
   EkFac,
+  factoredDampingKinds,
   Kfac,
   NysKfac,
   polynomial,
@@ -15,6 +16,7 @@ import {
   SreKfac,
   type CurvatureOptimizerOptions,
   type DampingOptions,
+  type DampingKind,
   type KroneckerOptions,
   type LowRankOptions,
   type Schedule,
@@ -30,6 +32,7 @@ const hyperParameters = [
   "momentum",
   "weightDecay",
   "damping",
+  "dampingKind",
   "adaptDamping",
   "statDecay",
   "factorUpdateEvery",
@@ -92,7 +95,7 @@ const curvature: readonly HyperParameter[] = [
   "klClip",
   "rmsClip",
 ];
-const lowRank: readonly HyperParameter[] = [...curvature, "rank", "oversampling", "tail", "thin"];
+const lowRank: readonly HyperParameter[] = [...curvature, "dampingKind", "rank", "oversampling", "tail", "thin"];
 
 /** What the methods on Kronecker factors have in common. A run of a few epochs wants larger steps than the library's cautious defaults. */
 function kroneckerOptions(
@@ -126,13 +129,26 @@ function kroneckerOptions(
   };
 }
 
+function thinOption({ thin }: Settings): { thin?: boolean } {
+  return thin === undefined ? {} : { thin: thin === "on" };
+}
+
+/** The configured kind of damping, if it is one of those that an optimizer knows. */
+function dampingKindOf<Kind extends DampingKind>({ dampingKind }: Settings, known: readonly Kind[]): Kind | undefined {
+  if (dampingKind === undefined) return undefined;
+  const kind = known.find((own) => own === dampingKind);
+  if (kind === undefined) throw new UsageError(`dampingKind must be ${known.join(", ")}, not ${dampingKind}`);
+  return kind;
+}
+
 function lowRankOptions(settings: Settings, stepsPerEpoch: number): LowRankOptions {
   return {
     ...kroneckerOptions(settings, stepsPerEpoch),
+    dampingKind: dampingKindOf(settings, factoredDampingKinds),
     rank: maybe(settings.rank, stepsPerEpoch),
     oversampling: maybe(settings.oversampling, stepsPerEpoch),
     tail: settings.tail,
-    thin: settings.thin === undefined ? undefined : settings.thin === "on",
+    ...thinOption(settings),
     seed: settings.seed,
   };
 }
@@ -167,8 +183,14 @@ const entries: Readonly<Record<string, Entry>> = {
       }),
   },
   kfac: {
-    takes: [...curvature, "inverse"],
-    make: (parameters, settings, steps) => new Kfac(parameters, { ...kroneckerOptions(settings, steps), inverse: settings.inverse }),
+    takes: [...curvature, "dampingKind", "inverse", "thin"],
+    make: (parameters, settings, steps) =>
+      new Kfac(parameters, {
+        ...kroneckerOptions(settings, steps),
+        ...thinOption(settings),
+        dampingKind: settings.dampingKind,
+        inverse: settings.inverse,
+      }),
   },
   "rs-kfac": {
     takes: [...lowRank, "iterations"],
@@ -195,18 +217,24 @@ const entries: Readonly<Record<string, Entry>> = {
       }),
   },
   "ek-fac": {
-    takes: [...curvature, "eigenvalues"],
+    takes: [...curvature, "dampingKind", "eigenvalues"],
     make: (parameters, settings, steps) =>
-      new EkFac(parameters, { ...kroneckerOptions(settings, steps), eigenvalues: settings.eigenvalues }),
+      new EkFac(parameters, {
+        ...kroneckerOptions(settings, steps),
+        dampingKind: dampingKindOf(settings, ["relative", "absolute"]),
+        eigenvalues: settings.eigenvalues,
+      }),
   },
   seng: {
-    takes: ["momentum", "weightDecay", "damping", "inversionEvery", "columns"],
+    takes: ["momentum", "weightDecay", "damping", "inversionEvery", "columns", "thin"],
     make: (parameters, settings, steps) =>
       new Seng(parameters, {
         learningRate: rate(settings, 0.05, steps),
         damping: maybe(settings.damping, steps),
         refreshEvery: maybe(settings.inversionEvery ?? 50, steps),
         columns: settings.columns,
+        ...thinOption(settings),
+        ...(settings.sketch === "paper" && { scaling: "paper", backProjection: "paper" }),
         momentum: settings.momentum,
         weightDecay: settings.weightDecay,
         seed: settings.seed,

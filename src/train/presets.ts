@@ -6,6 +6,8 @@ export type Preset = NonNullable<TrainConfig["preset"]>;
 export interface PresetSettings extends Partial<TrainConfig> {
   /** How the factors' averages begin, and how their scale is split. */
   readonly averages?: "identity" | "normalized";
+  /** SENG: inner products and back-projection as in the authors' code; otherwise inner products are right on average. */
+  readonly sketch?: "paper";
   /** Steps before weight decay begins. */
   readonly weightDecayFrom?: number;
   /** The learning rate's own schedule, in place of half a cosine. */
@@ -91,7 +93,7 @@ export const presets: Readonly<Record<Preset, Readonly<Record<string, PresetSett
     "nys-kfac": { ...paperRandomized, learningRate: laterStart, iterations: undefined, tail: "mean", thin: "on" },
     // The spectrum goes on with the smallest eigenvalue of those kept.
     "b-kfac": { ...paperRandomized, tail: "smallest" },
-    seng,
+    seng: { ...seng, sketch: "paper" },
   },
   wide: {
     kfac: { ...wideFamily, inverse: "eigh" },

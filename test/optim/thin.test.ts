@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { crossEntropy, Linear, meanSquaredError, Sequential, Tanh } from "../../src/nn/index.ts";
-import { RecordedView, type LowRankOptions } from "../../src/optim/index.ts";
+import type { Parameter } from "../../src/nn/index.ts";
+import { Kfac, RecordedView, Seng, type CurvatureOptimizer, type LowRankOptions } from "../../src/optim/index.ts";
 import { Generator, Tensor } from "../../src/tensor/index.ts";
 import { eachBackend } from "../backends.ts";
 import { lowRankMethods } from "./properties/methods.ts";
@@ -12,6 +13,20 @@ import { lowRankMethods } from "./properties/methods.ts";
  */
 
 const options = { dtype: "float64" } as const;
+
+type ThinMethod = readonly [name: string, make: (parameters: readonly Parameter[], options: LowRankOptions) => CurvatureOptimizer];
+/** Those that need no more of a gradient than its factors. */
+const methods: readonly ThinMethod[] = [
+  ...lowRankMethods.map(([name, Method]): ThinMethod => [name, (parameters, own) => new Method(parameters, own)]),
+  [
+    "K-FAC by Cholesky",
+    (parameters, { dampingKind, ...own }) =>
+      new Kfac(parameters, { ...own, inverse: "cholesky", dampingKind: dampingKind === "pi" ? "pi" : "factored" }),
+  ],
+  // Its inner products with the gradient go through the factors.
+  ["SENG", (parameters, { learningRate, reduction, thin }) => new Seng(parameters, { learningRate, reduction, thin, refreshEvery: 2 })],
+];
+
 const settings: LowRankOptions = { learningRate: 0.1, rank: 3, oversampling: 1, factorUpdateEvery: 2, inversionEvery: 4 };
 
 interface Training {
@@ -50,12 +65,12 @@ eachBackend(() => {
 
   /** The parameters after some steps, and how many times a layer was preconditioned by its thin factors. */
   async function run(
-    [, Method]: (typeof lowRankMethods)[number],
+    [, make]: ThinMethod,
     { model, closures }: Training,
     own: Partial<LowRankOptions>,
   ): Promise<{ values: number[]; thinly: number }> {
     const read = vi.spyOn(RecordedView.prototype, "thinOutputGradient");
-    const optimizer = new Method(model.parameters(), { ...settings, ...own });
+    const optimizer = make(model.parameters(), { ...settings, ...own });
     for (let step = 0; step < 5; step++) await optimizer.minimize(closures);
     optimizer.dispose();
     const thinly = read.mock.calls.filter(([of]) => of === "training").length; // B-KFAC reads those of the Fisher, too
@@ -63,11 +78,11 @@ eachBackend(() => {
     return { values: model.parameters().flatMap(({ value }) => [...value.dataSync()]), thinly };
   }
 
-  describe.each(lowRankMethods)("%s, applied to the thin factors of a gradient,", (...method) => {
+  describe.each(methods)("%s, applied to the thin factors of a gradient,", (...method) => {
     it("goes where it goes applied to the gradient, for any batch", async () => {
       const cases = fc.record({
         seed: fc.nat({ max: 1000 }),
-        sizes: fc.constantFrom([1], [2], [1, 2], [2, 1, 1]),
+        sizes: fc.constantFrom([1], [2], [1, 2], [1, 1, 1]),
         reduction: fc.constantFrom("mean" as const, "sum" as const),
         dampingKind: fc.constantFrom("relative" as const, "factored" as const, "pi" as const),
         tail: fc.constantFrom("mean" as const, "smallest" as const, "zero" as const),

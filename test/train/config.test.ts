@@ -33,6 +33,7 @@ const full: Required<TrainConfig> = {
   momentum: 0.5,
   weightDecay: 0.01,
   damping: 0.3,
+  dampingKind: "pi",
   adaptDamping: 5,
   statDecay: 0.9,
   factorUpdateEvery: 2,
@@ -138,6 +139,7 @@ describe("configKeys", () => {
         "precision",
         "init",
         "preset",
+        "dampingKind",
         "inverse",
         "fisher",
         "tail",
@@ -215,12 +217,17 @@ describe("makeOptimizer", () => {
     const brand = { variant, truncation, restartEvery, correctEvery };
     expect([rmsClip, preset]).toEqual([0.1, "paper"]);
     const given: Partial<TrainConfig>[] = [
-      { ...kfac, klClip, optimizer: "kfac" },
-      { ...kfac, rmsClip, preset, optimizer: "kfac" },
+      { ...kfac, klClip, thin, optimizer: "kfac" },
+      { ...kfac, rmsClip, preset, thin, optimizer: "kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
-      { ...omit(kfac, "inverse"), klClip, eigenvalues, optimizer: "ek-fac" },
-      { ...omit(kfac, "inverse", "adaptDamping", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"), columns, optimizer: "seng" },
+      { ...omit(kfac, "inverse"), dampingKind: "absolute", klClip, eigenvalues, optimizer: "ek-fac" },
+      {
+        ...omit(kfac, "inverse", "dampingKind", "adaptDamping", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"),
+        columns,
+        thin,
+        optimizer: "seng",
+      },
     ];
     for (const config of given) makeOptimizer(parameters, parseConfig(config), 10).dispose();
   });
@@ -249,6 +256,11 @@ describe("makeOptimizer", () => {
     expect(() => make({ klClip: 0.1, rmsClip: 0.1 })).toThrow("klClip and rmsClip are two clips in place of each other");
     expect(() => make({ rmsClip: 0.07 })).toThrow("diverge on wide layers");
     expect(() => make({ rmsClip: 0.07, preset: "wide" })).toThrow("diverge on wide layers");
+    expect(() => make({ inverse: "cholesky", dampingKind: "absolute" })).toThrow("inverts the factors one by one");
+    expect(() => make({ optimizer: "rs-kfac", dampingKind: "absolute" })).toThrow(
+      "dampingKind must be relative, factored, pi, not absolute",
+    );
+    expect(() => make({ optimizer: "ek-fac", dampingKind: "pi" })).toThrow("dampingKind must be relative, absolute, not pi");
   });
 
   test("a hyper-parameter that the optimizer would ignore is refused, with those that it takes", () => {

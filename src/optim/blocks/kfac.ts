@@ -1,10 +1,10 @@
-import { inversePositiveDefinite } from "../../linalg/index.ts";
+import { inversePositiveDefinite, randomizedEigh } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
+import { Generator, NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
-import { piShares, type DampingKind } from "../curvature/damping.ts";
-import { covarianceFactors, traceOf, type FactorSnapshot } from "../curvature/factor.ts";
+import { shares, type DampingKind, type DampingOfFactors, type FactorExtent } from "../curvature/damping.ts";
+import { covarianceFactors, traceOf, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
@@ -13,6 +13,7 @@ import {
   type RefreshContext,
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
+import type { CurvatureView } from "../curvature/view.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import {
   bytesOf,
@@ -27,13 +28,15 @@ import {
   type Spectra,
   type Spectrum,
 } from "./spectrum.ts";
+import { throughThinFactors, wantsThin, type ThinOptions, type ThinSide } from "./thin.ts";
 
-export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions {
-  /** Default `relative`. With `inverse: "cholesky"` only `factored` and `pi`, and the default is `pi`. */
+export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions, ThinOptions {
+  /** Default `relative`. With `inverse: "cholesky"` only those that damp one factor at a time, and the default is `pi`. */
   readonly dampingKind?: DampingKind | undefined;
   /**
    * `eigh`: eigendecompositions, so that damping may change every step and be exact on the product. `cholesky`: inverses of the
-   * factors damped one by one; several times cheaper. Default `eigh`.
+   * factors damped one by one; several times cheaper, and the only one with thin application, since a damping of the product acts on the
+   * whole gradient. Default `eigh`.
    */
   readonly inverse?: "eigh" | "cholesky" | undefined;
 }
@@ -49,12 +52,14 @@ export class Kfac extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: KfacOptions) {
     const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi" } = options;
     const { damping, review } = dampingOf(options);
-    const makeInverse = inverse === "eigh" ? () => new EighInverse(dampingKind) : () => new CholeskyInverse(factoredOnly(dampingKind));
-    makeInverse(); // an impossible damping is an error here, not in the first step
+    // An impossible damping is an error here, not in the first step.
+    const factored = inverse === "cholesky" && ofFactors(dampingKind);
+    const makeInverse = (view: CurvatureView): KroneckerInverse =>
+      factored ? new CholeskyInverse(factored, wantsThin(options, view)) : new EighInverse(dampingKind);
     super(
       parameters,
       `kfac (${inverse})`,
-      withScaleShift((view) => new KroneckerBlock(view, covarianceFactors(view, options), makeInverse(), { ...options, damping }), {
+      withScaleShift((view) => new KroneckerBlock(view, covarianceFactors(view, options), makeInverse(view), { ...options, damping }), {
         ...options,
         damping,
       }),
@@ -64,12 +69,11 @@ export class Kfac extends CurvatureOptimizer {
   }
 }
 
-type FactoredDamping = "factored" | "pi";
-
-function factoredOnly(kind: DampingKind): FactoredDamping {
-  if (kind === "factored" || kind === "pi") return kind;
+function ofFactors(kind: DampingKind): DampingOfFactors {
+  if (kind !== "relative" && kind !== "absolute") return kind;
   throw new UsageError(
-    `Kfac: inverse "cholesky" inverts the factors one by one, so it cannot do dampingKind "${kind}"; use "pi", "factored" or inverse "eigh"`,
+    `Kfac: inverse "cholesky" inverts the factors one by one, so it cannot do dampingKind "${kind}"; ` +
+      `use "pi", "factored", "factor-relative" or inverse "eigh"`,
   );
 }
 
@@ -115,13 +119,11 @@ class EighInverse implements KroneckerInverse {
         return column.multiply(row).add(damping * a.largest * g.largest);
       case "absolute":
         return column.multiply(row).add(damping);
-      case "factored":
-      case "pi": {
-        const shares = sharesOf(this.#kind, damping, { ...a, width: a.values.size }, { ...g, width: g.values.size });
-        return column.add(shares.output).multiply(row.add(shares.input));
+      default: {
+        const extents = { input: { ...a, width: a.values.size }, output: { ...g, width: g.values.size } };
+        const { input, output } = shares(this.#kind, damping, extents);
+        return column.add(output).multiply(row.add(input));
       }
-      default:
-        return this.#kind satisfies never;
     }
   }
 
@@ -144,24 +146,16 @@ class EighInverse implements KroneckerInverse {
   }
 }
 
-interface Extent {
-  readonly trace: number;
-  readonly width: number;
-}
-
-function sharesOf(kind: FactoredDamping, damping: number, input: Extent, output: Extent): { input: number; output: number } {
-  const root = Math.sqrt(damping);
-  return kind === "pi" ? piShares(damping, input, output) : { input: root, output: root };
-}
-
 /** (Γ + s_g I)⁻¹ J (Ω + s_a I)⁻¹ with the shares s of the damping of the last refresh. */
 class CholeskyInverse implements KroneckerInverse {
   readonly method = "kfac (cholesky)";
-  readonly #kind: FactoredDamping;
-  #inverses: { readonly input: Tensor; readonly output: Tensor } | null = null;
+  readonly wantsGradient: boolean;
+  readonly #kind: DampingOfFactors;
+  #inverses: Factors<Tensor> | null = null;
 
-  constructor(kind: FactoredDamping) {
+  constructor(kind: DampingOfFactors, wantsGradient: boolean) {
     this.#kind = kind;
+    this.wantsGradient = wantsGradient;
   }
 
   get ready(): boolean {
@@ -170,9 +164,10 @@ class CholeskyInverse implements KroneckerInverse {
 
   /** @throws NumericalError with the pivot if a damped factor is not positive definite. */
   async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { damping }: RefreshContext): Promise<void> {
-    const shares = sharesOf(this.#kind, damping, await measure(inputFactor), await measure(outputFactor));
-    const input = await dampedInverse(inputFactor, shares.input);
-    const output = await dampedInverse(outputFactor, shares.output).catch((error: unknown) => {
+    const extents = { input: await measure(inputFactor, this.#kind), output: await measure(outputFactor, this.#kind) };
+    const added = shares(this.#kind, damping, extents);
+    const input = await dampedInverse(inputFactor, added.input);
+    const output = await dampedInverse(outputFactor, added.output).catch((error: unknown) => {
       input.dispose();
       throw error;
     });
@@ -180,9 +175,17 @@ class CholeskyInverse implements KroneckerInverse {
     this.#inverses = { input, output };
   }
 
-  apply(gradient: Tensor): Tensor {
+  apply(gradient: Tensor, { view }: ApplyContext): Tensor {
     if (!this.#inverses) throw new UsageError("a Kronecker inverse was applied before its first refresh");
-    return this.#inverses.output.matmul(gradient).matmul(this.#inverses.input);
+    const { input, output } = this.#inverses;
+    return (this.wantsGradient && view && this.#thinly(view)) || output.matmul(gradient).matmul(input);
+  }
+
+  #thinly(view: CurvatureView): Tensor | null {
+    const side = (inverse: Tensor): ThinSide => ({ columnCost: 2 * inverse.size, left: (columns) => inverse.matmul(columns) });
+    const { input, output } = this.#inverses as Factors<Tensor>;
+    const { dA, dOut } = view;
+    return throughThinFactors(view, side(input), side(output), 2 * dA * dOut * (dA + dOut));
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
@@ -206,9 +209,19 @@ class CholeskyInverse implements KroneckerInverse {
   }
 }
 
-async function measure({ matrix, residual }: FactorSnapshot): Promise<Extent> {
+async function measure({ matrix, residual }: FactorSnapshot, kind: DampingOfFactors): Promise<FactorExtent> {
   const width = matrix.shape[0] as number;
-  return { trace: (await traceOf(matrix)) + width * residual, width };
+  const largest = kind === "factor-relative" ? (await largestEigenvalue(matrix)) + residual : NaN;
+  return { trace: (await traceOf(matrix)) + width * residual, width, largest };
+}
+
+/** From below, and close: a damping needs no more than that. */
+async function largestEigenvalue(matrix: Tensor): Promise<number> {
+  const sketch = { rank: 1, oversampling: Math.min(7, (matrix.shape[0] as number) - 1), iterations: 8, generator: new Generator(0) };
+  const { vectors, values } = await randomizedEigh(matrix, sketch);
+  const [largest = 0] = await values.data();
+  for (const tensor of [vectors, values]) tensor.dispose();
+  return largest;
 }
 
 async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number): Promise<Tensor> {

@@ -3,7 +3,7 @@ import { Generator, NumericalError, Tensor, unscoped, UsageError } from "../../t
 import type { Parameter } from "../../nn/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockFactory, BlockReport, BlockState } from "../curvature/block.ts";
-import { piShares } from "../curvature/damping.ts";
+import { shares, type FactorExtent } from "../curvature/damping.ts";
 import { covarianceFactors, traceOf, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
@@ -17,6 +17,7 @@ import type { CurvatureView } from "../curvature/view.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import { bytesOf } from "./spectrum.ts";
+import { throughThinFactors, wantsThin, type ThinOptions, type ThinSide } from "./thin.ts";
 
 /*
  * Kronecker factors by their dominant eigenpairs and a mean for the others, F ≈ U diag(D) Uᵀ + τ(I − UUᵀ): the damped inverse is cheap to
@@ -29,9 +30,10 @@ import { bytesOf } from "./spectrum.ts";
  *   added to the product: the smallest modes gain 1/λ² here, and 1/λ there;
  * - `factored`: √λ; `pi`: its share of √λ, balanced by the mean eigenvalues.
  */
-export type FactoredDampingKind = "relative" | "factored" | "pi";
+export const factoredDampingKinds = ["relative", "factored", "pi"] as const;
+export type FactoredDampingKind = (typeof factoredDampingKinds)[number];
 
-export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions {
+export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions, ThinOptions {
   /** Default `relative`. */
   readonly dampingKind?: FactoredDampingKind | undefined;
   /**
@@ -43,11 +45,6 @@ export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<Kronecke
   readonly oversampling?: Schedule | undefined;
   /** What the other eigenvalues are taken to be. Default `mean`. */
   readonly tail?: Tail | undefined;
-  /**
-   * Precondition the thin factors of a dense layer's gradient, before these are multiplied, where that takes fewer operations: the same
-   * direction, up to rounding. Default true.
-   */
-  readonly thin?: boolean | undefined;
   /** Of the random test matrices. Default 0. */
   readonly seed?: number | undefined;
 }
@@ -166,7 +163,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     this.#layer = view.weight.name;
     this.#search = search;
     this.#options = options;
-    this.wantsGradient = (options.thin ?? true) && view.positions === 1;
+    this.wantsGradient = wantsThin(options, view);
   }
 
   get ready(): boolean {
@@ -223,33 +220,28 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     if (!factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     if (!this.ready) return gradient.multiply(0);
     const { input, output } = this.#inverses(factors, damping);
-    if (view && this.#thinIsCheaper(factors, view)) {
-      // P = (Γ⁻¹ C_g)(Ω⁻¹ C_a)ᵀ for the gradient C_g C_aᵀ.
-      return output.left(view.thinOutputGradient("training")).matmul(input.left(view.thinInput()), { transposeB: true });
-    }
-    return input.right(output.left(gradient));
+    return (view && this.#thinly(factors, { input, output }, view)) ?? input.right(output.left(gradient));
   }
 
-  /** Operations of n columns on each side and one product, against those of the whole gradient. */
-  #thinIsCheaper({ input, output }: Factors<Factor>, view: CurvatureView): boolean {
-    if (!this.wantsGradient || !view.explainsGradient) return false;
+  #thinly({ input, output }: Factors<Factor>, inverses: Factors<LowRankInverse>, view: CurvatureView): Tensor | null {
+    if (!this.wantsGradient) return null;
+    const { dA, dOut } = view;
     const [r, s] = [input.matrix.values.length, output.matrix.values.length];
-    const { n, dA, dOut } = view;
-    return 4 * n * (r * dA + s * dOut) + 2 * n * dA * dOut < 4 * (r + s) * dA * dOut;
+    const side = (name: FactorName, columnCost: number): ThinSide => ({ columnCost, left: (columns) => inverses[name].left(columns) });
+    return throughThinFactors(view, side("input", 4 * r * dA), side("output", 4 * s * dOut), 4 * (r + s) * dA * dOut);
   }
 
   #inverses({ input, output }: Factors<Factor>, damping: number): Factors<LowRankInverse> {
     const { dampingKind = "relative" } = this.#options;
     if (!(damping > 0)) throw new NumericalError(`a low-rank inverse needs a positive damping but it is ${damping}`);
-    const root = Math.sqrt(damping);
-    const extent = ({ trace, pairs }: Factor): { trace: number; width: number } => ({ trace, width: pairs.vectors.shape[0] as number });
-    const shares =
-      dampingKind === "relative"
-        ? { input: damping * input.matrix.largest, output: damping * output.matrix.largest }
-        : dampingKind === "pi"
-          ? piShares(damping, extent(input), extent(output))
-          : { input: root, output: root };
-    return { input: input.matrix.inverse(shares.input), output: output.matrix.inverse(shares.output) };
+    const extent = ({ trace, pairs, matrix: { largest } }: Factor): FactorExtent => ({
+      trace,
+      width: pairs.vectors.shape[0] as number,
+      largest,
+    });
+    const kind = dampingKind === "relative" ? "factor-relative" : dampingKind;
+    const added = shares(kind, damping, { input: extent(input), output: extent(output) });
+    return { input: input.matrix.inverse(added.input), output: output.matrix.inverse(added.output) };
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {

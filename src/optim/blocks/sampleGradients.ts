@@ -66,6 +66,16 @@ export function project({ form, scaling, tensors }: SampleGradients, j: Tensor):
   return scale === 1 ? sums : sums.multiply(scale);
 }
 
+/**
+ * U J [n, 1] for J = C_g C_aᵀ of m columns each, by samples of one position: ⟨g aᵀ, C_g C_aᵀ⟩ = (C_gᵀ g)·(C_aᵀ a), which takes
+ * 2nm(dOut + dA) operations where J takes 2n·dOut·dA.
+ */
+export function projectThin({ tensors }: SampleGradients, outputs: Tensor, inputs: Tensor): Tensor {
+  const [a, g] = [take(tensors, "a"), take(tensors, "g")];
+  const along = (factor: Tensor, columns: Tensor): Tensor => factor.reshape([-1, columns.shape[0] as number]).matmul(columns);
+  return along(g, outputs).multiply(along(a, inputs)).sum(1).reshape([-1, 1]);
+}
+
 /** Uᵀt [dOut, dA] for t [n, 1]. */
 export function combine({ form, tensors }: SampleGradients, t: Tensor, [dOut, dA]: readonly [number, number]): Tensor {
   if (form === "explicit") return take(tensors, "u").matmul(t).reshape([dOut, dA]);

@@ -20,12 +20,14 @@ import {
   combineByMeans,
   innerProducts,
   project,
+  projectThin,
   type SampleForm,
   type SampleGradients,
   type SketchScaling,
 } from "./sampleGradients.ts";
+import { wantsThin, type ThinOptions } from "./thin.ts";
 
-export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | "fisherSeed" | "scaleShift"> {
+export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | "fisherSeed" | "scaleShift">, ThinOptions {
   /** λ, added to the Fisher matrix. Default 2, for a mean loss of order 1. */
   readonly damping?: Schedule | undefined;
   /** Steps between refreshes of the samples' gradients. Default 200. */
@@ -84,6 +86,8 @@ class SengBlock implements CurvatureBlock {
   readonly #options: SengOptions;
   readonly #form: SampleForm;
   readonly #shape: readonly [dOut: number, dA: number];
+  /** Whether the samples meet the factors of a step's gradient. */
+  readonly #thin: boolean;
   /** The largest batch seen: smaller ones do not refresh. */
   #full = 0;
   #declined = false;
@@ -98,10 +102,11 @@ class SengBlock implements CurvatureBlock {
     const { scaling = "unbiased", explicitUpTo = 700_000 } = options;
     if (view.positions === 1 && scaling === "unbiased") this.#form = "thin";
     else this.#form = view.dOut * view.dA <= explicitUpTo ? "explicit" : "implicit";
+    this.#thin = this.#form === "thin" && wantsThin(options, view);
   }
 
   needs(step: number): CaptureNeeds {
-    return this.#due(step) ? { curvature: false, gradient: true } : NO_NEEDS;
+    return this.#thin || this.#due(step) ? { curvature: false, gradient: true } : NO_NEEDS;
   }
 
   #due(step: number): boolean {
@@ -170,14 +175,23 @@ class SengBlock implements CurvatureBlock {
     }
   }
 
-  precondition(gradient: Tensor, { step }: { readonly step: number }): Tensor {
+  precondition(gradient: Tensor, { step, view }: { readonly step: number; readonly view: CurvatureView | null }): Tensor {
     if (!this.#frozen) throw new UsageError(`the curvature of "${this.#name}" was applied before its first refresh`);
     const { samples, inverse } = this.#frozen;
     const { damping = 2, backProjection = "exact" } = this.#options;
-    const first = gradient.multiply(1 / hyperParameter("damping", damping, step, "positive"));
-    const t = inverse.matmul(project(samples, first));
+    const over = 1 / hyperParameter("damping", damping, step, "positive");
+    const t = inverse.matmul(this.#along(gradient, view)).multiply(over);
     const approximate = samples.form === "implicit" && backProjection === "paper";
-    return first.subtract(approximate ? combineByMeans(samples, t) : combine(samples, t, this.#shape));
+    return gradient.multiply(over).subtract(approximate ? combineByMeans(samples, t) : combine(samples, t, this.#shape));
+  }
+
+  /** U J. */
+  #along(gradient: Tensor, view: CurvatureView | null): Tensor {
+    const { samples } = this.#frozen as Frozen;
+    const [dOut, dA] = this.#shape;
+    const cheaper = view !== null && view.n * (dOut + dA) < dOut * dA;
+    if (!this.#thin || !cheaper || !view.explainsGradient) return project(samples, gradient);
+    return projectThin(samples, view.thinOutputGradient("training"), view.thinInput());
   }
 
   state(): BlockState {

@@ -11,7 +11,7 @@ export { martensDecay, MatrixAverage, type AverageCounts, type AverageForm, type
 export { NO_NEEDS, type BlockFactory, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 export { Capture, releaseRecords, type LayerGeometry, type LayerKind, type LayerRecord, type LossReduction } from "./capture.ts";
 export { klClip, rmsClip } from "./clip.ts";
-export { piShares, type DampingKind } from "./damping.ts";
+export { dampingKinds, piShares, type DampingKind } from "./damping.ts";
 export {
   CovarianceFactor,
   covarianceFactors,

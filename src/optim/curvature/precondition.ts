@@ -115,9 +115,16 @@ export class Precondition implements Transform {
 
   /** The union of what the blocks need. */
   needs(step: number): CaptureNeeds {
-    return [...this.#blocks.values()]
-      .map(({ block }) => block.needs(step))
-      .reduce((a, b) => ({ curvature: a.curvature || b.curvature, gradient: a.gradient || b.gradient }), NO_NEEDS);
+    return [...this.#needsByWeight(step).values()].reduce(
+      (a, b) => ({ curvature: a.curvature || b.curvature, gradient: a.gradient || b.gradient }),
+      NO_NEEDS,
+    );
+  }
+
+  /** Of the blocks that need something. */
+  #needsByWeight(step: number): Map<Parameter, CaptureNeeds> {
+    const all = [...this.#blocks].map(([weight, { block }]) => [weight, block.needs(step)] as const);
+    return new Map(all.filter(([, { curvature, gradient }]) => curvature || gradient));
   }
 
   /**
@@ -125,17 +132,18 @@ export class Precondition implements Transform {
    * weight that has not is watched for in every step, so that it never passes unpreconditioned.
    */
   capture(step: number): StepCapture | null {
-    const needs = this.needs(step);
-    const due = needs.curvature || needs.gradient;
+    const due = this.#needsByWeight(step);
     const possible = [...this.#candidates.keys()].filter((weight) => !this.#reasons.has(weight));
     // Among vectors are biases, which never get a block: nobody waits for them.
     const unmet = possible.filter((weight) => !this.#blocks.has(weight));
     const waiting = unmet.some(({ shape }) => shape.length >= 2);
-    if (!due && !waiting) return null;
-    const capture = new Capture(due ? possible : unmet, this.#parameters, this.#reduction);
+    if (due.size === 0 && !waiting) return null;
+    // Nothing is kept of a layer whose block needs nothing: a record holds memory that the reverse pass would give back.
+    const capture = new Capture([...unmet, ...due.keys()], this.#parameters, this.#reduction);
     this.#problems = capture.problems;
     this.#usedElsewhere = capture.usedElsewhere;
-    const extraPasses = this.#fisher !== "empirical" && (needs.curvature || waiting);
+    const curvature = [...due.values()].some((needs) => needs.curvature);
+    const extraPasses = this.#fisher !== "empirical" && (curvature || waiting);
     return {
       extraPasses,
       begin: () => {
@@ -152,7 +160,7 @@ export class Precondition implements Transform {
         const batch = this.#captured.at(-1) as Captured;
         const met = batch.training.some(({ weight }) => !this.#blocks.has(weight));
         try {
-          if (needs.curvature || met) this.#extra(step, recording, capture, batch);
+          if (curvature || met) this.#extra(step, recording, capture, batch);
         } finally {
           this.#releaseLosses();
           recording.dispose();
@@ -213,10 +221,17 @@ export class Precondition implements Transform {
     }
     for (const view of views) {
       const { weight, bias } = view;
-      const others = views.filter((other) => other !== view && bias && other.bias === bias);
+      // Among those that this step saw, and those that have blocks.
+      const biases = new Map([...this.#blocks].map(([other, block]) => [other, block.bias]));
+      for (const other of views) biases.set(other.weight, other.bias);
+      const sharing = [...biases].flatMap(([other, own]) => (bias && own === bias ? [other] : []));
       const known = this.#blocks.get(weight);
-      if (others.length > 0) this.#refuse(weight, `its bias is shared with "${others.map((other) => other.weight.name).join('", "')}"`);
-      else if (known && known.bias !== bias) this.#refuse(weight, "called with its bias in one step and without it in another");
+      if (sharing.length > 1) {
+        for (const layer of sharing) {
+          const others = sharing.filter((other) => other !== layer).map(({ name }) => name);
+          this.#refuse(layer, `its bias is shared with "${others.join('", "')}"`);
+        }
+      } else if (known && known.bias !== bias) this.#refuse(weight, "called with its bias in one step and without it in another");
       else {
         this.#views.set(weight, view);
         if (!known && !this.#reasons.has(weight)) this.#install(weight, view);
@@ -262,8 +277,16 @@ export class Precondition implements Transform {
 
   /** Lets every block refresh, then reports the first failure, if any. */
   async refresh(step: number): Promise<void> {
-    const results = await Promise.allSettled([...this.#blocks.values()].map(({ block }) => block.refresh(step)));
-    for (const result of results) if (result.status === "rejected") throw result.reason;
+    // One after the other, so that only one of them has its intermediate results in memory.
+    const failures: unknown[] = [];
+    for (const { block } of this.#blocks.values()) {
+      try {
+        await block.refresh(step);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw failures[0];
   }
 
   update(updates: Updates, { step }: StepContext): Updates {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { eighHost, kronHost } from "../../../src/linalg/index.ts";
-import { EkFac, Kfac, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
+import { dampingKinds, EkFac, Kfac, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
 import type { Parameter } from "../../../src/nn/index.ts";
 import { normalMatrix, orthogonal, seeds } from "../../arbitraries/matrices.ts";
 import { eachBackend } from "../../backends.ts";
@@ -42,14 +42,15 @@ eachBackend(() => {
       factored: () => lambda,
       pi: () => lambda,
       relative: ({ omega, gamma }) => lambda * largestEigenvalue(omega) * largestEigenvalue(gamma),
+      "factor-relative": ({ omega, gamma }) => lambda ** 2 * largestEigenvalue(omega) * largestEigenvalue(gamma),
     };
     const cases: [name: string, DampingKind, (parameters: Parameter[]) => Optimizer][] = [
-      ...(["absolute", "relative", "factored", "pi"] as const).map((dampingKind): (typeof cases)[number] => [
+      ...dampingKinds.map((dampingKind): (typeof cases)[number] => [
         `K-FAC by eigenpairs, ${dampingKind}`,
         dampingKind,
         kfac({ damping: lambda, dampingKind }),
       ]),
-      ...(["factored", "pi"] as const).map((dampingKind): (typeof cases)[number] => [
+      ...(["factored", "pi", "factor-relative"] as const).map((dampingKind): (typeof cases)[number] => [
         `K-FAC by Cholesky, ${dampingKind}`,
         dampingKind,
         kfac({ damping: lambda, dampingKind, inverse: "cholesky" }),

@@ -1,6 +1,7 @@
 import type { Parameter } from "../../../src/nn/index.ts";
 import {
   BrandKfac,
+  dampingKinds,
   EkFac,
   Kfac,
   NysKfac,
@@ -35,11 +36,11 @@ const lowRank = (options: { rank: number; oversampling: number; thin: boolean })
 
 /** Every method that preconditions by a positive definite matrix, in all its forms. */
 export const positiveMethods: readonly Method[] = [
-  ...(["relative", "absolute", "factored", "pi"] as const).map((dampingKind): Method => [
+  ...dampingKinds.map((dampingKind): Method => [
     `K-FAC by eigenpairs, ${dampingKind} damping`,
     (parameters, options) => new Kfac(parameters, { ...options, dampingKind }),
   ]),
-  ...(["factored", "pi"] as const).map((dampingKind): Method => [
+  ...(["factored", "pi", "factor-relative"] as const).map((dampingKind): Method => [
     `K-FAC by Cholesky, ${dampingKind} damping`,
     (parameters, options) => new Kfac(parameters, { ...options, dampingKind, inverse: "cholesky" }),
   ]),
