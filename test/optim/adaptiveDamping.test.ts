@@ -45,7 +45,7 @@ const methods: [name: string, make: (parameters: readonly Parameter[], options: 
   ["K-FAC by Cholesky", (parameters, own) => new Kfac(parameters, { ...own, inverse: "cholesky" })],
   ...lowRankMethods.map(([name, Method]): (typeof methods)[number] => [
     name,
-    (parameters, own) => new Method(parameters, { ...own, rank: 2, oversampling: 1 }),
+    (parameters, own) => new Method(parameters, { ...own, rank: 2, oversampling: 1, exactUpTo: 0 }),
   ]),
   ["EK-FAC", (parameters, own) => new EkFac(parameters, own)],
 ];

@@ -401,7 +401,7 @@ const trajectories: TrajectoryCase[] = [
   ).map(([Method, iterations]): TrajectoryCase => [
     `${Method.name} of rank 3, after 400 products`,
     [["float64", 1e-6]],
-    (run, parameters) => new Method(parameters, { ...paperOptions(run), rank: 3, oversampling: 5, iterations, tail: "zero" }),
+    (run, parameters) => new Method(parameters, { ...paperOptions(run), rank: 3, oversampling: 5, exactUpTo: 0, iterations, tail: "zero" }),
     2,
   ]),
   [

@@ -189,10 +189,13 @@ eachBackend(() => {
       const optimizer = new LowRankKfac(
         model.parameters(),
         "choosy",
-        async (matrix, { rank }) => {
-          seen.push(matrix.dtype);
-          if (matrix.dtype === "float32") throw new NumericalError("float32 has too few digits");
-          return eigh(matrix, { largest: rank });
+        {
+          crossover: 0,
+          async find(matrix, { rank }) {
+            seen.push(matrix.dtype);
+            if (matrix.dtype === "float32") throw new NumericalError("float32 has too few digits");
+            return eigh(matrix, { largest: rank });
+          },
         },
         { learningRate: 0.1, rank: 2, oversampling: 1 },
       );
@@ -229,12 +232,15 @@ eachBackend(() => {
       const optimizer = new LowRankKfac(
         model.parameters(),
         "strict",
-        async (matrix, { rank }) => {
-          const { values, vectors } = await eigh(matrix);
-          const smallest = values.dataSync()[0] as number;
-          for (const tensor of [values, vectors]) tensor.dispose();
-          if (smallest < 1e-9) throw new NumericalError(`the smallest eigenvalue is ${smallest.toFixed(0)}`);
-          return eigh(matrix, { largest: rank });
+        {
+          crossover: 0,
+          async find(matrix, { rank }) {
+            const { values, vectors } = await eigh(matrix);
+            const smallest = values.dataSync()[0] as number;
+            for (const tensor of [values, vectors]) tensor.dispose();
+            if (smallest < 1e-9) throw new NumericalError(`the smallest eigenvalue is ${smallest.toFixed(0)}`);
+            return eigh(matrix, { largest: rank });
+          },
         },
         { learningRate: 0.1, rank: 2, oversampling: 1 },
       );
@@ -255,10 +261,13 @@ describe("a training", () => {
     const optimizer = new LowRankKfac(
       model.parameters(),
       "choosy",
-      async (matrix, { rank }) => {
-        calls++;
-        if (matrix.dtype === "float32") throw new NumericalError("float32 has too few digits");
-        return eigh(matrix, { largest: rank });
+      {
+        crossover: 0,
+        async find(matrix, { rank }) {
+          calls++;
+          if (matrix.dtype === "float32") throw new NumericalError("float32 has too few digits");
+          return eigh(matrix, { largest: rank });
+        },
       },
       { learningRate: 0.01, rank: 2, oversampling: 0, inversionEvery: 2, factorUpdateEvery: 1 },
     );

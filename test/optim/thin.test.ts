@@ -27,7 +27,7 @@ const methods: readonly ThinMethod[] = [
   ["SENG", (parameters, { learningRate, reduction, thin }) => new Seng(parameters, { learningRate, reduction, thin, refreshEvery: 2 })],
 ];
 
-const settings: LowRankOptions = { learningRate: 0.1, rank: 3, oversampling: 1, factorUpdateEvery: 2, inversionEvery: 4 };
+const settings: LowRankOptions = { learningRate: 0.1, rank: 3, oversampling: 1, exactUpTo: 0, factorUpdateEvery: 2, inversionEvery: 4 };
 
 interface Training {
   readonly model: Sequential;

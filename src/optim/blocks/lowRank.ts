@@ -36,13 +36,15 @@ export type FactoredDampingKind = (typeof factoredDampingKinds)[number];
 export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions, ThinOptions {
   /** Default `relative`. */
   readonly dampingKind?: FactoredDampingKind | undefined;
-  /**
-   * Eigenpairs of each factor. A factor with no more rows than that and the oversampling is decomposed exactly, and all of it is kept that
-   * the rank allows. Default 220.
-   */
+  /** Eigenpairs of each factor, or as many as it has rows. Default 220. */
   readonly rank?: Schedule | undefined;
   /** Vectors besides, which make these accurate. Default 10. */
   readonly oversampling?: Schedule | undefined;
+  /**
+   * Factors of at most this many rows are decomposed exactly, and their dominant eigenpairs kept: for so few rows that takes less time.
+   * Default: 4 times rank + oversampling for RS-KFAC and B-KFAC, 3 times for SRE-KFAC, 1.5 times for NysKfac, as measured.
+   */
+  readonly exactUpTo?: number | undefined;
   /** What the other eigenvalues are taken to be. Default `mean`. */
   readonly tail?: Tail | undefined;
   /** Of the random test matrices. Default 0. */
@@ -62,8 +64,13 @@ export interface SearchContext {
   readonly refreshes: number;
 }
 
-/** Finds the dominant eigenpairs of a positive semidefinite matrix; `basis` is where its next call may start. */
-export type Search = (matrix: Tensor, context: SearchContext) => Promise<LowRank & { readonly basis?: Tensor }>;
+/** How a method finds the dominant eigenpairs of a positive semidefinite matrix. */
+export interface Search {
+  /** Up to how many times rank + oversampling rows an exact decomposition takes less time. */
+  readonly crossover: number;
+  /** `basis` is where the next call may start. */
+  find(matrix: Tensor, context: SearchContext): Promise<LowRank & { readonly basis?: Tensor }>;
+}
 
 /** Dominant eigenpairs of a factor, and its trace; neither has the residual in it. */
 export interface Eigenpairs extends Required<LowRank> {
@@ -94,6 +101,49 @@ interface Factor {
   readonly matrix: LowRankPlusTail;
   /** With the residual. */
   readonly trace: number;
+  readonly inverse: DampedInverse;
+}
+
+/** A factor's inverse at the damping of a step, in the form that takes fewer operations to apply. */
+class DampedInverse {
+  readonly #factor: LowRankPlusTail;
+  readonly #width: number;
+  /** Pairs for more than half of the rows: the inverse as a matrix, until the damping changes. */
+  #explicit: { readonly damping: number; readonly matrix: Tensor } | null = null;
+
+  constructor(factor: LowRankPlusTail, width: number) {
+    this.#factor = factor;
+    this.#width = width;
+  }
+
+  get #isExplicit(): boolean {
+    return 2 * this.#factor.values.length > this.#width;
+  }
+
+  /** Operations for one column. */
+  get columnCost(): number {
+    return this.#isExplicit ? 2 * this.#width ** 2 : 4 * this.#factor.values.length * this.#width;
+  }
+
+  get bytes(): number {
+    return this.#explicit ? bytesOf(this.#explicit.matrix) : 0;
+  }
+
+  at(damping: number): Pick<LowRankInverse, "left" | "right"> {
+    if (!this.#isExplicit) return this.#factor.inverse(damping);
+    if (this.#explicit?.damping !== damping) {
+      const matrix = unscoped(() => this.#factor.inverse(damping).matrix());
+      this.dispose();
+      this.#explicit = { damping, matrix };
+    }
+    const { matrix } = this.#explicit as { readonly matrix: Tensor };
+    return { left: (m) => matrix.matmul(m), right: (m) => m.matmul(matrix) };
+  }
+
+  dispose(): void {
+    this.#explicit?.matrix.dispose();
+    this.#explicit = null;
+  }
 }
 
 /** K-FAC with low-rank inverses: a method adds its search. */
@@ -121,7 +171,7 @@ export interface DecompositionContext extends Partial<Pick<SearchContext, "basis
   readonly wide?: boolean;
 }
 
-/** The dominant eigenpairs of a matrix, in its type, by a search; or exactly where that would see all of the matrix. */
+/** The dominant eigenpairs of a matrix, in its type, by a search; or exactly where that takes less time. */
 export async function decompose(
   matrix: Tensor,
   search: Search,
@@ -134,10 +184,11 @@ export async function decompose(
   const trace = await traceOf(matrix);
   using operand = unscoped(() => (wide ? matrix.cast("float64") : matrix.keep()));
   const generator = new Generator(options.seed ?? 0).fork(draw);
-  const found: LowRank & { readonly basis?: Tensor } =
-    rank + oversampling >= d
-      ? await eigh(operand, { largest: rank })
-      : await search(operand, { rank, oversampling, generator, basis, refreshes });
+  const sketch = rank + oversampling;
+  const exact = d <= Math.max(sketch, options.exactUpTo ?? search.crossover * sketch);
+  const found: LowRank & { readonly basis?: Tensor } = exact
+    ? await eigh(operand, { largest: rank })
+    : await search.find(operand, { rank, oversampling, generator, basis, refreshes });
   const owned = unscoped(() => {
     const own = (tensor: Tensor): Tensor => (tensor.dtype === matrix.dtype ? tensor.keep() : tensor.cast(matrix.dtype));
     return { vectors: own(found.vectors), values: own(found.values), basis: found.basis ? own(found.basis) : null };
@@ -208,7 +259,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
       const trace = pairs.trace + (vectors.shape[0] as number) * residual;
       using values = unscoped(() => (residual === 0 ? pairs.values.keep() : pairs.values.add(residual)));
       const matrix = await lowRankPlusTail({ vectors, values, trace }, this.#options.tail ?? "mean");
-      return { pairs, shared, residual, matrix, trace };
+      return { pairs, shared, residual, matrix, trace, inverse: new DampedInverse(matrix, vectors.shape[0] as number) };
     } catch (error) {
       release(pairs);
       throw error;
@@ -219,19 +270,19 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     const factors = this.#factors;
     if (!factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     if (!this.ready) return gradient.multiply(0);
-    const { input, output } = this.#inverses(factors, damping);
-    return (view && this.#thinly(factors, { input, output }, view)) ?? input.right(output.left(gradient));
+    const inverses = this.#inverses(factors, damping);
+    const { input, output } = inverses;
+    return (view && this.#thinly(factors, inverses, view)) ?? input.right(output.left(gradient));
   }
 
-  #thinly({ input, output }: Factors<Factor>, inverses: Factors<LowRankInverse>, view: CurvatureView): Tensor | null {
+  #thinly({ input, output }: Factors<Factor>, inverses: Factors<Pick<LowRankInverse, "left">>, view: CurvatureView): Tensor | null {
     if (!this.wantsGradient) return null;
-    const { dA, dOut } = view;
-    const [r, s] = [input.matrix.values.length, output.matrix.values.length];
+    const [a, g] = [input.inverse.columnCost, output.inverse.columnCost];
     const side = (name: FactorName, columnCost: number): ThinSide => ({ columnCost, left: (columns) => inverses[name].left(columns) });
-    return throughThinFactors(view, side("input", 4 * r * dA), side("output", 4 * s * dOut), 4 * (r + s) * dA * dOut);
+    return throughThinFactors(view, side("input", a), side("output", g), a * view.dOut + g * view.dA);
   }
 
-  #inverses({ input, output }: Factors<Factor>, damping: number): Factors<LowRankInverse> {
+  #inverses({ input, output }: Factors<Factor>, damping: number): Factors<Pick<LowRankInverse, "left" | "right">> {
     const { dampingKind = "relative" } = this.#options;
     if (!(damping > 0)) throw new NumericalError(`a low-rank inverse needs a positive damping but it is ${damping}`);
     const extent = ({ trace, pairs, matrix: { largest } }: Factor): FactorExtent => ({
@@ -241,19 +292,19 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     });
     const kind = dampingKind === "relative" ? "factor-relative" : dampingKind;
     const added = shares(kind, damping, { input: extent(input), output: extent(output) });
-    return { input: input.matrix.inverse(added.input), output: output.matrix.inverse(added.output) };
+    return { input: input.inverse.at(added.input), output: output.inverse.at(added.output) };
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
     const figures: Record<string, number> = { bytes: 0 };
     const spectra: Record<string, readonly number[]> = {};
-    for (const [name, { pairs, matrix, trace }] of Object.entries<Factor>(this.#factors ?? {})) {
+    for (const [name, { pairs, matrix, trace, inverse }] of Object.entries<Factor>(this.#factors ?? {})) {
       const sorted = Array.from(matrix.values).sort((a, b) => b - a);
       const kept = sorted.reduce((sum, value) => sum + value, 0);
       const parts = { largest: matrix.largest, smallest: sorted.at(-1) ?? 0, trace, tail: matrix.tail, rank: sorted.length };
       for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
       figures[`${name}.truncation`] = trace > 0 ? Math.max(0, 1 - kept / trace) : 0;
-      figures["bytes"] = (figures["bytes"] as number) + bytesOf(pairs.vectors) + (pairs.basis ? bytesOf(pairs.basis) : 0);
+      figures["bytes"] = (figures["bytes"] as number) + bytesOf(pairs.vectors) + (pairs.basis ? bytesOf(pairs.basis) : 0) + inverse.bytes;
       spectra[name] = sorted;
     }
     return { figures, spectra };
@@ -304,6 +355,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   }
 
   dispose(): void {
+    for (const { inverse } of Object.values<Factor>(this.#factors ?? {})) inverse.dispose();
     for (const { pairs } of Object.values<Loaded>(this.#factors ?? this.#loaded ?? {})) if (pairs) release(pairs);
     [this.#factors, this.#loaded] = [null, null];
   }

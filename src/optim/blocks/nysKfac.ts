@@ -1,6 +1,7 @@
 import { nystrom } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
+import { unscoped } from "../../tensor/index.ts";
+import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
 
 export interface NysKfacOptions extends LowRankOptions {
   /** Refreshes that take one product more, while the factors still gain rank. Default 3. */
@@ -18,17 +19,14 @@ export interface NysKfacOptions extends LowRankOptions {
 export class NysKfac extends LowRankKfac {
   constructor(parameters: readonly Parameter[], options: NysKfacOptions) {
     const { settling = 3 } = options;
-    super(
-      parameters,
-      "nys-kfac",
-      (matrix, { rank, oversampling, generator, basis, refreshes }) =>
-        nystrom(matrix, {
-          rank,
-          oversampling,
-          iterations: basis === null ? 2 : refreshes < settling ? 1 : 0,
-          ...(basis === null ? { generator } : { testMatrix: basis.dtype === matrix.dtype ? basis : basis.cast(matrix.dtype) }),
-        }),
-      options,
-    );
+    const search: Search = {
+      crossover: 1.5,
+      async find(matrix, { rank, oversampling, generator, basis, refreshes }) {
+        if (!basis) return nystrom(matrix, { rank, oversampling, generator, iterations: 2 });
+        using testMatrix = unscoped(() => basis.cast(matrix.dtype));
+        return await nystrom(matrix, { rank, testMatrix, iterations: refreshes < settling ? 1 : 0 });
+      },
+    };
+    super(parameters, "nys-kfac", search, options);
   }
 }

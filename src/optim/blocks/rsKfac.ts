@@ -20,9 +20,12 @@ export class RsKfac extends LowRankKfac {
 
 /** The right singular vectors of a randomized SVD. */
 export function randomizedSearch(iterations = 4): Search {
-  return async (matrix, { rank, oversampling, generator }) => {
-    const { u, values, v } = await randomizedSvd(matrix, { rank, oversampling, iterations, generator });
-    u.dispose();
-    return { vectors: v, values };
+  return {
+    crossover: 4,
+    async find(matrix, { rank, oversampling, generator }) {
+      const { u, values, v } = await randomizedSvd(matrix, { rank, oversampling, iterations, generator });
+      u.dispose();
+      return { vectors: v, values };
+    },
   };
 }

@@ -10,6 +10,7 @@ import {
   tidy,
   unscoped,
   UsageError,
+  type Backend,
 } from "../../tensor/index.ts";
 import { NO_NEEDS, type BlockState, type CaptureNeeds, type CurvatureBlock } from "../curvature/block.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
@@ -130,23 +131,23 @@ class SengBlock implements CurvatureBlock {
   #explicit(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
     const [dOut, dA] = this.#shape;
     const u = g.matmul(a, { transposeA: true }).reshape([-1, dOut * dA]);
-    const entries = this.#draw("entries", dOut * dA, (this.#options.columns ?? 256) ** 2, step);
+    const entries = this.#draw("entries", dOut * dA, (this.#options.columns ?? 256) ** 2, step, u.backend);
     return { u: u.transpose(), ...(entries && { entries }) };
   }
 
   #factors(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
     if (this.#form === "thin") return { a, g };
     const { columns = 256 } = this.#options;
-    const rowsOfA = this.#draw("input rows", this.#shape[1], columns, step);
-    const rowsOfG = this.#draw("output rows", this.#shape[0], columns, step);
+    const rowsOfA = this.#draw("input rows", this.#shape[1], columns, step, a.backend);
+    const rowsOfG = this.#draw("output rows", this.#shape[0], columns, step, a.backend);
     return { a, g, ...(rowsOfA && { rowsOfA }), ...(rowsOfG && { rowsOfG }) };
   }
 
   /** `count` of `all` positions without replacement, or undefined if there are no more than that. */
-  #draw(what: string, all: number, count: number, step: number): Tensor | undefined {
+  #draw(what: string, all: number, count: number, step: number, backend: Backend): Tensor | undefined {
     if (count >= all) return undefined;
     const generator = new Generator(this.#options.seed ?? 0).fork(`seng ${what} of ${this.#name} at step ${step}`);
-    return Tensor.from(generator.choice(all, count));
+    return Tensor.from(generator.choice(all, count), { backend });
   }
 
   async refresh(step: number): Promise<void> {

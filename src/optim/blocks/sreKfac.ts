@@ -1,6 +1,6 @@
 import { randomizedEigh } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
+import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
 
 export interface SreKfacOptions extends LowRankOptions {
   /** Products with a factor before the last one. Default 4. */
@@ -15,11 +15,10 @@ export interface SreKfacOptions extends LowRankOptions {
 export class SreKfac extends LowRankKfac {
   constructor(parameters: readonly Parameter[], options: SreKfacOptions) {
     const { iterations = 4 } = options;
-    super(
-      parameters,
-      "sre-kfac",
-      (matrix, { rank, oversampling, generator }) => randomizedEigh(matrix, { rank, oversampling, iterations, generator }),
-      options,
-    );
+    const search: Search = {
+      crossover: 3,
+      find: (matrix, { rank, oversampling, generator }) => randomizedEigh(matrix, { rank, oversampling, iterations, generator }),
+    };
+    super(parameters, "sre-kfac", search, options);
   }
 }

@@ -31,7 +31,7 @@ export const lowRankMethods = [
 const lowRank = (options: { rank: number; oversampling: number; thin: boolean }): Method[] =>
   lowRankMethods.map(([name, Method]) => [
     `${name}, rank ${options.rank}${options.thin ? ", thin" : ""}`,
-    (parameters, common) => new Method(parameters, { ...common, ...options }),
+    (parameters, common) => new Method(parameters, { ...common, ...options, exactUpTo: 0 }),
   ]);
 
 /** Every method that preconditions by a positive definite matrix, in all its forms. */

@@ -169,7 +169,7 @@ eachBackend(() => {
       ["EK-FAC, intra", (parameters, reduction) => new EkFac(parameters, { ...plain, reduction, eigenvalues: "intra" })],
       ...lowRankMethods.map(([name, Method]): (typeof methods)[number] => [
         name,
-        (parameters, reduction) => new Method(parameters, { ...plain, reduction, rank: 2, oversampling: 1 }),
+        (parameters, reduction) => new Method(parameters, { ...plain, reduction, rank: 2, oversampling: 1, exactUpTo: 0 }),
       ]),
     ];
     it.each(methods)("divides the direction of %s with relative damping by c", async (_, make) => {

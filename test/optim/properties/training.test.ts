@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { BatchNorm2d, Conv2d, crossEntropy, Dropout, Flatten, Linear, Module, Parameter, ReLU, Sequential } from "../../../src/nn/index.ts";
 import { Optimizer, Precondition, Seng, Sgd, type BlockState, type CurvatureBlock } from "../../../src/optim/index.ts";
 import { stateless } from "../../../src/optim/transform.ts";
-import { defaultBackend, Generator, Tensor } from "../../../src/tensor/index.ts";
+import { defaultBackend, Generator, openBackend, setDefaultBackend, Tensor } from "../../../src/tensor/index.ts";
 import { parseConfig } from "../../../src/train/config.ts";
 import { makeOptimizer } from "../../../src/train/optimizers.ts";
 import { eachBackend } from "../../backends.ts";
@@ -53,6 +53,24 @@ const methods: readonly Method[] = [
   ...positiveMethods,
   ["SENG", (parameters, common) => new Seng(parameters, { momentum: 0, ...common, columns: 3 })],
 ];
+
+describe("a network on another backend than the default one", () => {
+  it.each(methods)("is trained by %s there", async (_, make) => {
+    const backend = await openBackend("wasm", { threads: 1 });
+    try {
+      const before = defaultBackend();
+      setDefaultBackend(backend);
+      const [model, { x, labels }] = [new Network(), batchOf(0)];
+      setDefaultBackend(before);
+      expect(before).not.toBe(backend);
+      const optimizer = make(model.parameters(), { learningRate: 0.1 });
+      for (let step = 0; step < 2; step++) await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+      optimizer.dispose();
+    } finally {
+      backend.close?.();
+    }
+  });
+});
 
 eachBackend(() => {
   describe("parameters without a block", () => {
