@@ -219,7 +219,9 @@ eachBackend((backend: BackendName) => {
         const optimizer = new BrandKfac(model.parameters(), { ...frozen, rank: 8, truncation });
         for (let i = 0; i < 6; i++) await step(model, optimizer, batch(3, 24, i));
         const report = optimizer.reports().find(({ layer }) => layer === "0.weight");
-        expect(report?.figures).toMatchObject({ "input.rank": expected, "output.rank": 4, bytes: 8 * (25 * expected + 4 * 4) });
+        // Eigenpairs of the input; of the output the average, and eigenpairs; the largest trace of each.
+        const bytes = 8 * ((25 + 1) * expected + 4 * 4 + (4 + 1) * 4 + 2);
+        expect(report?.figures).toMatchObject({ "input.rank": expected, "output.rank": 4, bytes });
         expect(report?.figures["input.truncation"]).toBeGreaterThan(0);
         expect(report?.figures["input.truncation"]).toBeLessThan(1);
         expect(report?.spectra["input"]).toHaveLength(expected);
@@ -459,7 +461,15 @@ eachBackend((backend: BackendName) => {
         saved(optimizer)
           .names.map((name) => name.replace("0.weight::", ""))
           .sort(),
-      ).toEqual(["input.values", "input.vectors", "inverse.output.values", "inverse.output.vectors", "output.matrix"]);
+      ).toEqual([
+        "input.terms.trace",
+        "input.values",
+        "input.vectors",
+        "inverse.output.values",
+        "inverse.output.vectors",
+        "output.matrix",
+        "output.terms.trace",
+      ]);
     });
 
     it("of another width or variant is refused", async () => {

@@ -15,7 +15,6 @@ import {
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import {
-  bytesOf,
   describeSpectra,
   isZero,
   loadSpectra,
@@ -59,7 +58,7 @@ export class Kfac extends CurvatureOptimizer {
         damping,
       }),
       options,
-      { review },
+      { damping, review },
     );
   }
 }
@@ -186,8 +185,7 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
-    const bytes = Object.values(this.#inverses ?? {}).reduce((sum, inverse: Tensor) => sum + bytesOf(inverse), 0);
-    return { figures: { bytes }, spectra: {} };
+    return { figures: {}, spectra: {} };
   }
 
   state(): BlockState {
