@@ -47,6 +47,7 @@ const hyperParameters = [
   "correctEvery",
   "eigenvalues",
   "columns",
+  "skip",
   "batchNorm",
   "klClip",
   "rmsClip",
@@ -88,6 +89,7 @@ const curvature: readonly HyperParameter[] = [
   "factorUpdateEvery",
   "inversionEvery",
   "fisher",
+  "skip",
   "batchNorm",
   "klClip",
   "rmsClip",
@@ -119,6 +121,7 @@ function kroneckerOptions(
     inversionEvery: maybe(settings.inversionEvery, stepsPerEpoch),
     fisher: settings.fisher,
     fisherSeed: settings.seed,
+    skip: settings.skip,
     scaleShift: settings.batchNorm === "block",
     clip: rmsClip === undefined ? { kl: schedule(klClip ?? 1e-2, stepsPerEpoch) } : { rms: schedule(rmsClip, stepsPerEpoch) },
     momentum: settings.momentum,
@@ -200,12 +203,13 @@ const entries: Readonly<Record<string, Entry>> = {
       new EkFac(parameters, { ...kroneckerOptions(settings, steps), eigenvalues: settings.eigenvalues }),
   },
   seng: {
-    takes: ["momentum", "weightDecay", "damping", "inversionEvery", "columns"],
+    takes: ["momentum", "weightDecay", "damping", "inversionEvery", "skip", "columns"],
     make: (parameters, settings, steps) =>
       new Seng(parameters, {
         learningRate: rate(settings, 0.05, steps),
         damping: maybe(settings.damping, steps),
         refreshEvery: maybe(settings.inversionEvery ?? 50, steps),
+        skip: settings.skip,
         columns: settings.columns,
         momentum: settings.momentum,
         weightDecay: settings.weightDecay,
