@@ -109,7 +109,11 @@ export async function follow(
 
 /** Which parameter got what. */
 function registrationTable({ registration }: CurvatureEvent): string {
-  const table = new Table({ head: ["parameter", "preconditioned by", "or else why not"], style: { head: [], border: [] } });
+  const table = new Table({
+    head: ["parameter", "preconditioned by", "or else why not"],
+    style: { head: [], border: [] },
+    chars: { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "" }, // a network has many: no lines between them
+  });
   for (const { parameter, block, reason } of registration) table.push([parameter, block ?? "–", reason]);
   const count = registration.filter(({ block }) => block !== null).length;
   return `${table.toString()}\n${count} of ${registration.length} parameters are preconditioned, the others take the plain gradient`;

@@ -195,7 +195,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   #noteRank(name: FactorName, rank: number, rows: number): void {
     if (rank <= rows || this.#clamped.has(name)) return;
     this.#clamped.add(name);
-    this.#remarks.push(`the ${name} factor has ${rows} rows, so that is its rank, and not ${rank}`);
+    this.#remarks.push(`the rank ${rank} is more than the ${name} factor has rows, so all its eigenpairs are kept`);
   }
 
   remarks(): readonly string[] {
