@@ -33,7 +33,8 @@ export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | 
   /**
    * c: a layer's small system is made from c² of its entries, or from c rows of each factor, drawn without replacement; a layer that has
    * no more than that is exact, and so is a dense layer with one position a sample, where exact costs less. Infinity: always exact.
-   * Default 256.
+   * The number of samples does not matter: the small system has one row for each. A sketched direction is no positive definite matrix times
+   * the gradient, and may go uphill where the sketch is small and the damping low. Default 256.
    */
   readonly columns?: number | undefined;
   /**

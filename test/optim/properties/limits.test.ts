@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { eighHost, kronHost } from "../../../src/linalg/index.ts";
-import { EkFac, Kfac, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
+import { EkFac, Kfac, Seng, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
 import type { Parameter } from "../../../src/nn/index.ts";
 import { normalMatrix, orthogonal, seeds } from "../../arbitraries/matrices.ts";
 import { eachBackend } from "../../backends.ts";
@@ -37,13 +37,14 @@ eachBackend(() => {
   describe("as the damping grows, the direction tends to a multiple of the gradient:", () => {
     const lambda = 1e9;
     /** λ P, with the scale that a kind of damping gives λ. */
-    const scales: Record<DampingKind, (layer: OneLayer) => number> = {
+    const scales: Record<DampingKind | "relative, factor by factor", (layer: OneLayer) => number> = {
       absolute: () => lambda,
       factored: () => lambda,
       pi: () => lambda,
       relative: ({ omega, gamma }) => lambda * largestEigenvalue(omega) * largestEigenvalue(gamma),
+      "relative, factor by factor": ({ omega, gamma }) => lambda ** 2 * largestEigenvalue(omega) * largestEigenvalue(gamma),
     };
-    const cases: [name: string, DampingKind, (parameters: Parameter[]) => Optimizer][] = [
+    const cases: [name: string, keyof typeof scales, (parameters: Parameter[]) => Optimizer][] = [
       ...(["absolute", "relative", "factored", "pi"] as const).map((dampingKind): (typeof cases)[number] => [
         `K-FAC by eigenpairs, ${dampingKind}`,
         dampingKind,
@@ -62,6 +63,23 @@ eachBackend(() => {
           (parameters) => new Method(parameters, { ...plain, damping: lambda, dampingKind, rank: 2, oversampling: 1 }),
         ]),
       ),
+      ...lowRankMethods.map(([name, Method]): (typeof cases)[number] => [
+        `${name}, relative`,
+        "relative, factor by factor",
+        // All eigenpairs: what λ is relative to is the largest eigenvalue that the method has found.
+        (parameters) => new Method(parameters, { ...plain, damping: lambda, rank: 100 }),
+      ]),
+      ...(
+        [
+          ["SENG", { columns: Infinity }],
+          ["SENG by sketched entries", { columns: 2, scaling: "paper" }],
+          ["SENG by sketched factors", { columns: 2, explicitUpTo: 0, scaling: "paper", backProjection: "paper" }],
+        ] as const
+      ).map(([name, settings]): (typeof cases)[number] => [
+        name,
+        "absolute",
+        (parameters) => new Seng(parameters, { ...plain, momentum: 0, damping: lambda, ...settings }),
+      ]),
     ];
     it.each(cases)("%s: λP → J", async (_, kind, make) => {
       await fc.assert(
