@@ -18,6 +18,7 @@ const FORMS: Readonly<Record<ConfigKey["kind"], string>> = {
   string: "string",
   number: "number",
   list: "a,b,…",
+  names: "a,b,…",
   "number or list": "a or a,b,…",
 };
 
@@ -85,6 +86,7 @@ function flagOf({ key, kind, description, choices, default: fallback }: Flag): O
   const option = new Option(`--${name} <${FORMS[kind]}>`, shown);
   if (choices) option.choices([...choices]);
   if (kind === "number") option.argParser(toNumber);
+  if (kind === "names") option.argParser((text) => text.split(","));
   if (kind === "list") option.argParser((text) => text.split(",").map(toNumber));
   if (kind === "number or list") option.argParser((text) => (text.includes(",") ? text.split(",").map(toNumber) : toNumber(text)));
   return option;

@@ -25,13 +25,16 @@ export async function spectrumCommand(directory: string, json: boolean): Promise
       layer,
       method,
       factor,
-      refreshes: refreshes.map(({ step, largest, rank, above, truncation }) => ({ step, largest, rank, above, truncation })),
+      refreshes: refreshes.map(({ eigenvalues: _, ...figures }) => figures),
     })),
   };
   const plots = plotter.works ? await plotSpectra(plotter, factors, folder.path) : [];
   await writeFile(join(folder.path, "spectrum.json"), `${JSON.stringify(report, null, 2)}\n`);
   if (json) console.log(JSON.stringify(report));
-  else console.log(`${spectrumTable(factors)}\n${["spectrum.json", ...plots].map((name) => join(folder.path, name)).join("\n")}`);
+  else
+    console.log(
+      `${spectrumTable(factors)}\n${verdict(factors)}\n${["spectrum.json", ...plots].map((name) => join(folder.path, name)).join("\n")}`,
+    );
 }
 
 function whyNone(optimizer: string, methods: readonly string[]): string {
@@ -51,13 +54,14 @@ function spectrumTable(factors: readonly FactorHistory[]): string {
       "rank\nkept",
       `above ${100 * THRESHOLD} %\nfirst → last`,
       "trace\nleft out",
+      "allowed by\ntheory",
     ],
     style: { head: [], border: [] },
   });
   for (const { layer, factor, refreshes } of factors) {
     const [first, last] = [refreshes[0], refreshes.at(-1)];
     if (!first || !last) continue;
-    const { largest, rank, truncation } = last;
+    const { largest, rank, truncation, bound } = last;
     table.push([
       layer,
       factor,
@@ -66,7 +70,28 @@ function spectrumTable(factors: readonly FactorHistory[]): string {
       rank,
       `${first.above} → ${last.above}`,
       truncation === null ? "–" : `${(100 * truncation).toFixed(1)} %`,
+      bound ? `${bound.most.toLocaleString("en")} of ${bound.width}` : "–",
     ]);
   }
   return table.toString();
+}
+
+/** Whether the theorem on the decay holds, and whether it says anything: see `decayBound`. */
+function verdict(factors: readonly FactorHistory[]): string {
+  const all = factors.flatMap(({ layer, factor, refreshes }) =>
+    refreshes.flatMap(({ step, bound }) => (bound ? [{ ...bound, at: `${layer} ${factor} at step ${step}` }] : [])),
+  );
+  if (all.length === 0) return "The run does not tell what its factors are made of, so nothing can be said of the bound on their decay.";
+  const holding = all.filter(({ holds }) => holds === true).length;
+  const broken = all.filter(({ holds }) => holds === false);
+  const open = all.length - holding - broken.length;
+  const ratios = all.map(({ most, width }) => most / width).sort((a, b) => a - b);
+  const [least, largest] = [ratios[0], ratios.at(-1)].map((ratio) => (ratio as number).toPrecision(2));
+  return [
+    `The bound on the decay (proposition 3.1 of arXiv 2206.15397) holds on ${holding} of ${all.length} recorded factors`,
+    broken.length > 0 ? `, and does NOT HOLD on ${broken.length}` : "",
+    open > 0 ? `; on ${open} it cannot be told, since all eigenvalues kept are above ${100 * THRESHOLD} %` : "",
+    `. It says something on ${ratios.filter((ratio) => ratio < 1).length}: it allows between ${least} and ${largest} times as many as there are.`,
+    ...broken.map(({ at, above, most }) => `\n  ${at}: ${above} above ${100 * THRESHOLD} %, ${most} allowed`),
+  ].join("");
 }

@@ -11,6 +11,8 @@ import {
   prepareRun,
   RunFolder,
   train,
+  type CurvatureEvent,
+  type RefreshEvent,
   type Run,
   type RunSummary,
   type TrainConfig,
@@ -73,10 +75,12 @@ export async function follow(
         testAccuracy.push(event.testAccuracy);
         await folder.saveCheckpoint(model, { epochs: event.epoch + 1, steps: run.optimizer.steps }, config);
       } else if (event.type === "curvature" && talk) {
-        const plain = event.registration.filter(({ block }) => block === null);
-        console.error(
-          `curvature: ${event.registration.length - plain.length} of ${event.registration.length} parameters preconditioned; plain gradient for ${plain.map(({ parameter }) => parameter).join(", ") || "none"}`,
-        );
+        progress.stop();
+        console.error(registrationTable(event));
+      } else if (event.type === "refresh" && talk) {
+        const lines = spokenOf(event);
+        if (lines.length > 0) progress.stop();
+        for (const line of lines) console.error(line);
       }
       if (interruption.aborted) break;
     }
@@ -101,6 +105,27 @@ export async function follow(
     seed: config.seed,
     version,
   };
+}
+
+/** Which parameter got what. */
+function registrationTable({ registration }: CurvatureEvent): string {
+  const table = new Table({
+    head: ["parameter", "preconditioned by", "or else why not"],
+    style: { head: [], border: [] },
+    chars: { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "" }, // a network has many: no lines between them
+  });
+  for (const { parameter, block, reason } of registration) table.push([parameter, block ?? "–", reason]);
+  const count = registration.filter(({ block }) => block !== null).length;
+  return `${table.toString()}\n${count} of ${registration.length} parameters are preconditioned, the others take the plain gradient`;
+}
+
+/** What blocks have to say in words, once for all layers that say the same. */
+function spokenOf({ step, layers }: RefreshEvent): string[] {
+  const speakers = new Map<string, string[]>();
+  for (const { layer, problems, remarks } of layers) {
+    for (const words of [...problems, ...remarks]) speakers.set(words, [...(speakers.get(words) ?? []), layer]);
+  }
+  return [...speakers].map(([words, names]) => `step ${step}, ${names.join(", ")}: ${words}`);
 }
 
 /** What a configuration file holds; nothing if there is none. @throws UsageError for one that is no JSON object. */

@@ -59,6 +59,11 @@ const schema = z.strictObject({
   correctEvery: perEpoch(whole.min(1)).optional().describe("B-KFAC: factor updates between corrections"),
   eigenvalues: z.enum(["running", "intra"]).optional().describe("EK-FAC: where the eigenvalues come from"),
   columns: whole.min(1).optional().describe("SENG: columns of the sketch"),
+  skip: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .describe("curvature: weights that take the plain gradient; * in a name stands for anything"),
   batchNorm: z.enum(["plain", "block"]).optional().describe("K-FAC family: plain gradients for batch norm, or a block of its own"),
   klClip: perEpoch(positive).optional().describe("curvature: KL clip κ"),
   rmsClip: perEpoch(positive).optional().describe("curvature: RMS clip, a limit for each layer, in place of the KL clip"),
@@ -73,7 +78,7 @@ export interface ConfigKey {
   readonly default: unknown;
   /** Values to choose from, if the key has only those. */
   readonly choices: readonly string[] | null;
-  readonly kind: "string" | "number" | "list" | "number or list";
+  readonly kind: "string" | "number" | "list" | "names" | "number or list";
 }
 
 /** The keys with what a command line needs to offer them. */
@@ -103,7 +108,8 @@ export function keysOf<Shape extends z.ZodRawShape>({
 function kindOf(type: z.ZodType): ConfigKey["kind"] {
   if (type instanceof z.ZodUnion) return "number or list";
   if (type instanceof z.ZodNumber) return "number";
-  return type instanceof z.ZodArray ? "list" : "string";
+  if (type instanceof z.ZodArray) return type.element instanceof z.ZodString ? "names" : "list";
+  return "string";
 }
 
 /** Checks a configuration and fills in defaults. @throws UsageError listing every fault. */

@@ -1,9 +1,10 @@
-import type { DampingReport, LayerReport, RegistrationRow, StepPhases } from "../optim/index.ts";
+import type { DampingReport, LayerReport, RegistrationRow, StepFigures, StepPhases } from "../optim/index.ts";
 
 /** Seconds by part of the work, over a step or a whole run. */
 export type Phases = StepPhases & { readonly data: number };
 
-export interface StepEvent {
+/** With curvature, also λ and the factor by which the layers' updates were clipped. */
+export interface StepEvent extends Partial<StepFigures> {
   readonly type: "step";
   /** 0 for the first of the run. */
   readonly step: number;

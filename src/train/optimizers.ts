@@ -50,6 +50,7 @@ const hyperParameters = [
   "correctEvery",
   "eigenvalues",
   "columns",
+  "skip",
   "batchNorm",
   "klClip",
   "rmsClip",
@@ -91,6 +92,7 @@ const curvature: readonly HyperParameter[] = [
   "factorUpdateEvery",
   "inversionEvery",
   "fisher",
+  "skip",
   "batchNorm",
   "klClip",
   "rmsClip",
@@ -122,6 +124,7 @@ function kroneckerOptions(
     inversionEvery: maybe(settings.inversionEvery, stepsPerEpoch),
     fisher: settings.fisher,
     fisherSeed: settings.seed,
+    skip: settings.skip,
     scaleShift: settings.batchNorm === "block",
     clip: rmsClip === undefined ? { kl: schedule(klClip ?? 1e-2, stepsPerEpoch) } : { rms: schedule(rmsClip, stepsPerEpoch) },
     momentum: settings.momentum,
@@ -226,12 +229,13 @@ const entries: Readonly<Record<string, Entry>> = {
       }),
   },
   seng: {
-    takes: ["momentum", "weightDecay", "damping", "inversionEvery", "columns", "thin"],
+    takes: ["momentum", "weightDecay", "damping", "inversionEvery", "skip", "columns", "thin"],
     make: (parameters, settings, steps) =>
       new Seng(parameters, {
         learningRate: rate(settings, 0.05, steps),
         damping: maybe(settings.damping, steps),
         refreshEvery: maybe(settings.inversionEvery ?? 50, steps),
+        skip: settings.skip,
         columns: settings.columns,
         ...thinOption(settings),
         ...(settings.sketch === "paper" && { scaling: "paper", backProjection: "paper" }),

@@ -13,6 +13,54 @@ export interface FactorFigures {
   readonly above: number;
   /** The part of the trace that was left out, in [0, 1]; null if the method does not tell. */
   readonly truncation: number | null;
+  /** What theory says of the decay; null if the method does not tell what the factor is made of. */
+  readonly bound: DecayBound | null;
+}
+
+/** The theorem on the decay of an average's spectrum, for one factor: `decayBound`. */
+export interface DecayBound {
+  /** How many eigenvalues may exceed `THRESHOLD` times the largest, both without what is left of the identity. */
+  readonly most: number;
+  /** How many do, of those that are known. */
+  readonly above: number;
+  /** Eigenvalues that there are: where `most` is no smaller, the theorem says nothing. */
+  readonly width: number;
+  /** Null if all eigenvalues that are known exceed it, and those that were left out decide. */
+  readonly holds: boolean | null;
+}
+
+/**
+ * A factor M = Σ wᵢXᵢ whose values Xᵢ have a rank of at most n and a norm of at most C, averaged with decays of at most ρ, has no more than
+ * n · r eigenvalues above ε λ_max for the first r with ρʳ C ≤ ε λ_max: without its newest r terms its norm is at most ρʳ C, these terms have a
+ * rank of n · r, and by Weyl's inequality no more eigenvalues than that can exceed the rest's norm (Puiu 2022, arXiv 2206.15397,
+ * proposition 3.1, where r = ⌈log(α ε) / log ρ⌉ with α = λ_max / C). There are no more terms than values. For C stands the largest trace of a
+ * value. What is left of the identity shifts all eigenvalues alike, and is subtracted. Eigenvalues of a projection are not above the
+ * factor's own, so that the bound holds for what randomized methods find, too.
+ */
+export function decayBound(
+  eigenvalues: readonly number[],
+  { width, values, decay, identity, valueRank, valueTrace }: Readonly<Record<BoundFigure, number>>,
+  epsilon = THRESHOLD,
+): DecayBound {
+  const own = eigenvalues.map((value) => value - identity);
+  const limit = epsilon * own.reduce((a, b) => Math.max(a, b), 0);
+  // A factor of zeros has none above the limit, and a decay of 0 leaves the newest term alone.
+  const terms = limit > 0 && decay > 0 ? Math.max(0, Math.ceil(Math.log(limit / valueTrace) / Math.log(decay))) : 1;
+  const most = Math.min(valueRank, width) * Math.min(terms, values);
+  const above = own.filter((value) => value > limit).length;
+  const complete = above < eigenvalues.length || eigenvalues.length === width;
+  const holds = above > most ? false : complete || most >= width ? true : null;
+  return { most, above, width, holds };
+}
+
+/** What a block tells of each factor, for the bound: see `FactorTerms`. */
+const BOUND_FIGURES = ["width", "values", "decay", "identity", "valueRank", "valueTrace"] as const;
+type BoundFigure = (typeof BOUND_FIGURES)[number];
+
+function boundOf(factor: string, eigenvalues: readonly number[], figures: Readonly<Record<string, number>>): DecayBound | null {
+  const own = Object.fromEntries(BOUND_FIGURES.map((name) => [name, figures[`${factor}.${name}`]]));
+  const known = (all: typeof own): all is Record<BoundFigure, number> => Object.values(all).every((value) => value !== undefined);
+  return known(own) ? decayBound(eigenvalues, own) : null;
 }
 
 /** A Kronecker factor of a layer over a run. */
@@ -47,6 +95,7 @@ export class SpectrumHistory {
           rank: figures[`${factor}.rank`] ?? eigenvalues.length,
           above: eigenvalues.filter((value) => value > THRESHOLD * largest).length,
           truncation: figures[`${factor}.truncation`] ?? null,
+          bound: boundOf(factor, eigenvalues, figures),
           eigenvalues,
         });
       }

@@ -1,6 +1,6 @@
 import type { DataLoader } from "../data/index.ts";
 import { crossEntropy, type Module } from "../nn/index.ts";
-import type { DampingReport, LayerReport, Optimizer, RegistrationRow } from "../optim/index.ts";
+import type { DampingReport, LayerReport, Optimizer, RegistrationRow, StepFigures } from "../optim/index.ts";
 import { tidy, type GeneratorState, type Tensor } from "../tensor/index.ts";
 import { explainNonFiniteLoss } from "./diagnose.ts";
 import { evaluate } from "./evaluate.ts";
@@ -11,6 +11,7 @@ export type CurvatureTrainingOptimizer = Optimizer & {
   registration?(): readonly RegistrationRow[];
   reports?(): readonly LayerReport[];
   adaptations?(): readonly DampingReport[];
+  stepFigures?(): Promise<StepFigures>;
 };
 
 export interface TrainOptions {
@@ -76,7 +77,7 @@ export async function* train({ model, optimizer, train, test, epochs }: TrainOpt
       const reports = optimizer.reports?.() ?? [];
       if (reports.length > 0) yield { type: "refresh", step, layers: reports };
       for (const adaptation of optimizer.adaptations?.() ?? []) yield { type: "damping", ...adaptation };
-      yield { type: "step", step, epoch, loss, phases };
+      yield { type: "step", step, epoch, loss, ...(await optimizer.stepFigures?.()), phases };
       waiting = performance.now();
     }
     const seconds = (performance.now() - epochStart) / 1000;

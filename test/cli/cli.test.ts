@@ -177,6 +177,45 @@ test("a configuration file sets options, and flags win over it", async () => {
   expect(result.stderr).toMatch(/^epoch 1\/1 · train loss /);
 });
 
+describe("a training with curvature says on stderr", () => {
+  const told = async (...words: string[]): Promise<string> => {
+    const { code, stderr } = await kfacet.run("train", ...quick(), "--epochs", "2", "--out", fresh(), ...words);
+    expect(code).toBe(0);
+    return stderr;
+  };
+
+  test("which parameter got what, and once that a rank does not fit a factor", async () => {
+    const text = await told("--rank", "9", "--inversion-every", "1");
+    expect(text).toMatch(/│ 0\.weight +│ rs-kfac +│ +│/);
+    expect(text).toMatch(/│ 1\.weight +│ – +│ no weight of a linear or conv2d call, nor the bias of one that has a block +│/);
+    expect(text).toMatch(/\d+ of \d+ parameters are preconditioned, the others take the plain gradient/);
+    expect(text.match(/all its eigenpairs are kept/g)).toHaveLength(1);
+    expect(text).toMatch(
+      /step 0, 0\.weight, [\d., a-z]+: the rank 9 is more than the output factor has rows, so all its eigenpairs are kept/,
+    );
+  });
+
+  test("that weights were skipped, by names with * in them", async () => {
+    const text = await told("--skip", "0.weight,2*.weight");
+    expect(text).toMatch(/│ 0\.weight +│ – +│ left out by the option skip +│/);
+    expect(text).toMatch(/│ 3\.weight +│ rs-kfac +│/);
+    expect(text).toMatch(/│ 2\d\.weight +│ – +│ left out by the option skip +│/);
+  });
+
+  test("that SENG did not refresh on the last batch, which is not full; the other methods do, and say nothing", async () => {
+    // Batches of 12, 12 and 8: steps 2 and 5 are not full, and 2 is due.
+    const seng = await told("--optimizer", "seng", "--batch-size", "12", "--inversion-every", "2");
+    expect(seng.match(/no refresh/g)).toHaveLength(1);
+    expect(seng).toMatch(
+      /step 2, 0\.weight, .*: no refresh at step 2: a batch of 8 is not full, the largest had 12; the next full one refreshes/,
+    );
+    for (const optimizer of ["rs-kfac", "ek-fac"]) {
+      const text = await told("--optimizer", optimizer, "--batch-size", "12", "--factor-update-every", "1", "--inversion-every", "2");
+      expect(text).not.toMatch(/step \d+, .*: (?!.*all its eigenpairs are kept)/);
+    }
+  });
+});
+
 describe("wrong usage is exit code 2, with a line that says what and no run folder", () => {
   const list = (...names: string[]): string => names.join(", ");
   const cases: [words: string[], message: string][] = [
@@ -188,6 +227,9 @@ describe("wrong usage is exit code 2, with a line that says what and no run fold
     [["--epochs", "0"], "the command line is not valid: epochs: "],
     [["--epochs", "two"], "'two' is invalid. It must be a number."],
     [["--epoch", "3"], "unknown option '--epoch'"],
+    [["--skip", "24.wieght"], 'skip: no weight is called "24.wieght"; they are 0.weight, '],
+    [["--skip", "*"], "curvature: no parameter of the optimizer is the weight of a linear or conv2d call"],
+    [["--optimizer", "adam", "--skip", "*"], 'optimizer "adam" does not take skip'],
     [["/nowhere/config.json"], "cannot read the configuration file /nowhere/config.json: Error: ENOENT"],
   ];
   test.concurrent.each(cases)("train %j", async (words, message) => {

@@ -40,6 +40,7 @@ interface Report {
       readonly rank: number;
       readonly above: number;
       readonly truncation: number;
+      readonly bound: { readonly most: number; readonly above: number; readonly width: number; readonly holds: boolean | null };
     }[];
   }[];
 }
@@ -70,6 +71,7 @@ describe("a run of RS-KFAC", () => {
     expect(code).toBe(0);
     expect(stderr).toContain("npm install vega vega-lite");
     expect(stdout).toMatch(/│ 0\.weight +│ input/);
+    expect(stdout).toMatch(/The bound on the decay \(proposition 3\.1 of arXiv 2206\.15397\) holds on \d+ of \d+ recorded factors/);
     expect(plotsIn(run)).toEqual([]);
   });
 
@@ -97,7 +99,14 @@ describe("a run of RS-KFAC", () => {
         expect(truncation).toBeGreaterThanOrEqual(0);
         expect(truncation).toBeLessThan(1);
       }
+      for (const { bound, above } of refreshes) {
+        expect(bound.above).toBe(above);
+        expect(bound.holds).not.toBe(false);
+      }
     }
+    // At step 0 a factor is one batch of 8: that of a dense layer has a rank of 8 at most, bias and all.
+    const first = report.factors.flatMap(({ refreshes }) => refreshes.slice(0, 1).map(({ bound }) => bound));
+    expect(first).toContainEqual(expect.objectContaining({ most: 8, width: 289, holds: true }));
   });
 
   test("is plotted: all layers at the last refresh, and each layer over the run", () => {

@@ -219,8 +219,9 @@ eachBackend((backend: BackendName) => {
         const optimizer = new BrandKfac(model.parameters(), { ...frozen, rank: 8, truncation });
         for (let i = 0; i < 6; i++) await step(model, optimizer, batch(3, 24, i));
         const report = optimizer.reports().find(({ layer }) => layer === "0.weight");
-        // The output's four pairs are applied as a matrix.
-        expect(report?.figures).toMatchObject({ "input.rank": expected, "output.rank": 4, bytes: 8 * (25 * expected + 4 * 4 + 4 * 4) });
+        // Eigenpairs of the input; of the output the average, eigenpairs, and the inverse as a matrix; the largest trace of each.
+        const bytes = 8 * ((25 + 1) * expected + 4 * 4 + (4 + 1) * 4 + 4 * 4 + 2);
+        expect(report?.figures).toMatchObject({ "input.rank": expected, "output.rank": 4, bytes });
         expect(report?.figures["input.truncation"]).toBeGreaterThan(0);
         expect(report?.figures["input.truncation"]).toBeLessThan(1);
         expect(report?.spectra["input"]).toHaveLength(expected);
@@ -460,7 +461,15 @@ eachBackend((backend: BackendName) => {
         saved(optimizer)
           .names.map((name) => name.replace("0.weight::", ""))
           .sort(),
-      ).toEqual(["input.values", "input.vectors", "inverse.output.values", "inverse.output.vectors", "output.matrix"]);
+      ).toEqual([
+        "input.terms.trace",
+        "input.values",
+        "input.vectors",
+        "inverse.output.values",
+        "inverse.output.vectors",
+        "output.matrix",
+        "output.terms.trace",
+      ]);
     });
 
     it("of another width or variant is refused", async () => {

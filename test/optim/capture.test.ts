@@ -14,7 +14,17 @@ import {
   ReLU,
   Sequential,
 } from "../../src/nn/index.ts";
-import { Capture, Kfac, Optimizer, Precondition, RecordedView, releaseRecords, type LayerRecord } from "../../src/optim/index.ts";
+import {
+  Capture,
+  Kfac,
+  Optimizer,
+  Precondition,
+  RecordedView,
+  releaseRecords,
+  RsKfac,
+  Sgd,
+  type LayerRecord,
+} from "../../src/optim/index.ts";
 import { conv2d, defaultBackend, Generator, linear, tidy, Tensor, type Shape } from "../../src/tensor/index.ts";
 import { settledBuffers } from "../settled.ts";
 
@@ -535,17 +545,82 @@ describe("the registration table", () => {
     const rows = new Map(optimizer.registration().map((row) => [row.parameter, row]));
     expect(rows.get("0.weight")).toEqual({ parameter: "0.weight", block: "kfac (eigh)", reason: "" });
     expect(rows.get("0.bias")?.block).toBe("kfac (eigh)");
-    expect(rows.get("1.weight")).toEqual({ parameter: "1.weight", block: null, reason: "no weight or bias of a linear or conv2d call" });
+    const reason = "no weight of a linear or conv2d call, nor the bias of one that has a block";
+    expect(rows.get("1.weight")).toEqual({ parameter: "1.weight", block: null, reason });
+    expect(rows.get("grouped.bias")?.reason).toBe(reason);
     expect(rows.get("grouped.weight")?.reason).toBe("a convolution with groups > 1");
     expect(rows.get("tied")?.reason).toBe("also used by matmul");
     expect(rows.get("free")?.reason).toBe("not met yet in a linear or conv2d call");
   });
+});
 
-  it("a network with no layer to precondition is an error, and nothing changes", async () => {
-    const p = new Parameter("p", normal([2, 2], 1));
-    const before = p.value.dataSync();
-    const optimizer = new Kfac([p], { learningRate: 0.1 });
-    await expect(optimizer.minimize(() => p.value.square().sum())).rejects.toThrow(/no parameter of the optimizer is the weight/);
-    expect(p.value.dataSync()).toEqual(before);
+describe("weights that are skipped", () => {
+  const [x, four] = [normal([6, 4], 1), Tensor.from(Int32Array.from([0, 1, 2, 3, 0, 1]))];
+  const layers = (...names: string[]): Parameter[] =>
+    names.flatMap((name, i) => {
+      const parameters = new Linear(4, 4, { ...options, generator: new Generator(i) }).parameters();
+      parameters.forEach((parameter) => (parameter.name = `${name}.${parameter.name}`));
+      return parameters;
+    });
+  const loss = (parameters: readonly Parameter[]) => (): Tensor => {
+    let y = x;
+    for (let i = 0; i < parameters.length; i += 2) {
+      y = linear(i === 0 ? y : y.tanh(), (parameters[i] as Parameter).value, (parameters[i + 1] as Parameter).value);
+    }
+    return crossEntropy(y, four);
+  };
+
+  it.each([
+    ["a name", ["b.1.weight"], ["b.1"]],
+    ["several names", ["b.1.weight", "head.weight"], ["b.1", "head"]],
+    ["a name with *", ["b.*"], ["b.1", "b.2"]],
+    ["a name with * within", ["*.1.w*t"], ["b.1"]],
+    ["a function", ({ name }: Parameter) => name.startsWith("b"), ["b.1", "b.2"]],
+  ] as const)("by %s take exactly the plain step, their biases too, and the table says why", async (_, skip, skipped) => {
+    const [parameters, others] = [layers("b.1", "b.2", "bb", "head"), layers("b.1", "b.2", "bb", "head")];
+    const own = typeof skip === "function" ? (weight: Parameter) => skip(weight) && weight.name !== "bb.weight" : skip;
+    const optimizer = new Kfac(parameters, { learningRate: 0.1, skip: own, momentum: 0.5 });
+    const plain = new Sgd(others, { learningRate: 0.1, momentum: 0.5 });
+    await optimizer.minimize(loss(parameters));
+    await plain.minimize(loss(others));
+    for (const [i, { name, value }] of parameters.entries()) {
+      const equal = expect([...value.dataSync()]);
+      const expected = [...(others[i] as Parameter).value.dataSync()];
+      if (skipped.some((layer) => name.startsWith(`${layer}.`))) equal.toEqual(expected);
+      else equal.not.toEqual(expected);
+    }
+    const rows = optimizer.registration().filter(({ block }) => block === null);
+    expect(rows.map(({ parameter }) => parameter)).toEqual(skipped.flatMap((layer) => [`${layer}.weight`, `${layer}.bias`]));
+    for (const { parameter, reason } of rows) {
+      expect(reason).toBe(
+        parameter.endsWith("weight")
+          ? "left out by the option skip"
+          : "no weight of a linear or conv2d call, nor the bias of one that has a block",
+      );
+    }
+    optimizer.dispose();
+  });
+
+  it("by a name that no weight has are an error that names them: a dot is no wildcard, and a bias no weight", () => {
+    for (const name of ["b11.weight", "b.1.bias", "b", ""]) {
+      expect(() => new Kfac(layers("b.1", "head"), { learningRate: 0.1, skip: [name] })).toThrow(
+        `skip: no weight is called "${name}"; they are b.1.weight, head.weight`,
+      );
+    }
+  });
+
+  it("may share a bias with a layer that has a block: that one's thin factors are then not its whole gradient, and are not used", async () => {
+    const run = async (thin: boolean): Promise<number[]> => {
+      const [first, bias, second] = layers("first", "second") as [Parameter, Parameter, Parameter];
+      const optimizer = new RsKfac([first, bias, second], { learningRate: 0.1, skip: ["first.weight"], rank: 1, oversampling: 0, thin });
+      await optimizer.minimize(() =>
+        crossEntropy(
+          linear(linear(x.slice([0, 0], [2, 4]), first.value, bias.value).tanh(), second.value, bias.value),
+          four.slice([0], [2]),
+        ),
+      );
+      return [first, bias, second].flatMap(({ value }) => [...value.dataSync()]);
+    };
+    expect(await run(true)).toEqual(await run(false));
   });
 });

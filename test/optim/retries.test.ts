@@ -150,7 +150,7 @@ eachBackend(() => {
       expect(values()).not.toEqual(before); // the step is made, with the old inverse
       const [report] = optimizer.reports();
       expect(report?.problems).toEqual(["not inverted at step 1, so the inverse from before stays, since attempt 2 met a pivot of −1"]);
-      expect(report?.figures).toEqual({ installed: 1 });
+      expect(report?.figures).toMatchObject({ installed: 1, "input.values": 1 });
       inverse.failure = () => null;
       await step();
       expect(inverse.installed).toBe(7);

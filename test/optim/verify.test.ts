@@ -142,6 +142,26 @@ eachBackend(() => {
       expect(layers[0]?.distance).toBeGreaterThan(1e-3);
     });
 
+    it("of a linear network that takes a mean over positions, in the reduce convention: means of a and sums of g, on one datum", async () => {
+      // Every position has the same g, so that Σ g_t a_tᵀ = (Σ g_t)(mean a_t)ᵀ. Of several samples only type-2's g would not depend on these.
+      const target = normal([1, 2], 3);
+      const { layers } = await verifyCurvature(
+        new MeanPooled(),
+        normal([1, 4, 3], 4),
+        (prediction) => meanSquaredError(prediction, target),
+        {
+          fisher: "empirical",
+          factors: (view) => {
+            const { a, g } = view.perSample(0, view.n);
+            const [mean, sum] = [a.mean(1), g.sum(1)];
+            return { input: mean.gram(1 / view.n), output: sum.gram(1 / view.n) };
+          },
+        },
+      );
+      expect(layers).toHaveLength(2);
+      layers.forEach(expectEqual);
+    });
+
     it("of the same draws, if all samples are one datum and only their labels are drawn apart", async () => {
       const generator = new Generator(6);
       const model = new Sequential(new Linear(3, 4, { ...options, generator }), new Tanh(), new Linear(4, 3, { ...options, generator }));

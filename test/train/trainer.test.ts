@@ -72,6 +72,12 @@ describe("a training is a stream of events", () => {
       expect(end.phases[key]).toBeGreaterThan(0);
       expect(steps.reduce((sum, { phases }) => sum + phases[key], 0)).toBeCloseTo(end.phases[key], 12);
     }
+    for (const { damping, clip } of steps) {
+      expect(damping).toBe(0.1);
+      expect(clip).toBeGreaterThan(0);
+      expect(clip).toBeLessThanOrEqual(1);
+    }
+    for (const event of await trained()) if (event.type === "step") expect(event).not.toHaveProperty("clip");
     expect(end.seconds).toBeGreaterThanOrEqual(epochsOf(events).reduce((sum, { seconds }) => sum + seconds, 0));
   });
 

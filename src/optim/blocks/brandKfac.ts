@@ -12,10 +12,12 @@ import {
   type FactorAverage,
   type FactorName,
   type FactorSnapshot,
+  type FactorTerms,
   type ShiftedFactor,
 } from "../curvature/factor.ts";
 import { inversionEvery, KroneckerBlock } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer } from "../curvature/optimizer.ts";
+import { Terms } from "../curvature/terms.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 import { decompose, LowRankKroneckerInverse, rankAt, type LowRankOptions, type LowRankSnapshot } from "./lowRank.ts";
@@ -72,7 +74,7 @@ export class BrandKfac extends CurvatureOptimizer {
       const inverse = new LowRankKroneckerInverse(label, view, randomizedSearch(options.iterations), options);
       return new KroneckerBlock(view, { input: factor("input"), output: factor("output") }, inverse, { ...options, damping });
     };
-    super(parameters, method, withScaleShift(create, { ...options, damping }), options, { review });
+    super(parameters, method, withScaleShift(create, { ...options, damping }), options, { damping, review });
   }
 }
 
@@ -118,6 +120,7 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
   readonly #weights: AverageWeights;
   /** The average itself, for the variants that need it. */
   readonly #average: CovarianceFactor | null;
+  readonly #terms = new Terms();
   #pairs: Pairs | null = null;
   /** C of this step, until it is taken in. */
   #columns: Tensor | null = null;
@@ -139,7 +142,9 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
 
   observe(view: CurvatureView): void {
     this.#columns?.dispose();
-    this.#columns = thinFactor(this.#name, view).hold();
+    const columns = thinFactor(this.#name, view);
+    this.#columns = columns.hold();
+    this.#terms.observe(columns.shape[1] as number, columns.square().sum());
     this.#average?.observe(view);
   }
 
@@ -246,12 +251,17 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     return Promise.resolve((this.#pairs?.trace ?? 0) / this.#width);
   }
 
+  async terms(): Promise<FactorTerms> {
+    const { count, slowest, identity } = this.#weights;
+    return { width: this.#width, values: count, decay: slowest, identity, bounds: await this.#terms.bounds() };
+  }
+
   state(): BlockState {
     const { vectors, values, trace = 0 } = this.#pairs ?? {};
-    const average = this.#average ? joined({ average: this.#average.state() }) : NOTHING;
+    const parts = joined({ terms: this.#terms.state(), ...(this.#average && { average: this.#average.state() }) });
     return {
       tensors: new Map([
-        ...average.tensors,
+        ...parts.tensors,
         ...(vectors && values
           ? ([
               ["vectors", vectors.keep()],
@@ -259,7 +269,7 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
             ] as const)
           : []),
       ]),
-      numbers: { ...average.numbers, ...this.#weights.state(), trace, [FOLLOWED]: 1 },
+      numbers: { ...parts.numbers, ...this.#weights.state(), trace, [FOLLOWED]: 1 },
     };
   }
 
@@ -275,6 +285,7 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     if (vectors && values) this.#install({ vectors: vectors.hold(), values: values.hold(), trace: state.numbers["trace"] ?? 0 });
     this.#weights.load(countsOf(state.numbers));
     this.#average?.load(partOf(state, "average"));
+    this.#terms.load(partOf(state, "terms"));
   }
 
   dispose(): void {
@@ -282,10 +293,9 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     if (this.#pairs) release(this.#pairs);
     [this.#columns, this.#pairs] = [null, null];
     this.#average?.dispose();
+    this.#terms.dispose();
   }
 }
-
-const NOTHING: BlockState = { tensors: new Map(), numbers: {} };
 
 /** Some of the eigenpairs. */
 function picked({ vectors, values, trace }: Pairs, columns: readonly number[]): Pairs {

@@ -1,5 +1,5 @@
 import type { Parameter } from "../../nn/index.ts";
-import { tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
+import { NumericalError, tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { covarianceFactors, type FactorSnapshot } from "../curvature/factor.ts";
@@ -53,7 +53,7 @@ export class EkFac extends CurvatureOptimizer {
         damping,
       }),
       options,
-      { review },
+      { damping, review },
     );
   }
 }
@@ -124,6 +124,7 @@ class EkFacInverse implements KroneckerInverse {
     const factors = this.#factors;
     if (!factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     if (isZero(factors)) return gradient.multiply(0);
+    if (!(damping > 0)) throw new NumericalError(`EK-FAC's eigenvalues may be 0, so it needs a positive damping, but that is ${damping}`);
     const z = rotated(factors, gradient);
     const s = this.#eigenvalues(factors, z, view);
     const added = this.#kind === "relative" ? s.max().multiply(damping) : damping;

@@ -16,7 +16,6 @@ import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature
 import type { CurvatureView } from "../curvature/view.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import {
-  bytesOf,
   describeSpectra,
   isZero,
   loadSpectra,
@@ -64,7 +63,7 @@ export class Kfac extends CurvatureOptimizer {
         damping,
       }),
       options,
-      { review },
+      { damping, review },
     );
   }
 }
@@ -189,8 +188,7 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
-    const bytes = Object.values(this.#inverses ?? {}).reduce((sum, inverse: Tensor) => sum + bytesOf(inverse), 0);
-    return { figures: { bytes }, spectra: {} };
+    return { figures: {}, spectra: {} };
   }
 
   state(): BlockState {

@@ -16,7 +16,6 @@ import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature
 import type { CurvatureView } from "../curvature/view.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 import { withScaleShift } from "./scaleShift.ts";
-import { bytesOf } from "./spectrum.ts";
 import { throughThinFactors, wantsThin, type ThinOptions, type ThinSide } from "./thin.ts";
 
 /*
@@ -36,7 +35,7 @@ export type FactoredDampingKind = (typeof factoredDampingKinds)[number];
 export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions, ThinOptions {
   /** Default `relative`. */
   readonly dampingKind?: FactoredDampingKind | undefined;
-  /** Eigenpairs of each factor, or as many as it has rows. Default 220. */
+  /** Eigenpairs of each factor. A rank above its rows counts as these, which the block's report remarks once. Default 220. */
   readonly rank?: Schedule | undefined;
   /** Vectors besides, which make these accurate. Default 10. */
   readonly oversampling?: Schedule | undefined;
@@ -126,7 +125,8 @@ class DampedInverse {
   }
 
   get bytes(): number {
-    return this.#explicit ? bytesOf(this.#explicit.matrix) : 0;
+    const { matrix } = this.#explicit ?? {};
+    return matrix ? matrix.size * (matrix.dtype === "float64" ? 8 : 4) : 0;
   }
 
   at(damping: number): Pick<LowRankInverse, "left" | "right"> {
@@ -154,7 +154,7 @@ export class LowRankKfac extends CurvatureOptimizer {
       const inverse = new LowRankKroneckerInverse(method, view, search, options);
       return new KroneckerBlock(view, covarianceFactors(view, options), inverse, { ...options, damping });
     };
-    super(parameters, method, withScaleShift(create, { ...options, damping }), options, { review });
+    super(parameters, method, withScaleShift(create, { ...options, damping }), options, { damping, review });
   }
 }
 
@@ -208,6 +208,9 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   /** A state whose values have not been read yet. */
   #loaded: Factors<Loaded> | null = null;
   #refreshes = 0;
+  /** Factors of which it was said that they have no more rows than the rank. */
+  readonly #clamped = new Set<FactorName>();
+  #remarks: string[] = [];
 
   constructor(method: string, view: CurvatureView, search: Search, options: LowRankOptions) {
     this.method = method;
@@ -228,6 +231,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   ): Promise<void> {
     const represent = async (name: FactorName, snapshot: FactorSnapshot | LowRankSnapshot): Promise<Factor> => {
       if ("pairs" in snapshot) return this.#share(snapshot);
+      this.#noteRank(name, rankAt(this.#options, step), snapshot.matrix.shape[0] as number);
       const draw = `${this.#layer} ${name} ${this.#refreshes}`;
       const basis = this.#factors?.[name].pairs.basis ?? null;
       const context = { step, draw, wide, basis, refreshes: this.#refreshes };
@@ -235,6 +239,18 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     };
     await this.#install(represent("input", input), () => represent("output", output));
     this.#refreshes++;
+  }
+
+  #noteRank(name: FactorName, rank: number, rows: number): void {
+    if (rank <= rows || this.#clamped.has(name)) return;
+    this.#clamped.add(name);
+    this.#remarks.push(`the rank ${rank} is more than the ${name} factor has rows, so all its eigenpairs are kept`);
+  }
+
+  remarks(): readonly string[] {
+    const remarks = this.#remarks;
+    this.#remarks = [];
+    return remarks;
   }
 
   /** Puts two factors in the place of what is there, or neither. */
@@ -298,13 +314,13 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
     const figures: Record<string, number> = { bytes: 0 };
     const spectra: Record<string, readonly number[]> = {};
-    for (const [name, { pairs, matrix, trace, inverse }] of Object.entries<Factor>(this.#factors ?? {})) {
+    for (const [name, { matrix, trace, inverse }] of Object.entries<Factor>(this.#factors ?? {})) {
       const sorted = Array.from(matrix.values).sort((a, b) => b - a);
       const kept = sorted.reduce((sum, value) => sum + value, 0);
       const parts = { largest: matrix.largest, smallest: sorted.at(-1) ?? 0, trace, tail: matrix.tail, rank: sorted.length };
       for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
       figures[`${name}.truncation`] = trace > 0 ? Math.max(0, 1 - kept / trace) : 0;
-      figures["bytes"] = (figures["bytes"] as number) + bytesOf(pairs.vectors) + (pairs.basis ? bytesOf(pairs.basis) : 0) + inverse.bytes;
+      figures["bytes"] = (figures["bytes"] as number) + inverse.bytes;
       spectra[name] = sorted;
     }
     return { figures, spectra };

@@ -12,7 +12,7 @@ import {
   UsageError,
   type Backend,
 } from "../../tensor/index.ts";
-import { NO_NEEDS, type BlockState, type CaptureNeeds, type CurvatureBlock } from "../curvature/block.ts";
+import { NO_NEEDS, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "../curvature/block.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
@@ -36,7 +36,8 @@ export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | 
   /**
    * c: a layer's small system is made from c² of its entries, or from c rows of each factor, drawn without replacement; a layer that has
    * no more than that is exact, and so is a dense layer with one position a sample, where exact costs less. Infinity: always exact.
-   * Default 256.
+   * The number of samples does not matter: the small system has one row for each. A sketched direction is no positive definite matrix times
+   * the gradient, and may go uphill where the sketch is small and the damping low. Default 256.
    */
   readonly columns?: number | undefined;
   /**
@@ -71,7 +72,13 @@ export class Seng extends CurvatureOptimizer {
     }
     const identity: Schedule = (step) => 1 / (1 + hyperParameter("damping", damping, step, "positive"));
     // As the authors do, the Fisher matrix of all other parameters is taken for the identity.
-    super(parameters, "seng", (view) => new SengBlock(view, options), { clip: false, momentum: 0.9, ...options }, { others: identity });
+    super(
+      parameters,
+      "seng",
+      (view) => new SengBlock(view, options),
+      { clip: false, momentum: 0.9, ...options },
+      { damping, others: identity },
+    );
   }
 }
 
@@ -92,6 +99,9 @@ class SengBlock implements CurvatureBlock {
   /** The largest batch seen: smaller ones do not refresh. */
   #full = 0;
   #declined = false;
+  /** Since the last report. */
+  #refreshed = false;
+  #remarks: string[] = [];
   /** Observed, but not refreshed yet. */
   #observed: SampleGradients | null = null;
   #frozen: Frozen | null = null;
@@ -111,15 +121,25 @@ class SengBlock implements CurvatureBlock {
   }
 
   #due(step: number): boolean {
-    const every = hyperParameter("refreshEvery", this.#options.refreshEvery ?? 200, step, "a whole number of at least 1");
-    return this.#frozen === null || this.#declined || step % every === 0;
+    return this.#frozen === null || this.#declined || this.#scheduled(step);
+  }
+
+  #scheduled(step: number): boolean {
+    return step % hyperParameter("refreshEvery", this.#options.refreshEvery ?? 200, step, "a whole number of at least 1") === 0;
   }
 
   observe(view: CurvatureView, step: number): void {
     if (!this.#due(step)) return;
     this.#full = Math.max(this.#full, view.n);
     this.#declined = view.n < this.#full;
-    if (this.#declined) return;
+    if (this.#declined) {
+      if (this.#scheduled(step)) {
+        this.#remarks.push(
+          `no refresh at step ${step}: a batch of ${view.n} is not full, the largest had ${this.#full}; the next full one refreshes`,
+        );
+      }
+      return;
+    }
     const { a, g } = view.perSample(0, view.n);
     const scaled = g.multiply(1 / Math.sqrt(view.n));
     const entries = this.#form === "explicit" ? this.#explicit(a, scaled, step) : this.#factors(a, scaled, step);
@@ -169,6 +189,7 @@ class SengBlock implements CurvatureBlock {
       const inverse = await inversePositiveDefinite(system);
       this.#releaseFrozen();
       this.#frozen = { samples, inverse };
+      this.#refreshed = true;
     } catch (cause) {
       release(samples);
       if (!(cause instanceof NumericalError)) throw cause;
@@ -195,16 +216,24 @@ class SengBlock implements CurvatureBlock {
     return projectThin(samples, view.thinOutputGradient("training"), view.thinInput());
   }
 
+  report(): BlockReport | null {
+    const remarks = this.#remarks;
+    if (!this.#refreshed && remarks.length === 0) return null;
+    [this.#refreshed, this.#remarks] = [false, []];
+    return { figures: { samples: this.#frozen?.inverse.shape[0] ?? 0 }, spectra: {}, problems: [], remarks };
+  }
+
   state(): BlockState {
     const tensors = new Map([...(this.#frozen?.samples.tensors ?? [])].map(([name, tensor]) => [name, tensor.keep()]));
     if (this.#frozen) tensors.set("inverse", this.#frozen.inverse.keep());
-    return { tensors, numbers: { full: this.#full, declined: this.#declined ? 1 : 0 } };
+    const [dOut, dA] = this.#shape;
+    return { tensors, numbers: { dOut, dA, full: this.#full, declined: this.#declined ? 1 : 0 } };
   }
 
   load({ tensors, numbers }: BlockState): void {
     const { inverse, ...rest } = Object.fromEntries(tensors);
-    const width = this.#shape[0] * this.#shape[1];
-    const fits = this.#form === "explicit" ? rest["u"]?.shape[0] === width : rest["a"]?.shape[2] === this.#shape[1];
+    const [dOut, dA] = this.#shape;
+    const fits = numbers["dOut"] === dOut && numbers["dA"] === dA && (this.#form === "explicit" ? "u" : "a") in rest;
     if (inverse && !fits) throw new CheckpointError(`the saved curvature of "${this.#name}" is another layer's, or of another form`);
     this.#releaseFrozen();
     if (inverse) {

@@ -73,15 +73,9 @@ export function describeSpectra(spectra: Spectra | null): Pick<BlockReport, "fig
   for (const [name, { vectors, largest, smallest, trace, numbers }] of Object.entries(spectra ?? {}) as [string, Spectrum][]) {
     const parts = { largest, smallest, trace, rank: vectors.shape[1] as number, truncation: 0 };
     for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
-    figures["bytes"] = (figures["bytes"] ?? 0) + bytesOf(vectors);
     if (numbers) known[name] = numbers;
   }
   return { figures, spectra: known };
-}
-
-/** Memory of a tensor's elements. */
-export function bytesOf({ size, dtype }: Tensor): number {
-  return size * (dtype === "float64" ? 8 : 4);
 }
 
 export function saveSpectra(spectra: Spectra | null): { tensors: Map<string, Tensor>; numbers: Record<string, number> } {

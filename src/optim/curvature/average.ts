@@ -57,6 +57,16 @@ export class AverageWeights {
     return this.form === "zero" ? this.#remainder : 0;
   }
 
+  /** What is left of the identity, in M or in the residual: ∏ρ for the forms `identity` and `zero`, else 0. */
+  get identity(): number {
+    return this.form === "identity" || this.form === "zero" ? this.#remainder : 0;
+  }
+
+  /** The largest ρ so far; 0 before the first value. */
+  get slowest(): number {
+    return Array.from({ length: this.#count }, (_, k) => this.#decay(k)).reduce((a, b) => Math.max(a, b), 0);
+  }
+
   /**
    * Those of M_k = decay · M_{k−1} + weight · X_k for the value to come.
    * @throws UsageError for a ρ outside of [0, 1).
@@ -129,6 +139,11 @@ export class MatrixAverage {
   /** As in `AverageWeights`. */
   get residual(): number {
     return this.#weights.residual;
+  }
+
+  /** As in `AverageWeights`. */
+  get weights(): Pick<AverageWeights, "count" | "identity" | "slowest"> {
+    return this.#weights;
   }
 
   observe(x: Tensor): void {

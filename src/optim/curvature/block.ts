@@ -35,12 +35,17 @@ export function partOf({ tensors, numbers }: BlockState, name: string): BlockSta
 
 /** What a block has to tell about a refresh. */
 export interface BlockReport {
-  /** By name: `damping`; of each factor `input.largest`, `input.rank`, `input.truncation` (the part of the trace left out); `bytes` kept. */
+  /**
+   * By name: `bytes` kept (a block tells of those that its state does not have); of each factor `input.largest`, `input.rank`, `input.truncation` (the part of the trace left out), and what bounds
+   * the decay of its spectrum: `FactorTerms`.
+   */
   readonly figures: Readonly<Record<string, number>>;
   /** The eigenvalues that are known of each factor, descending. */
   readonly spectra: Readonly<Record<string, readonly number[]>>;
   /** What failed, and what was done instead, in words. */
   readonly problems: readonly string[];
+  /** What a setting came to that does not fit the layer or the batch, in words: each is said once. */
+  readonly remarks: readonly string[];
 }
 
 /**

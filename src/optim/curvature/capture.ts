@@ -70,7 +70,7 @@ export class Capture {
     return this.#problems;
   }
 
-  /** Parameters that some other call used, too, as a penalty does: the records do not make up their whole gradient. */
+  /** Parameters that some other call used, too, as a penalty does, or a layer that is not watched: the records do not make up their whole gradient. */
   get usedElsewhere(): ReadonlySet<Parameter> {
     return this.#usedElsewhere;
   }
@@ -78,10 +78,11 @@ export class Capture {
   /** An observer that appends the records of one pass to `records`; they own their handles. */
   observer(records: LayerRecord[]): Observer {
     return (call, [gradient]) => {
+      const kind = KINDS.get(call.name);
+      const watched = kind !== undefined && this.#weights.has(call.inputs[1]?.id ?? NaN);
       for (const [position, input] of call.inputs.entries()) {
-        const kind = KINDS.get(call.name);
         const parameter = this.#parameters.get(input.id);
-        if (parameter && !(kind && position > 0)) this.#usedElsewhere.add(parameter);
+        if (parameter && !(watched && position > 0)) this.#usedElsewhere.add(parameter);
         const weight = this.#weights.get(input.id);
         if (!weight) continue;
         if (kind && position === 1) {

@@ -1,6 +1,7 @@
 import { CheckpointError, formatShape, requireFloat, sameShape, Tensor, tidy, unscoped } from "../../tensor/index.ts";
 import { MatrixAverage, type AverageCounts, type AverageForm } from "./average.ts";
-import type { BlockState } from "./block.ts";
+import { joined, partOf, type BlockState } from "./block.ts";
+import { Terms, type TermBounds } from "./terms.ts";
 import type { CurvatureView } from "./view.ts";
 
 /** The two Kronecker factors: Ω, of a layer's inputs, and Γ, of the gradients of its outputs. */
@@ -22,6 +23,19 @@ export interface ShiftedFactor<Snapshot> {
   dispose(): void;
 }
 
+/** What a factor is made of: enough to bound the decay of its spectrum. */
+export interface FactorTerms {
+  /** Number of rows. */
+  readonly width: number;
+  /** Number of values. */
+  readonly values: number;
+  /** The largest ρ that they were averaged with. */
+  readonly decay: number;
+  /** What is left of the identity that the average began with. */
+  readonly identity: number;
+  readonly bounds: TermBounds;
+}
+
 /** One Kronecker factor over time, in the form in which it is inverted. */
 export interface FactorAverage<Snapshot> {
   /** Number of values that are in it. */
@@ -40,6 +54,7 @@ export interface FactorAverage<Snapshot> {
   shifted(extra: number): ShiftedFactor<Snapshot>;
   /** Without the residual. */
   meanEigenvalue(): Promise<number>;
+  terms(): Promise<FactorTerms>;
   /** The tensors' handles are the receiver's. */
   state(): BlockState;
   /** @throws CheckpointError if the state does not fit. */
@@ -67,6 +82,7 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   readonly #width: number;
   readonly #scale: number;
   readonly #average: MatrixAverage;
+  readonly #terms = new Terms();
 
   constructor(name: FactorName, view: CurvatureView, { statDecay, averageForm, factorScaling }: FactorOptions) {
     this.#name = name;
@@ -81,8 +97,10 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   }
 
   observe(view: CurvatureView): void {
-    const value = this.#name === "input" ? view.inputCovariance() : view.outputCovariance();
-    this.#average.observe(this.#scale === 1 ? value : value.multiply(this.#scale));
+    const covariance = this.#name === "input" ? view.inputCovariance() : view.outputCovariance();
+    const value = this.#scale === 1 ? covariance : covariance.multiply(this.#scale);
+    this.#average.observe(value);
+    this.#terms.observe(this.#name === "input" ? view.inputRows : view.outputRows, diagonalOf(value).sum());
   }
 
   snapshot(): FactorSnapshot {
@@ -106,21 +124,29 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
     return (await traceOf(this.#average.value)) / this.#width;
   }
 
+  async terms(): Promise<FactorTerms> {
+    const { count, slowest, identity } = this.#average.weights;
+    return { width: this.#width, values: count, decay: slowest, identity, bounds: await this.#terms.bounds() };
+  }
+
   state(): BlockState {
     const { value, ...counts } = this.#average.state();
-    return { tensors: new Map(value ? [["matrix", value]] : []), numbers: counts };
+    const { tensors, numbers } = joined({ terms: this.#terms.state() });
+    return { tensors: new Map([...tensors, ...(value ? ([["matrix", value]] as const) : [])]), numbers: { ...numbers, ...counts } };
   }
 
   check({ tensors }: BlockState): void {
     requireShape(`${this.#name} factor`, this.#layer, tensors.get("matrix"), [this.#width, this.#width]);
   }
 
-  load({ tensors, numbers }: BlockState): void {
-    this.#average.load({ value: tensors.get("matrix") ?? null, ...countsOf(numbers) });
+  load(state: BlockState): void {
+    this.#average.load({ value: state.tensors.get("matrix") ?? null, ...countsOf(state.numbers) });
+    this.#terms.load(partOf(state, "terms"));
   }
 
   dispose(): void {
     this.#average.dispose();
+    this.#terms.dispose();
   }
 }
 
@@ -145,10 +171,14 @@ export function requireShape(what: string, layer: string, saved: Tensor | undefi
   throw new CheckpointError(`the saved ${what} of "${layer}" is ${formatShape(saved.shape)} but the layer's is ${formatShape(shape)}`);
 }
 
+/** Every (n + 1)th element of a square matrix. */
+function diagonalOf(matrix: Tensor): Tensor {
+  const n = matrix.shape[0] as number;
+  return matrix.reshape([-1]).slice([0], [n], [n + 1]);
+}
+
 /** The sum of the diagonal of a square matrix. */
 export async function traceOf(matrix: Tensor): Promise<number> {
-  const n = matrix.shape[0] as number;
-  // Every (n + 1)th element, of which only these are read.
-  using diagonal = unscoped(() => tidy(() => matrix.reshape([-1]).slice([0], [n], [n + 1])));
+  using diagonal = unscoped(() => tidy(() => diagonalOf(matrix))); // of which only these elements are read
   return Array.from(await diagonal.data()).reduce((sum, value) => sum + value, 0);
 }

@@ -57,6 +57,8 @@ export interface KroneckerInverse<Snapshot = FactorSnapshot> {
   apply(gradient: Tensor, context: ApplyContext): Tensor;
   /** Of what is installed: see `BlockReport`. */
   describe(): Pick<BlockReport, "figures" | "spectra">;
+  /** Since it was last asked: see `BlockReport`. */
+  remarks?(): readonly string[];
   state(): BlockState;
   /** Replaces what is installed; an empty state leaves nothing. */
   load(state: BlockState): void;
@@ -75,6 +77,8 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
   /** Since the last report. */
   #refreshed = false;
   #problems: string[] = [];
+  /** Figures of the factors that were last inverted. */
+  #terms: Readonly<Record<string, number>> = {};
 
   constructor(
     view: CurvatureView,
@@ -175,6 +179,8 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
       try {
         const [input, output] = [await damped(this.#factors.input), await damped(this.#factors.output)];
         await this.#inverse.refresh(input, output, { step, damping: damping * Math.max(1, more), wide });
+        // With more on its diagonal a matrix is no average of these terms.
+        this.#terms = more === 0 ? await this.#figures() : {};
         if (first !== undefined) this.#problems.push(`inverted ${name} at step ${step}, since ${messageOf(first)}`);
         return;
       } catch (cause) {
@@ -188,11 +194,22 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
     this.#problems.push(`not inverted at step ${step}, so the inverse from before stays, since ${messageOf(first)}`);
   }
 
+  async #figures(): Promise<Record<string, number>> {
+    const { input, output } = this.#factors;
+    const figures: Record<string, number> = {};
+    for (const [name, { bounds, ...terms }] of Object.entries({ input: await input.terms(), output: await output.terms() })) {
+      const parts = { ...terms, valueRank: bounds.rank, valueTrace: bounds.trace };
+      for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
+    }
+    return figures;
+  }
+
   report(): BlockReport | null {
     if (!this.#refreshed && this.#problems.length === 0) return null;
     const problems = this.#problems;
     [this.#refreshed, this.#problems] = [false, []];
-    return { ...this.#inverse.describe(), problems };
+    const { figures, spectra } = this.#inverse.describe();
+    return { figures: { ...this.#terms, ...figures }, spectra, problems, remarks: this.#inverse.remarks?.() ?? [] };
   }
 
   precondition(gradient: Tensor, { step, view }: { readonly step: number; readonly view: CurvatureView | null }): Tensor {

@@ -17,9 +17,14 @@ export interface CurvatureOptions {
    * or take the plain gradient. Default false.
    */
   readonly scaleShift?: boolean | undefined;
+  /** Weights that shall have no block, nor their biases with them: they take the plain gradient. Default: none. */
+  readonly skip?: Skip | undefined;
   /** How the loss combines its samples. Default `mean`. */
   readonly reduction?: LossReduction | undefined;
 }
+
+/** Weights by their names, in which `*` stands for anything, or by what a function says of each. */
+export type Skip = readonly string[] | ((weight: Parameter) => boolean);
 
 /** What became of a parameter: printed, so that nobody believes a layer preconditioned that is not. */
 export interface RegistrationRow {
@@ -30,7 +35,7 @@ export interface RegistrationRow {
   readonly reason: string;
 }
 
-/** A block's report, with the weight whose block it is. */
+/** A block's report, with the weight whose block it is, and the memory that it keeps among the figures. */
 export interface LayerReport extends BlockReport {
   readonly layer: string;
   readonly method: string;
@@ -61,6 +66,7 @@ export class Precondition implements Transform {
   readonly #parameters: readonly Parameter[];
   /** Weights that may have a block, with their keys in saved states. */
   readonly #candidates: ReadonlyMap<Parameter, string>;
+  readonly #skipped: ReadonlySet<Parameter>;
   readonly #create: BlockFactory;
   readonly #fisher: Fisher;
   readonly #generator: Generator;
@@ -77,16 +83,25 @@ export class Precondition implements Transform {
   #problems: ReadonlyMap<Parameter, string> = new Map();
   #usedElsewhere: ReadonlySet<Parameter> = new Set();
 
-  /** @param kind names the method and the form of its state. */
+  /**
+   * @param kind names the method and the form of its state.
+   * @throws UsageError for a name to be skipped that no weight has, and if no parameter can be a layer's weight.
+   */
   constructor(parameters: readonly Parameter[], kind: string, create: BlockFactory, options: CurvatureOptions = {}) {
     this.kind = kind;
     this.#parameters = parameters;
-    const keys = parameterKeys(parameters);
-    this.#candidates = new Map([...keys].filter(([{ shape }]) => shape.length >= 2 || (options.scaleShift === true && shape.length === 1)));
+    const smallest = options.scaleShift === true ? 1 : 2;
+    const weights = [...parameterKeys(parameters)].filter(([{ shape }]) => shape.length >= smallest);
+    this.#skipped = chosen(
+      options.skip ?? [],
+      weights.map(([weight]) => weight),
+    );
+    this.#candidates = new Map(weights.filter(([weight]) => !this.#skipped.has(weight)));
     this.#create = create;
     this.#fisher = options.fisher ?? "empirical";
     this.#generator = new Generator(options.fisherSeed ?? 0);
     this.#reduction = options.reduction ?? "mean";
+    if (this.#candidates.size === 0) throw this.#withoutBlock();
   }
 
   /** Which parameter got which block, and why the others have none. Complete once every weight has been met. */
@@ -98,18 +113,31 @@ export class Precondition implements Transform {
     }
     return this.#parameters.map((parameter) => {
       const block = methods.get(parameter) ?? null;
-      const unmet = this.#candidates.has(parameter)
-        ? "not met yet in a linear or conv2d call"
-        : "no weight or bias of a linear or conv2d call";
-      return { parameter: parameter.name, block, reason: block === null ? (this.#reasons.get(parameter) ?? unmet) : "" };
+      return { parameter: parameter.name, block, reason: block === null ? this.#whyPlain(parameter) : "" };
     });
+  }
+
+  #whyPlain(parameter: Parameter): string {
+    if (this.#skipped.has(parameter)) return "left out by the option skip";
+    const unmet = this.#candidates.has(parameter)
+      ? "not met yet in a linear or conv2d call"
+      : "no weight of a linear or conv2d call, nor the bias of one that has a block";
+    return this.#reasons.get(parameter) ?? unmet;
   }
 
   /** What the blocks have to tell since they were last asked, by weight. */
   reports(): LayerReport[] {
     return [...this.#blocks].flatMap(([weight, { block }]) => {
       const report = block.report?.() ?? null;
-      return report ? [{ layer: weight.name, method: block.method, ...report }] : [];
+      if (!report) return [];
+      return [
+        {
+          layer: weight.name,
+          method: block.method,
+          ...report,
+          figures: { ...report.figures, bytes: memoryOf(block) + (report.figures["bytes"] ?? 0) },
+        },
+      ];
     });
   }
 
@@ -201,7 +229,28 @@ export class Precondition implements Transform {
    * @throws UsageError if no weight can have a block.
    */
   collect(step: number): void {
-    if (this.#captured.length === 0) return;
+    if (this.#captured.length > 0) this.#see();
+    if (this.#blocks.size === 0) throw this.#withoutBlock();
+    for (const [weight, view] of this.#views) {
+      const block = this.#blocks.get(weight)?.block;
+      if (block) {
+        tidy(() => {
+          block.observe(view, step);
+        });
+      }
+    }
+  }
+
+  #withoutBlock(): UsageError {
+    const reasons = [...this.#skipped, ...this.#candidates.keys()].map((weight) => `; "${weight.name}": ${this.#whyPlain(weight)}`);
+    return new UsageError(
+      `curvature: no parameter of the optimizer is the weight of a linear or conv2d call in this loss${reasons.join("")}. ` +
+        "Use a first-order optimizer, or build the network from Linear and Conv2d",
+    );
+  }
+
+  /** Views of what was recorded, and blocks for weights that are met for the first time. */
+  #see(): void {
     const share = 1 / this.#captured.length;
     const batches = this.#captured.map(({ training, fisher }) => ({
       training,
@@ -237,21 +286,6 @@ export class Precondition implements Transform {
         if (!known && !this.#reasons.has(weight)) this.#install(weight, view);
       }
     }
-    if (this.#blocks.size === 0) {
-      throw new UsageError(
-        "curvature: no parameter of the optimizer is the weight of a linear or conv2d call in this loss" +
-          [...this.#reasons].map(([weight, reason]) => `; "${weight.name}": ${reason}`).join("") +
-          ". Use a first-order optimizer, or build the network from Linear and Conv2d",
-      );
-    }
-    for (const [weight, view] of this.#views) {
-      const block = this.#blocks.get(weight)?.block;
-      if (block) {
-        tidy(() => {
-          block.observe(view, step);
-        });
-      }
-    }
   }
 
   /** From now on the weight takes the plain gradient, and the registration says why. */
@@ -269,10 +303,16 @@ export class Precondition implements Transform {
       this.#reasons.set(weight, made.none);
       return;
     }
+    if (state) {
+      try {
+        made.load(state);
+      } catch (error) {
+        made.dispose(); // the state waits on, so that the next step fails, too, and does not go on without it
+        throw error;
+      }
+      this.#release(key);
+    }
     this.#blocks.set(weight, { block: made, bias: view.bias });
-    if (!state) return;
-    made.load(state);
-    this.#release(key);
   }
 
   /** Lets every block refresh, then reports the first failure, if any. */
@@ -361,6 +401,29 @@ export class Precondition implements Transform {
     for (const { block } of this.#blocks.values()) block.dispose();
     this.#blocks.clear();
   }
+}
+
+/** Bytes of all tensors that a block keeps. */
+function memoryOf(block: CurvatureBlock): number {
+  let bytes = 0;
+  for (const tensor of block.state().tensors.values()) {
+    bytes += tensor.size * (tensor.dtype === "float64" ? 8 : 4);
+    tensor.dispose();
+  }
+  return bytes;
+}
+
+/** @throws UsageError for a name that no weight has: one that does nothing would be believed. */
+function chosen(skip: Skip, weights: readonly Parameter[]): ReadonlySet<Parameter> {
+  if (typeof skip === "function") return new Set(weights.filter(skip));
+  const named = (pattern: string): Parameter[] => {
+    const parts = pattern.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+    const form = new RegExp(`^${parts.join(".*")}$`);
+    const found = weights.filter(({ name }) => form.test(name));
+    if (found.length > 0) return found;
+    throw new UsageError(`skip: no weight is called "${pattern}"; they are ${weights.map(({ name }) => name).join(", ") || "none"}`);
+  };
+  return new Set(skip.flatMap(named));
 }
 
 /** Between a weight's key and the name of an entry of its block. */

@@ -40,6 +40,10 @@ export interface CurvatureView {
   readonly toSampleMean: number;
   /** Whether the records make up the whole gradient of weight and bias: false if the loss uses one of them in another way, too. */
   readonly explainsGradient: boolean;
+  /** Number of rows a, n · T: Ω has no larger rank. */
+  readonly inputRows: number;
+  /** Number of rows g, n · T of each pass of the Fisher: Γ has no larger rank. */
+  readonly outputRows: number;
   /** Ω = (1/n) Σ a aᵀ, [dA, dA]. */
   inputCovariance(): Tensor;
   /** Γ = (1/nT) Σ g gᵀ, [dOut, dOut]. */
@@ -107,6 +111,14 @@ export class RecordedView implements CurvatureView {
     this.explainsGradient = !usedElsewhere.has(this.weight) && !(this.bias && usedElsewhere.has(this.bias));
   }
 
+  get inputRows(): number {
+    return rowsOf(this.#calls());
+  }
+
+  get outputRows(): number {
+    return rowsOf(this.#batches.flatMap((batch) => this.#fisher(batch).flat()));
+  }
+
   inputCovariance(): Tensor {
     this.#requireFactors();
     return this.#cached("inputCovariance", () =>
@@ -117,7 +129,7 @@ export class RecordedView implements CurvatureView {
   outputCovariance(): Tensor {
     this.#requireFactors();
     return this.#cached("outputCovariance", () => {
-      const rows = sum(this.#calls().map(({ geometry }) => geometry.n * geometry.positions));
+      const rows = this.inputRows;
       const records = this.#batches.flatMap((batch) => this.#fisher(batch).flat());
       return total(records.map((record) => gradientRows(record).gram(sampleScale(record) ** 2 / rows)));
     });
@@ -254,6 +266,11 @@ function samples(record: LayerRecord, first: number, last: number): LayerRecord 
   const pick = (x: Tensor): Tensor => x.slice([first, ...x.shape.slice(1).map(() => 0)], [last - first, ...x.shape.slice(1)]);
   const geometry = { ...record.geometry, n: last - first };
   return { ...record, geometry, input: pick(record.input), outputGradient: pick(record.outputGradient) };
+}
+
+/** Rows of all records together. */
+function rowsOf(records: readonly LayerRecord[]): number {
+  return sum(records.map(({ geometry }) => geometry.n * geometry.positions));
 }
 
 /** Autograd differentiates the batch's loss; one sample's own loss has a gradient n times as large if the batch's is a mean. */

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Parameter } from "../../../src/nn/index.ts";
-import { klClip, rmsClip, type StepContext, type Transform, type Updates } from "../../../src/optim/index.ts";
-import { Tensor } from "../../../src/tensor/index.ts";
+import { crossEntropy, Linear, Parameter, Sequential } from "../../../src/nn/index.ts";
+import { klClip, rmsClip, RsKfac, type StepContext, type Transform, type Updates } from "../../../src/optim/index.ts";
+import { defaultBackend, Generator, Tensor } from "../../../src/tensor/index.ts";
 import { seeds, normalMatrix } from "../../arbitraries/matrices.ts";
 import { eachBackend } from "../../backends.ts";
 
@@ -176,6 +176,49 @@ eachBackend(() => {
       for (const parameter of step.updates.values.keys()) {
         expect(numbers(clipped(rmsClip(0.1), still, 1), parameter).every((value) => value === 0)).toBe(true);
       }
+    });
+  });
+
+  describe("a clip tells its factor:", () => {
+    it("ν of the KL clip, and of an RMS clip the least of the layers', which is what it multiplied the updates by", async () => {
+      await fc.assert(
+        fc.asyncProperty(steps, positive, positive, async ({ seed, scale }, limit, rate) => {
+          const step = stepOf(seed, scale);
+          for (const clip of [klClip(limit), rmsClip(limit)]) {
+            expect(await clip.factor()).toBeNull();
+            const after = clipped(clip, step, rate);
+            const ratios = step.updates.layers.map(
+              ({ weight }) => (numbers(after, weight)[0] as number) / (numbers(step.updates, weight)[0] as number),
+            );
+            expect([(await clip.factor()) as number]).toBeAllclose([Math.min(...ratios)], { relative: 1e-12 });
+            clip.dispose();
+          }
+        }),
+        { numRuns: 10 },
+      );
+    });
+
+    it("an optimizer gives it with the λ of its last step, also where λ is adapted, and keeps no buffer more with every step", async () => {
+      const model = new Sequential(new Linear(4, 3, { dtype: "float64", generator: new Generator(1) }));
+      const [x, labels] = [new Generator(2).normal([6, 4], { dtype: "float64" }), Tensor.from(Int32Array.of(0, 1, 2, 0, 1, 2))];
+      const settings = { learningRate: 0.3, damping: (at: number) => 0.1 / (at + 1), adaptDamping: { interval: 2 } };
+      const optimizer = new RsKfac(model.parameters(), { ...settings, clip: { kl: (at) => (at === 0 ? 1e-6 : 1e6) } });
+      expect(await optimizer.stepFigures()).toEqual({ damping: null, clip: null });
+      const found: number[] = [];
+      let buffers = 0;
+      for (let i = 0; i < 4; i++) {
+        await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+        const { damping, clip } = await optimizer.stepFigures();
+        found.push(damping as number);
+        if (i === 0) expect(clip).toBeLessThan(1);
+        else expect(clip).toBe(1);
+        if (i > 1) expect(defaultBackend().memory().buffers).toBe(buffers);
+        buffers = defaultBackend().memory().buffers;
+      }
+      const factor = (optimizer.adaptations()[0]?.damping as number) / 0.05; // at the end of step 1, where 0.1 / 2 is given
+      expect(factor).not.toBe(1);
+      expect(found).toBeAllclose([0.1, 0.05, (0.1 / 3) * factor, 0.025 * factor], { relative: 1e-12 });
+      optimizer.dispose();
     });
   });
 });

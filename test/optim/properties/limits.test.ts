@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { eighHost, kronHost } from "../../../src/linalg/index.ts";
-import { dampingKinds, EkFac, Kfac, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
+import { dampingKinds, EkFac, Kfac, Seng, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
 import type { Parameter } from "../../../src/nn/index.ts";
 import { normalMatrix, orthogonal, seeds } from "../../arbitraries/matrices.ts";
 import { eachBackend } from "../../backends.ts";
@@ -63,6 +63,23 @@ eachBackend(() => {
           (parameters) => new Method(parameters, { ...plain, damping: lambda, dampingKind, rank: 2, oversampling: 1, exactUpTo: 0 }),
         ]),
       ),
+      ...lowRankMethods.map(([name, Method]): (typeof cases)[number] => [
+        `${name}, relative`,
+        "factor-relative",
+        // All eigenpairs: what λ is relative to is the largest eigenvalue that the method has found.
+        (parameters) => new Method(parameters, { ...plain, damping: lambda, rank: 100 }),
+      ]),
+      ...(
+        [
+          ["SENG", { columns: Infinity }],
+          ["SENG by sketched entries", { columns: 2, scaling: "paper" }],
+          ["SENG by sketched factors", { columns: 2, explicitUpTo: 0, scaling: "paper", backProjection: "paper" }],
+        ] as const
+      ).map(([name, settings]): (typeof cases)[number] => [
+        name,
+        "absolute",
+        (parameters) => new Seng(parameters, { ...plain, momentum: 0, damping: lambda, ...settings }),
+      ]),
     ];
     it.each(cases)("%s: λP → J", async (_, kind, make) => {
       await fc.assert(
