@@ -165,7 +165,7 @@ async function trainOne({ config, path }: Planned, silently: boolean, interrupti
     const { parameters } = summarize(run.model, [1, height, width, channels]);
     const folder = await emptyFolder(path, config);
     const progress = silently ? silent : progressBar(config.epochs, run.train.batches);
-    const summary = await follow(run, folder, parameters, progress, { talk: !silently, interruption });
+    const summary = await follow(run, folder, parameters, progress, { talk: silently ? "nothing" : "briefly", interruption });
     if (!interruption.aborted) await folder.writeSummary(summary);
     return await epochEvents(folder);
   } finally {

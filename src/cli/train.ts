@@ -43,7 +43,10 @@ export async function trainCommand(file: string | undefined, flags: Record<strin
   }
 
   const progress = json ? silent : progressBar(config.epochs, run.train.batches);
-  const summary = await follow(run, folder, network.parameters, progress, { talk: !json, interruption: interruption.signal });
+  const summary = await follow(run, folder, network.parameters, progress, {
+    talk: json ? "nothing" : "fully",
+    interruption: interruption.signal,
+  });
   await folder.writeSummary(summary);
   if (json) console.log(JSON.stringify(summary));
   else printSummary(summary, folder.path);
@@ -56,7 +59,7 @@ export async function follow(
   folder: RunFolder,
   parameters: number,
   progress: Progress,
-  { talk, interruption }: { readonly talk: boolean; readonly interruption: AbortSignal },
+  { talk, interruption }: { readonly talk: "fully" | "briefly" | "nothing"; readonly interruption: AbortSignal },
 ): Promise<RunSummary> {
   const { config, model } = run;
   const start = performance.now();
@@ -74,10 +77,11 @@ export async function follow(
         secondsPerEpoch.push(event.seconds);
         testAccuracy.push(event.testAccuracy);
         await folder.saveCheckpoint(model, { epochs: event.epoch + 1, steps: run.optimizer.steps }, config);
-      } else if (event.type === "curvature" && talk) {
+      } else if (event.type === "curvature" && talk !== "nothing") {
         progress.stop();
-        console.error(registrationTable(event));
-      } else if (event.type === "refresh" && talk) {
+        if (talk === "fully") console.error(registrationTable(event));
+        console.error(registrationCount(event));
+      } else if (event.type === "refresh" && talk !== "nothing") {
         const lines = spokenOf(event);
         if (lines.length > 0) progress.stop();
         for (const line of lines) console.error(line);
@@ -115,8 +119,12 @@ function registrationTable({ registration }: CurvatureEvent): string {
     chars: { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "" }, // a network has many: no lines between them
   });
   for (const { parameter, block, reason } of registration) table.push([parameter, block ?? "–", reason]);
+  return table.toString();
+}
+
+function registrationCount({ registration }: CurvatureEvent): string {
   const count = registration.filter(({ block }) => block !== null).length;
-  return `${table.toString()}\n${count} of ${registration.length} parameters are preconditioned, the others take the plain gradient`;
+  return `curvature: ${count} of ${registration.length} parameters are preconditioned, the others take the plain gradient`;
 }
 
 /** What blocks have to say in words, once for all layers that say the same. */

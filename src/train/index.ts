@@ -30,5 +30,13 @@ export { makeOptimizer, optimizerNames } from "./optimizers.ts";
 export { prepareRun, type Run } from "./run.ts";
 export { parseJson, RunFolder, type RunProgress, type RunSummary } from "./runFolder.ts";
 export { decodeSafetensors, encodeSafetensors, type HostTensor, type SafetensorsContent } from "./safetensors.ts";
-export { decayBound, SpectrumHistory, THRESHOLD, type DecayBound, type FactorFigures, type FactorHistory } from "./spectra.ts";
+export {
+  decayBound,
+  SpectrumHistory,
+  THRESHOLD,
+  type DecayBound,
+  type FactorFigures,
+  type FactorHistory,
+  type FactorOrigin,
+} from "./spectra.ts";
 export { train, type CurvatureTrainingOptimizer, type TrainOptions } from "./trainer.ts";

@@ -29,6 +29,22 @@ export interface DecayBound {
   readonly holds: boolean | null;
 }
 
+/** What a factor was averaged from, as its block reports it. */
+export interface FactorOrigin {
+  /** Rows of the factor. */
+  readonly width: number;
+  /** Number of values. */
+  readonly values: number;
+  /** The largest ρ. */
+  readonly decay: number;
+  /** What is left of the identity that the average began with. */
+  readonly identity: number;
+  /** No value has a larger rank. */
+  readonly valueRank: number;
+  /** No value has a larger trace. */
+  readonly valueTrace: number;
+}
+
 /**
  * A factor M = Σ wᵢXᵢ whose values Xᵢ have a rank of at most n and a norm of at most C, averaged with decays of at most ρ, has no more than
  * n · r eigenvalues above ε λ_max for the first r with ρʳ C ≤ ε λ_max: without its newest r terms its norm is at most ρʳ C, these terms have a
@@ -39,7 +55,7 @@ export interface DecayBound {
  */
 export function decayBound(
   eigenvalues: readonly number[],
-  { width, values, decay, identity, valueRank, valueTrace }: Readonly<Record<BoundFigure, number>>,
+  { width, values, decay, identity, valueRank, valueTrace }: FactorOrigin,
   epsilon = THRESHOLD,
 ): DecayBound {
   const own = eigenvalues.map((value) => value - identity);
@@ -53,13 +69,11 @@ export function decayBound(
   return { most, above, width, holds };
 }
 
-/** What a block tells of each factor, for the bound: see `FactorTerms`. */
-const BOUND_FIGURES = ["width", "values", "decay", "identity", "valueRank", "valueTrace"] as const;
-type BoundFigure = (typeof BOUND_FIGURES)[number];
+const ORIGIN: readonly (keyof FactorOrigin)[] = ["width", "values", "decay", "identity", "valueRank", "valueTrace"];
 
 function boundOf(factor: string, eigenvalues: readonly number[], figures: Readonly<Record<string, number>>): DecayBound | null {
-  const own = Object.fromEntries(BOUND_FIGURES.map((name) => [name, figures[`${factor}.${name}`]]));
-  const known = (all: typeof own): all is Record<BoundFigure, number> => Object.values(all).every((value) => value !== undefined);
+  const own = Object.fromEntries(ORIGIN.map((name) => [name, figures[`${factor}.${name}`]]));
+  const known = (all: typeof own): all is Record<keyof FactorOrigin, number> => Object.values(all).every((value) => value !== undefined);
   return known(own) ? decayBound(eigenvalues, own) : null;
 }
 

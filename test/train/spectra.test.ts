@@ -83,7 +83,7 @@ describe("the bound on the decay", () => {
         average.observe(Tensor.from(x.data, { shape: [14, 14] }).multiply(size));
       }
       const matrix = average.value.dataSync();
-      const { identity, residual } = { identity: average.weights.identity, residual: average.residual };
+      const { identity, residual } = { identity: average.identity, residual: average.residual };
       average.dispose();
       // As the methods report it: descending, with the residual.
       const eigenvalues = Array.from(eighHost(Float64Array.from(matrix), 14).values, (value) => Math.max(0, value) + residual).reverse();

@@ -141,9 +141,14 @@ export class MatrixAverage {
     return this.#weights.residual;
   }
 
-  /** As in `AverageWeights`. */
-  get weights(): Pick<AverageWeights, "count" | "identity" | "slowest"> {
-    return this.#weights;
+  /** What is left of the identity, in M or in the residual: ∏ρ for the forms `identity` and `zero`, else 0. */
+  get identity(): number {
+    return this.#weights.identity;
+  }
+
+  /** The largest ρ so far; 0 before the first value. */
+  get slowest(): number {
+    return this.#weights.slowest;
   }
 
   observe(x: Tensor): void {

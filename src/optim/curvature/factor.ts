@@ -125,7 +125,7 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   }
 
   async terms(): Promise<FactorTerms> {
-    const { count, slowest, identity } = this.#average.weights;
+    const { count, slowest, identity } = this.#average;
     return { width: this.#width, values: count, decay: slowest, identity, bounds: await this.#terms.bounds() };
   }
 

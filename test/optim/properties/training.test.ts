@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { BatchNorm2d, Conv2d, crossEntropy, Dropout, Flatten, Linear, Module, Parameter, ReLU, Sequential } from "../../../src/nn/index.ts";
-import { Optimizer, Precondition, Seng, Sgd, type BlockState, type CurvatureBlock } from "../../../src/optim/index.ts";
+import { Kfac, Optimizer, Precondition, Seng, Sgd, type BlockState, type CurvatureBlock } from "../../../src/optim/index.ts";
 import { stateless } from "../../../src/optim/transform.ts";
 import { defaultBackend, Generator, openBackend, setDefaultBackend, Tensor } from "../../../src/tensor/index.ts";
 import { parseConfig } from "../../../src/train/config.ts";
@@ -51,6 +51,8 @@ async function stepsOf(model: Module, optimizer: Optimizer, from: number, to: nu
 
 const methods: readonly Method[] = [
   ...positiveMethods,
+  // Draws labels: the stream is part of what a resumed run must go on with.
+  ["K-FAC with the Fisher mc", (parameters, common) => new Kfac(parameters, { ...common, fisher: "mc", fisherSeed: 3 })],
   ["SENG", (parameters, common) => new Seng(parameters, { momentum: 0, ...common, columns: 3 })],
 ];
 
@@ -96,6 +98,24 @@ eachBackend(() => {
         optimizer.dispose();
       },
     );
+  });
+
+  describe("parameters without a block get from SENG", () => {
+    it("what SGD gives them at a rate divided by 1 + λ: their Fisher matrix counts as the identity", async () => {
+      const [lambda, common] = [3, { learningRate: 0.05, momentum: 0.9 }];
+      const [model, plain] = [new Network(), new Network()];
+      const seng = new Seng(model.parameters(), { ...common, damping: lambda, columns: 3 });
+      const sgd = new Sgd(plain.parameters(), { ...common, learningRate: common.learningRate / (1 + lambda) });
+      for (let step = 0; step < 3; step++) {
+        await stepsOf(model, seng, step, step + 1);
+        await stepsOf(plain, sgd, step, step + 1);
+        const [own, others] = [valuesOf(model), valuesOf(plain)];
+        // 1 / (1 + λ) is applied to the gradient, or to the rate: one rounding apart.
+        for (const name of WITHOUT_BLOCK) expect(own.get(name) ?? []).toBeAllclose(others.get(name) ?? [], { relative: 1e-14 });
+        for (const [name, parameter] of plain.namedParameters()) parameter.assign(model.namedParameters().get(name)?.value as Tensor);
+      }
+      for (const optimizer of [seng, sgd]) optimizer.dispose();
+    });
   });
 
   describe("weight decay of the preset `paper`", () => {
