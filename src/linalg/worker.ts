@@ -9,8 +9,8 @@ export interface LinalgWorkerOptions {
 
 /** A call that has not been answered. */
 interface Call {
-  resolve(reply: Reply): void;
-  reject(error: Error): void;
+  readonly resolve: (reply: Reply) => void;
+  readonly reject: (error: Error) => void;
 }
 
 /**

@@ -1,16 +1,17 @@
-import { inversePositiveDefinite } from "../../linalg/index.ts";
+import type { Routines } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import { piShares, type DampingKind } from "../curvature/damping.ts";
-import { covarianceFactors, traceOf, type FactorSnapshot } from "../curvature/factor.ts";
+import { covarianceFactors, ofBoth, traceOf, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
   type KroneckerInverse,
   type KroneckerOptions,
   type RefreshContext,
+  type Refreshed,
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import { withScaleShift } from "./scaleShift.ts";
@@ -90,10 +91,15 @@ class EighInverse implements KroneckerInverse {
     return this.#factors !== null && !isZero(this.#factors);
   }
 
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<void> {
-    const next = await spectraOf(inputFactor, outputFactor);
-    this.dispose();
-    this.#factors = next;
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { linalg }: RefreshContext): Promise<Refreshed> {
+    const next = await spectraOf(inputFactor, outputFactor, linalg);
+    return {
+      install: () => {
+        this.dispose();
+        this.#factors = next;
+      },
+      dispose: () => releaseSpectra(next),
+    };
   }
 
   apply(gradient: Tensor, { damping }: ApplyContext): Tensor {
@@ -169,15 +175,20 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   /** @throws NumericalError with the pivot if a damped factor is not positive definite. */
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { damping }: RefreshContext): Promise<void> {
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { damping, linalg }: RefreshContext): Promise<Refreshed> {
+    const factors = { input: inputFactor, output: outputFactor };
     const shares = sharesOf(this.#kind, damping, await measure(inputFactor), await measure(outputFactor));
-    const input = await dampedInverse(inputFactor, shares.input);
-    const output = await dampedInverse(outputFactor, shares.output).catch((error: unknown) => {
-      input.dispose();
-      throw error;
-    });
-    this.dispose();
-    this.#inverses = { input, output };
+    const next = await ofBoth(
+      (name) => dampedInverse(factors[name], shares[name], linalg),
+      (inverse) => inverse.dispose(),
+    );
+    return {
+      install: () => {
+        this.dispose();
+        this.#inverses = next;
+      },
+      dispose: () => Object.values<Tensor>(next).forEach((inverse) => inverse.dispose()),
+    };
   }
 
   apply(gradient: Tensor): Tensor {
@@ -211,13 +222,13 @@ async function measure({ matrix, residual }: FactorSnapshot): Promise<Extent> {
   return { trace: (await traceOf(matrix)) + width * residual, width };
 }
 
-async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number): Promise<Tensor> {
+async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number, linalg: Routines): Promise<Tensor> {
   const { dtype, backend } = matrix;
   const damped = unscoped(() =>
     tidy(() => matrix.add(Tensor.eye(matrix.shape[0] as number, { dtype, backend }).multiply(damping + residual))),
   );
   try {
-    return await inversePositiveDefinite(damped);
+    return await linalg.inversePositiveDefinite(damped);
   } finally {
     damped.dispose();
   }

@@ -1,4 +1,3 @@
-import { nystrom } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
@@ -21,8 +20,8 @@ export class NysKfac extends LowRankKfac {
     super(
       parameters,
       "nys-kfac",
-      (matrix, { rank, oversampling, generator, basis, refreshes }) =>
-        nystrom(matrix, {
+      (matrix, { rank, oversampling, generator, basis, refreshes, linalg }) =>
+        linalg.nystrom(matrix, {
           rank,
           oversampling,
           iterations: basis === null ? 2 : refreshes < settling ? 1 : 0,

@@ -1,4 +1,3 @@
-import { randomizedEigh } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
@@ -18,7 +17,7 @@ export class SreKfac extends LowRankKfac {
     super(
       parameters,
       "sre-kfac",
-      (matrix, { rank, oversampling, generator }) => randomizedEigh(matrix, { rank, oversampling, iterations, generator }),
+      (matrix, { rank, oversampling, generator, linalg }) => linalg.randomizedEigh(matrix, { rank, oversampling, iterations, generator }),
       options,
     );
   }

@@ -9,6 +9,17 @@ export type FactorName = "input" | "output";
 /** Something of each factor. */
 export type Factors<Part> = Readonly<Record<FactorName, Part>>;
 
+/**
+ * Something of each factor, computed for both at the same time. If one of them fails, the other's is released.
+ * @throws what failed, the input factor's before the output factor's.
+ */
+export async function ofBoth<Part>(compute: (name: FactorName) => Promise<Part>, release: (part: Part) => void): Promise<Factors<Part>> {
+  const [input, output] = await Promise.allSettled([compute("input"), compute("output")]);
+  if (input.status === "fulfilled" && output.status === "fulfilled") return { input: input.value, output: output.value };
+  for (const part of [input, output]) if (part.status === "fulfilled") release(part.value);
+  throw input.status === "rejected" ? input.reason : (output as PromiseRejectedResult).reason;
+}
+
 /** A factor at the time of inversion: matrix + residual · I. */
 export interface FactorSnapshot {
   readonly matrix: Tensor;
@@ -36,6 +47,8 @@ export interface FactorAverage<Snapshot> {
   update?(step: number): Promise<boolean>;
   /** As it is now. The tensors stay the average's, until its next value. */
   snapshot(): Snapshot;
+  /** Another one with what is in this one now, for an inversion that goes on over its next values. Absent if that is not to be. */
+  copy?(): FactorAverage<Snapshot>;
   /** The same with `extra` on the diagonal, for an inversion that failed without. */
   shifted(extra: number): ShiftedFactor<Snapshot>;
   /** Without the residual. */
@@ -60,6 +73,9 @@ export interface FactorOptions {
   readonly factorScaling?: "kfc" | "paper" | undefined;
 }
 
+/** What a factor needs to know of its layer. */
+export type FactorLayer = Pick<CurvatureView, "weight" | "dA" | "dOut" | "positions">;
+
 /** A factor as the exponential average of its covariance matrices. */
 export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   readonly #name: FactorName;
@@ -67,12 +83,16 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   readonly #width: number;
   readonly #scale: number;
   readonly #average: MatrixAverage;
+  /** Makes one of the same layer without values. */
+  readonly #another: () => CovarianceFactor;
 
-  constructor(name: FactorName, view: CurvatureView, { statDecay, averageForm, factorScaling }: FactorOptions) {
+  constructor(name: FactorName, { weight, dA, dOut, positions }: FactorLayer, options: FactorOptions) {
+    const { statDecay, averageForm, factorScaling } = options;
     this.#name = name;
-    this.#layer = view.weight.name;
-    this.#width = widthOf(name, view);
-    this.#scale = factorScaling === "paper" ? view.positions ** (name === "input" ? -2 : 2) : 1;
+    this.#layer = weight.name;
+    this.#width = widthOf(name, { dA, dOut });
+    this.#scale = factorScaling === "paper" ? positions ** (name === "input" ? -2 : 2) : 1;
+    this.#another = () => new CovarianceFactor(name, { weight, dA, dOut, positions }, options);
     this.#average = new MatrixAverage({ form: averageForm, decay: statDecay });
   }
 
@@ -87,6 +107,14 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
 
   snapshot(): FactorSnapshot {
     return { matrix: this.#average.value, residual: this.#average.residual };
+  }
+
+  copy(): CovarianceFactor {
+    const copy = this.#another();
+    const state = this.#average.state();
+    copy.#average.load(state);
+    state.value?.dispose();
+    return copy;
   }
 
   shifted(extra: number): ShiftedFactor<FactorSnapshot> {
@@ -130,7 +158,7 @@ export function covarianceFactors(view: CurvatureView, options: FactorOptions): 
 }
 
 /** Number of rows of a factor. */
-export function widthOf(name: FactorName, { dA, dOut }: CurvatureView): number {
+export function widthOf(name: FactorName, { dA, dOut }: Pick<CurvatureView, "dA" | "dOut">): number {
   return name === "input" ? dA : dOut;
 }
 

@@ -3,7 +3,7 @@
  * records, the records of one weight become a view, and a block turns views into a preconditioner. No method is named here;
  * methods are in `blocks`. May import tensor, linalg, autograd and nn.
  *
- * Reading order: capture → view → block → fisher → precondition → clip → optimizer; average, factor, damping and kronecker are what blocks
+ * Reading order: capture → view → block → fisher → precondition → clip → optimizer; average, factor, damping, kronecker and inversion are what blocks
  * share, adaptiveDamping lets λ follow the loss, and verify compares all of it with dense matrices.
  */
 export { AdaptiveDamping, dampingOf, type AdaptDampingOptions, type DampingOptions, type DampingReport } from "./adaptiveDamping.ts";
@@ -16,6 +16,7 @@ export {
   CovarianceFactor,
   covarianceFactors,
   type FactorAverage,
+  type FactorLayer,
   type FactorName,
   type FactorOptions,
   type Factors,
@@ -23,7 +24,14 @@ export {
   type ShiftedFactor,
 } from "./factor.ts";
 export type { Fisher } from "./fisher.ts";
-export { KroneckerBlock, type ApplyContext, type KroneckerInverse, type KroneckerOptions, type RefreshContext } from "./kronecker.ts";
+export {
+  KroneckerBlock,
+  type ApplyContext,
+  type KroneckerInverse,
+  type KroneckerOptions,
+  type RefreshContext,
+  type Refreshed,
+} from "./kronecker.ts";
 export { CurvatureOptimizer, type CurvatureChain, type CurvatureOptimizerOptions } from "./optimizer.ts";
 export { Precondition, type CurvatureOptions, type LayerReport, type RegistrationRow, type StepCapture } from "./precondition.ts";
 export { RecordedView, whyNoBlock, type CurvatureView, type MicroBatch, type Pass } from "./view.ts";

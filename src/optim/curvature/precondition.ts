@@ -1,4 +1,5 @@
 import type { Observer, Recording } from "../../autograd/index.ts";
+import { LinalgWorker } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { CheckpointError, concat, Generator, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
 import { parameterKeys, type LayerParameters, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
@@ -10,6 +11,11 @@ import { RecordedView, whyNoBlock, type MicroBatch, type Pass } from "./view.ts"
 export interface CurvatureOptions {
   /** Default `empirical`. */
   readonly fisher?: Fisher | undefined;
+  /**
+   * Where inversions run that are put off (`inversionLag`): for several threads, or to share it between optimizers. It stays its maker's to
+   * close. Default: one of the optimizer's own, with one thread.
+   */
+  readonly worker?: LinalgWorker | undefined;
   /** Of the labels that `mc` draws. Default 0. */
   readonly fisherSeed?: number | undefined;
   /**
@@ -70,6 +76,8 @@ export class Precondition implements Transform {
   readonly #reasons = new Map<Parameter, string>();
   /** Loaded states of blocks that are not made yet, by key. */
   readonly #pending = new Map<string, BlockState>();
+  readonly #givenWorker: LinalgWorker | null;
+  #ownWorker: LinalgWorker | null = null;
   #views = new Map<Parameter, RecordedView>();
   #captured: Captured[] = [];
   /** Loss primitives of the micro-batch under way. */
@@ -87,6 +95,7 @@ export class Precondition implements Transform {
     this.#fisher = options.fisher ?? "empirical";
     this.#generator = new Generator(options.fisherSeed ?? 0);
     this.#reduction = options.reduction ?? "mean";
+    this.#givenWorker = options.worker ?? null;
   }
 
   /** Which parameter got which block, and why the others have none. Complete once every weight has been met. */
@@ -262,7 +271,8 @@ export class Precondition implements Transform {
 
   /** Lets every block refresh, then reports the first failure, if any. */
   async refresh(step: number): Promise<void> {
-    const results = await Promise.allSettled([...this.#blocks.values()].map(({ block }) => block.refresh(step)));
+    const worker = this.#givenWorker ?? (this.#ownWorker ??= new LinalgWorker());
+    const results = await Promise.allSettled([...this.#blocks.values()].map(({ block }) => block.refresh(step, worker)));
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
@@ -318,10 +328,8 @@ export class Precondition implements Transform {
 
   /** Blocks are made when their weight is met: until then a loaded state waits. */
   load(state: TransformState): void {
-    for (const { block } of this.#blocks.values()) block.dispose();
-    this.#blocks.clear();
+    this.dispose();
     this.#reasons.clear();
-    for (const key of [...this.#pending.keys()]) this.#release(key);
     for (const [key, { tensors, numbers }] of blockStates(state)) {
       this.#pending.set(key, { numbers, tensors: new Map([...tensors].map(([name, tensor]) => [name, tensor.hold()])) });
     }
@@ -337,6 +345,8 @@ export class Precondition implements Transform {
     for (const key of [...this.#pending.keys()]) this.#release(key);
     for (const { block } of this.#blocks.values()) block.dispose();
     this.#blocks.clear();
+    this.#ownWorker?.close();
+    this.#ownWorker = null;
   }
 }
 
