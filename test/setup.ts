@@ -12,6 +12,9 @@ if (seed !== "random") {
   fc.configureGlobal({ seed: Number(seed) });
 }
 
+// Threads that run modules of src, which is TypeScript, are started with what this process was.
+process.execArgv.push("--import", new URL("../scripts/typescript/register.js", import.meta.url).href);
+
 interface AllcloseOptions {
   /** Largest accepted max|actual − expected| / max|expected|; the numerator itself where `expected` is all zero. Default 1e-5. */
   readonly relative?: number;

@@ -45,3 +45,5 @@ export { randomizedRange, type RandomizedRangeOptions } from "./rangeFinder.ts";
 export { randomizedEigh, randomizedSvd, type DominantEigenpairs, type RandomizedEighOptions } from "./randomized.ts";
 export { nystrom, type Nystrom, type NystromOptions } from "./nystrom.ts";
 export { adaptiveEigh, type AdaptiveEigenpairs, type AdaptiveEighOptions } from "./adaptiveRank.ts";
+export { routines, type RoutineName, type Routines } from "./routines.ts";
+export { LinalgWorker, type LinalgWorkerOptions } from "./worker.ts";

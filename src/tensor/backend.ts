@@ -9,6 +9,8 @@ import type { Shape } from "./shape.ts";
  */
 export interface Backend<Buffer = unknown> {
   readonly name: string;
+  /** What `openBackend(name, …)` takes for another one that computes the same bits, on another thread. Default: nothing. */
+  readonly options?: object;
   /** @param origin the operation that needs the buffer, for reports on who holds memory. */
   alloc(dtype: DType, size: number, origin?: string): Buffer;
   free(buffer: Buffer): void;

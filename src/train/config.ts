@@ -43,6 +43,10 @@ const schema = z.strictObject({
   statDecay: z.number().min(0).lt(1).optional().describe("curvature: decay of the factors' averages"),
   factorUpdateEvery: perEpoch(whole.min(1)).optional().describe("curvature: steps between factor updates"),
   inversionEvery: perEpoch(whole.min(1)).optional().describe("curvature: steps between inversions, or SENG's refreshes"),
+  inversionLag: whole
+    .min(1)
+    .optional()
+    .describe("K-FAC family: steps that inversions run on a thread of their own before they are installed; default: none"),
   inverse: z.enum(["eigh", "cholesky"]).optional().describe("K-FAC: how factors are inverted"),
   fisher: z.enum(["empirical", "mc", "type-2"]).optional().describe("curvature: which Fisher matrix"),
   rank: perEpoch(whole.min(1)).optional().describe("randomized K-FAC: eigenpairs of each factor"),

@@ -10,6 +10,7 @@ import {
   type FactorSnapshot,
   type KroneckerInverse,
   type RefreshContext,
+  type Refreshed,
 } from "../../src/optim/index.ts";
 import { train, type TrainEvent } from "../../src/index.ts";
 import { Generator, NumericalError, Tensor, type DType } from "../../src/tensor/index.ts";
@@ -42,12 +43,12 @@ class Stubborn implements KroneckerInverse {
   get ready(): boolean {
     return this.installed > 0;
   }
-  refresh(input: FactorSnapshot, output: FactorSnapshot, { wide, damping }: RefreshContext): Promise<void> {
+  refresh(input: FactorSnapshot, output: FactorSnapshot, { wide, damping }: RefreshContext): Promise<Refreshed> {
     this.attempts.push({ wide, damping, means: [meanEigenvalue(input), meanEigenvalue(output)] });
     const failure = this.failure(this.attempts.length);
     if (failure) return Promise.reject(failure);
-    this.installed = this.attempts.length;
-    return Promise.resolve();
+    const attempt = this.attempts.length;
+    return Promise.resolve({ install: () => void (this.installed = attempt), dispose: () => undefined });
   }
   apply(gradient: Tensor): Tensor {
     return gradient.multiply(1 / this.installed);
@@ -200,7 +201,7 @@ eachBackend(() => {
         { learningRate: 0.1, rank: 2, oversampling: 1 },
       );
       await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
-      expect(seen).toEqual(["float32", "float64", "float64"]);
+      expect(seen).toEqual(["float32", "float32", "float64", "float64"]); // both factors are searched at the same time
       expect(optimizer.reports()[0]?.problems).toEqual(["inverted in float64 at step 0, since float32 has too few digits"]);
       expect(model.parameters().every(({ value }) => value.dataSync().every(Number.isFinite))).toBe(true);
       const vectors = optimizer.state().transforms.flatMap(({ tensors }) => [...tensors].filter(([name]) => name.endsWith("vectors")));

@@ -57,6 +57,7 @@ export interface BrandKfacOptions extends LowRankOptions {
  * A factor is followed if the layer has one position a sample and the factor more rows than `rank` (of step 0) and the columns of the
  * first batch together; each of its updates is an inversion at once. The other factors are averaged and decomposed as in RS-KFAC. Averages
  * that begin with the identity are followed as those of the form `zero`: ρᵏ I is added to the eigenvalues, which is the same matrix.
+ * `inversionLag` puts off the inversions of layers of which no factor is followed.
  *
  * @throws UsageError for an option that the variant does not use, or a part to be corrected that is not in (0, 1].
  */

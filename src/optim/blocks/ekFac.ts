@@ -3,7 +3,14 @@ import { NumericalError, tidy, unscoped, UsageError, Variable, type Tensor } fro
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { covarianceFactors, type FactorSnapshot } from "../curvature/factor.ts";
-import { KroneckerBlock, type ApplyContext, type KroneckerInverse, type KroneckerOptions } from "../curvature/kronecker.ts";
+import {
+  KroneckerBlock,
+  type ApplyContext,
+  type KroneckerInverse,
+  type KroneckerOptions,
+  type RefreshContext,
+  type Refreshed,
+} from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import { withScaleShift } from "./scaleShift.ts";
@@ -111,13 +118,18 @@ class EkFacInverse implements KroneckerInverse {
     return this.#factors !== null && !isZero(this.#factors);
   }
 
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<void> {
-    const next = await spectraOf(inputFactor, outputFactor);
-    this.dispose();
-    this.#factors = next;
-    if (this.#intra) return;
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { linalg }: RefreshContext): Promise<Refreshed> {
+    const next = await spectraOf(inputFactor, outputFactor, linalg);
     const { input, output } = next;
-    this.#install(unscoped(() => tidy(() => output.values.reshape([-1, 1]).multiply(input.values.reshape([1, -1])))));
+    return {
+      install: () => {
+        this.dispose();
+        this.#factors = next;
+        if (this.#intra) return;
+        this.#start(unscoped(() => tidy(() => output.values.reshape([-1, 1]).multiply(input.values.reshape([1, -1])))));
+      },
+      dispose: () => releaseSpectra(next),
+    };
   }
 
   apply(gradient: Tensor, { damping, view }: ApplyContext): Tensor {
@@ -140,7 +152,8 @@ class EkFacInverse implements KroneckerInverse {
     return running.value;
   }
 
-  #install(value: Tensor): void {
+  /** The running average begins with a value, which it takes over. */
+  #start(value: Tensor): void {
     this.#running = unscoped(() => new Variable("EK-FAC's eigenvalues", value));
     value.dispose();
   }
@@ -159,7 +172,7 @@ class EkFacInverse implements KroneckerInverse {
     this.dispose();
     this.#factors = loadSpectra(state);
     const running = state.tensors.get("running");
-    if (running) this.#install(running.hold());
+    if (running) this.#start(running.hold());
   }
 
   dispose(): void {

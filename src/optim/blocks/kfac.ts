@@ -1,16 +1,17 @@
-import { inversePositiveDefinite, randomizedEigh } from "../../linalg/index.ts";
+import type { Routines } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { Generator, NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import { shares, type DampingKind, type DampingOfFactors, type FactorExtent } from "../curvature/damping.ts";
-import { covarianceFactors, traceOf, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
+import { covarianceFactors, ofBoth, traceOf, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
   type KroneckerInverse,
   type KroneckerOptions,
   type RefreshContext,
+  type Refreshed,
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
@@ -93,10 +94,15 @@ class EighInverse implements KroneckerInverse {
     return this.#factors !== null && !isZero(this.#factors);
   }
 
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<void> {
-    const next = await spectraOf(inputFactor, outputFactor);
-    this.dispose();
-    this.#factors = next;
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { linalg }: RefreshContext): Promise<Refreshed> {
+    const next = await spectraOf(inputFactor, outputFactor, linalg);
+    return {
+      install: () => {
+        this.dispose();
+        this.#factors = next;
+      },
+      dispose: () => releaseSpectra(next),
+    };
   }
 
   apply(gradient: Tensor, { damping }: ApplyContext): Tensor {
@@ -162,16 +168,24 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   /** @throws NumericalError with the pivot if a damped factor is not positive definite. */
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { damping }: RefreshContext): Promise<void> {
-    const extents = { input: await measure(inputFactor, this.#kind), output: await measure(outputFactor, this.#kind) };
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { damping, linalg }: RefreshContext): Promise<Refreshed> {
+    const factors = { input: inputFactor, output: outputFactor };
+    const extents = {
+      input: await measure(inputFactor, this.#kind, linalg),
+      output: await measure(outputFactor, this.#kind, linalg),
+    };
     const added = shares(this.#kind, damping, extents);
-    const input = await dampedInverse(inputFactor, added.input);
-    const output = await dampedInverse(outputFactor, added.output).catch((error: unknown) => {
-      input.dispose();
-      throw error;
-    });
-    this.dispose();
-    this.#inverses = { input, output };
+    const next = await ofBoth(
+      (name) => dampedInverse(factors[name], added[name], linalg),
+      (inverse) => inverse.dispose(),
+    );
+    return {
+      install: () => {
+        this.dispose();
+        this.#inverses = next;
+      },
+      dispose: () => Object.values<Tensor>(next).forEach((inverse) => inverse.dispose()),
+    };
   }
 
   apply(gradient: Tensor, { view }: ApplyContext): Tensor {
@@ -207,28 +221,28 @@ class CholeskyInverse implements KroneckerInverse {
   }
 }
 
-async function measure({ matrix, residual }: FactorSnapshot, kind: DampingOfFactors): Promise<FactorExtent> {
+async function measure({ matrix, residual }: FactorSnapshot, kind: DampingOfFactors, linalg: Routines): Promise<FactorExtent> {
   const width = matrix.shape[0] as number;
-  const largest = kind === "factor-relative" ? (await largestEigenvalue(matrix)) + residual : NaN;
+  const largest = kind === "factor-relative" ? (await largestEigenvalue(matrix, linalg)) + residual : NaN;
   return { trace: (await traceOf(matrix)) + width * residual, width, largest };
 }
 
 /** From below, and close: a damping needs no more than that. */
-async function largestEigenvalue(matrix: Tensor): Promise<number> {
+async function largestEigenvalue(matrix: Tensor, linalg: Routines): Promise<number> {
   const sketch = { rank: 1, oversampling: Math.min(7, (matrix.shape[0] as number) - 1), iterations: 8, generator: new Generator(0) };
-  const { vectors, values } = await randomizedEigh(matrix, sketch);
+  const { vectors, values } = await linalg.randomizedEigh(matrix, sketch);
   const [largest = 0] = await values.data();
   for (const tensor of [vectors, values]) tensor.dispose();
   return largest;
 }
 
-async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number): Promise<Tensor> {
+async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number, linalg: Routines): Promise<Tensor> {
   const { dtype, backend } = matrix;
   const damped = unscoped(() =>
     tidy(() => matrix.add(Tensor.eye(matrix.shape[0] as number, { dtype, backend }).multiply(damping + residual))),
   );
   try {
-    return await inversePositiveDefinite(damped);
+    return await linalg.inversePositiveDefinite(damped);
   } finally {
     damped.dispose();
   }

@@ -1,16 +1,25 @@
-import { eigh, lowRankPlusTail, type LowRank, type LowRankInverse, type LowRankPlusTail, type Tail } from "../../linalg/index.ts";
+import {
+  lowRankPlusTail,
+  routines,
+  type LowRank,
+  type LowRankInverse,
+  type LowRankPlusTail,
+  type Routines,
+  type Tail,
+} from "../../linalg/index.ts";
 import { Generator, NumericalError, Tensor, unscoped, UsageError } from "../../tensor/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockFactory, BlockReport, BlockState } from "../curvature/block.ts";
 import { shares, type FactorExtent } from "../curvature/damping.ts";
-import { covarianceFactors, traceOf, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
+import { covarianceFactors, ofBoth, traceOf, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
   type KroneckerInverse,
   type KroneckerOptions,
   type RefreshContext,
+  type Refreshed,
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
@@ -61,6 +70,8 @@ export interface SearchContext {
   readonly basis: Tensor | null;
   /** Number of refreshes before this one. */
   readonly refreshes: number;
+  /** Linear algebra on the thread on which it is to run. */
+  readonly linalg: Routines;
 }
 
 /** How a method finds the dominant eigenpairs of a positive semidefinite matrix. */
@@ -163,7 +174,7 @@ export function rankAt({ rank = 220 }: LowRankOptions, step: number): number {
   return hyperParameter("rank", rank, step, "a whole number of at least 1");
 }
 
-export interface DecompositionContext extends Partial<Pick<SearchContext, "basis" | "refreshes">> {
+export interface DecompositionContext extends Partial<Pick<SearchContext, "basis" | "refreshes" | "linalg">> {
   readonly step: number;
   /** Names the random numbers. */
   readonly draw: string;
@@ -176,7 +187,7 @@ export async function decompose(
   matrix: Tensor,
   search: Search,
   options: LowRankOptions,
-  { step, draw, wide = false, basis = null, refreshes = 0 }: DecompositionContext,
+  { step, draw, wide = false, basis = null, refreshes = 0, linalg = routines }: DecompositionContext,
 ): Promise<Eigenpairs> {
   const d = matrix.shape[0] as number;
   const rank = Math.min(d, rankAt(options, step));
@@ -187,8 +198,8 @@ export async function decompose(
   const sketch = rank + oversampling;
   const exact = d <= Math.max(sketch, options.exactUpTo ?? search.crossover * sketch);
   const found: LowRank & { readonly basis?: Tensor } = exact
-    ? await eigh(operand, { largest: rank })
-    : await search.find(operand, { rank, oversampling, generator, basis, refreshes });
+    ? await linalg.eigh(operand, { largest: rank })
+    : await search.find(operand, { rank, oversampling, generator, basis, refreshes, linalg });
   const owned = unscoped(() => {
     const own = (tensor: Tensor): Tensor => (tensor.dtype === matrix.dtype ? tensor.keep() : tensor.cast(matrix.dtype));
     return { vectors: own(found.vectors), values: own(found.values), basis: found.basis ? own(found.basis) : null };
@@ -227,18 +238,27 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   async refresh(
     input: FactorSnapshot | LowRankSnapshot,
     output: FactorSnapshot | LowRankSnapshot,
-    { step, wide }: RefreshContext,
-  ): Promise<void> {
-    const represent = async (name: FactorName, snapshot: FactorSnapshot | LowRankSnapshot): Promise<Factor> => {
+    { step, wide, linalg }: RefreshContext,
+  ): Promise<Refreshed> {
+    const snapshots = { input, output };
+    const refreshes = this.#refreshes;
+    const represent = async (name: FactorName): Promise<Factor> => {
+      const snapshot = snapshots[name];
       if ("pairs" in snapshot) return this.#share(snapshot);
       this.#noteRank(name, rankAt(this.#options, step), snapshot.matrix.shape[0] as number);
-      const draw = `${this.#layer} ${name} ${this.#refreshes}`;
-      const basis = this.#factors?.[name].pairs.basis ?? null;
-      const context = { step, draw, wide, basis, refreshes: this.#refreshes };
-      return this.#complete(await decompose(snapshot.matrix, this.#search, this.#options, context), snapshot.residual);
+      const draw = `${this.#layer} ${name} ${refreshes}`;
+      using basis = this.#factors?.[name].pairs.basis?.hold() ?? null;
+      const context = { step, draw, wide, basis, refreshes, linalg };
+      return await this.#complete(await decompose(snapshot.matrix, this.#search, this.#options, context), snapshot.residual);
     };
-    await this.#install(represent("input", input), () => represent("output", output));
-    this.#refreshes++;
+    const factors = await ofBoth(represent, releaseFactor);
+    return {
+      install: () => {
+        this.dispose();
+        [this.#factors, this.#refreshes] = [factors, refreshes + 1];
+      },
+      dispose: () => Object.values<Factor>(factors).forEach(releaseFactor),
+    };
   }
 
   #noteRank(name: FactorName, rank: number, rows: number): void {
@@ -251,17 +271,6 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     const remarks = this.#remarks;
     this.#remarks = [];
     return remarks;
-  }
-
-  /** Puts two factors in the place of what is there, or neither. */
-  async #install(first: Promise<Factor>, second: () => Promise<Factor>): Promise<void> {
-    const input = await first;
-    const output = await second().catch((error: unknown) => {
-      release(input.pairs);
-      throw error;
-    });
-    this.dispose();
-    this.#factors = { input, output };
   }
 
   #share({ pairs, residual }: LowRankSnapshot): Promise<Factor> {
@@ -362,12 +371,15 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   async prepare(input: FactorSnapshot | LowRankSnapshot, output: FactorSnapshot | LowRankSnapshot): Promise<void> {
     const loaded = this.#loaded;
     if (!loaded) return;
-    const complete = ({ pairs, residual }: Loaded, snapshot: FactorSnapshot | LowRankSnapshot): Promise<Factor> => {
+    const snapshots = { input, output };
+    const factors = await ofBoth(async (name) => {
+      const [{ pairs, residual }, snapshot] = [loaded[name], snapshots[name]];
       if (pairs) return this.#complete(held(pairs), residual);
       if ("pairs" in snapshot) return this.#share({ ...snapshot, residual });
       throw new UsageError("a saved low-rank inverse has no eigenpairs of a factor, and neither has the factor itself");
-    };
-    await this.#install(complete(loaded.input, input), () => complete(loaded.output, output));
+    }, releaseFactor);
+    this.dispose();
+    this.#factors = factors;
   }
 
   dispose(): void {
@@ -380,6 +392,10 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
 /** The same, by handles of their own. */
 function held({ vectors, values, basis, trace }: Eigenpairs): Eigenpairs {
   return { vectors: vectors.hold(), values: values.hold(), basis: basis?.hold() ?? null, trace };
+}
+
+function releaseFactor({ pairs }: Factor): void {
+  release(pairs);
 }
 
 function release({ vectors, values, basis }: Eigenpairs): void {

@@ -1,4 +1,3 @@
-import { nystrom } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { unscoped } from "../../tensor/index.ts";
 import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
@@ -21,10 +20,10 @@ export class NysKfac extends LowRankKfac {
     const { settling = 3 } = options;
     const search: Search = {
       crossover: 1.5,
-      async find(matrix, { rank, oversampling, generator, basis, refreshes }) {
-        if (!basis) return nystrom(matrix, { rank, oversampling, generator, iterations: 2 });
+      async find(matrix, { rank, oversampling, generator, basis, refreshes, linalg }) {
+        if (!basis) return linalg.nystrom(matrix, { rank, oversampling, generator, iterations: 2 });
         using testMatrix = unscoped(() => basis.cast(matrix.dtype));
-        return await nystrom(matrix, { rank, testMatrix, iterations: refreshes < settling ? 1 : 0 });
+        return await linalg.nystrom(matrix, { rank, testMatrix, iterations: refreshes < settling ? 1 : 0 });
       },
     };
     super(parameters, "nys-kfac", search, options);

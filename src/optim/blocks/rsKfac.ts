@@ -1,4 +1,3 @@
-import { randomizedSvd } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
 
@@ -22,8 +21,8 @@ export class RsKfac extends LowRankKfac {
 export function randomizedSearch(iterations = 4): Search {
   return {
     crossover: 4,
-    async find(matrix, { rank, oversampling, generator }) {
-      const { u, values, v } = await randomizedSvd(matrix, { rank, oversampling, iterations, generator });
+    async find(matrix, { rank, oversampling, generator, linalg }) {
+      const { u, values, v } = await linalg.randomizedSvd(matrix, { rank, oversampling, iterations, generator });
       u.dispose();
       return { vectors: v, values };
     },

@@ -1,7 +1,7 @@
-import { eigh } from "../../linalg/index.ts";
+import { routines, type Routines } from "../../linalg/index.ts";
 import { isFloat, machineEpsilon, Tensor, unscoped } from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
-import type { FactorSnapshot } from "../curvature/factor.ts";
+import { ofBoth, type FactorSnapshot } from "../curvature/factor.ts";
 
 /** A factor's eigenvectors as columns, eigenvalues as a vector, and the figures of them that damping needs. */
 export interface Spectrum {
@@ -21,18 +21,19 @@ export interface Spectra {
 }
 
 /** The eigendecomposition of a factor, residual included. Eigenvalues that are rounding are 0. */
-async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectrum> {
-  const { values, vectors } = await eigh(matrix);
+async function spectrumOf({ matrix, residual }: FactorSnapshot, linalg: Routines): Promise<Spectrum> {
+  const { dtype, backend } = matrix;
+  const { values, vectors } = await linalg.eigh(matrix);
   const host = Float64Array.from(await values.data());
   values.dispose();
   // A factor is positive semidefinite; what eigh leaves below d ε max is rounding. The threshold is relative, since late factors
   // of a well-trained network have largest eigenvalues far below 1.
   const top = host.reduce((a, b) => Math.max(a, b), 0);
-  const floor = host.length * machineEpsilon[isFloat(matrix.dtype) ? matrix.dtype : "float32"] * top;
+  const floor = host.length * machineEpsilon[isFloat(dtype) ? dtype : "float32"] * top;
   const clean = host.map((value) => (value <= floor ? 0 : value) + residual);
   return {
     vectors,
-    values: unscoped(() => Tensor.from(clean, { dtype: matrix.dtype, backend: matrix.backend })),
+    values: unscoped(() => Tensor.from(clean, { dtype, backend })),
     largest: top + residual,
     smallest: clean.reduce((a, b) => Math.min(a, b), Infinity),
     trace: clean.reduce((a, b) => a + b, 0),
@@ -41,14 +42,9 @@ async function spectrumOf({ matrix, residual }: FactorSnapshot): Promise<Spectru
 }
 
 /** Both factors' eigendecompositions. */
-export async function spectraOf(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot): Promise<Spectra> {
-  const input = await spectrumOf(inputFactor);
-  try {
-    return { input, output: await spectrumOf(outputFactor) };
-  } catch (error) {
-    release(input);
-    throw error;
-  }
+export function spectraOf(input: FactorSnapshot, output: FactorSnapshot, linalg: Routines = routines): Promise<Spectra> {
+  const factors = { input, output };
+  return ofBoth((name) => spectrumOf(factors[name], linalg), release);
 }
 
 /** A layer that no gradient has reached yet, or whose input was always 0: there is no curvature to speak of. */

@@ -1,4 +1,3 @@
-import { randomizedEigh } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
 
@@ -17,7 +16,8 @@ export class SreKfac extends LowRankKfac {
     const { iterations = 4 } = options;
     const search: Search = {
       crossover: 3,
-      find: (matrix, { rank, oversampling, generator }) => randomizedEigh(matrix, { rank, oversampling, iterations, generator }),
+      find: (matrix, { rank, oversampling, generator, linalg }) =>
+        linalg.randomizedEigh(matrix, { rank, oversampling, iterations, generator }),
     };
     super(parameters, "sre-kfac", search, options);
   }

@@ -1,3 +1,4 @@
+import type { LinalgWorker } from "../../linalg/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import type { CurvatureView } from "./view.ts";
 
@@ -33,6 +34,11 @@ export function partOf({ tensors, numbers }: BlockState, name: string): BlockSta
   return { tensors: new Map(own(tensors)), numbers: Object.fromEntries(own(Object.entries(numbers))) };
 }
 
+/** For a report. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** What a block has to tell about a refresh. */
 export interface BlockReport {
   /**
@@ -58,8 +64,8 @@ export interface CurvatureBlock {
   needs(step: number): CaptureNeeds;
   /** Takes in the step's records; what must outlive the step is kept. Runs inside a tidy. */
   observe(view: CurvatureView, step: number): void;
-  /** Recomputes what `precondition` uses, if it is time, and installs it all at once. */
-  refresh(step: number): Promise<void>;
+  /** Recomputes what `precondition` uses, if it is time, and installs it all at once. What need not be done in this step may run on `worker`. */
+  refresh(step: number, worker: LinalgWorker): Promise<void>;
   /** From the gradient [dOut, dA], bias last, to the step's direction of the same shape. Runs inside a tidy. */
   precondition(gradient: Tensor, context: { readonly step: number; readonly view: CurvatureView | null }): Tensor;
   /** What happened since it was last asked; null if nothing did. */

@@ -10,6 +10,20 @@ export type FactorName = "input" | "output";
 /** Something of each factor. */
 export type Factors<Part> = Readonly<Record<FactorName, Part>>;
 
+/**
+ * Something of each factor, computed one after the other, so that only one has its intermediate results in memory. If the second one
+ * fails, the first one's is released.
+ */
+export async function ofBoth<Part>(compute: (name: FactorName) => Promise<Part>, release: (part: Part) => void): Promise<Factors<Part>> {
+  const input = await compute("input");
+  try {
+    return { input, output: await compute("output") };
+  } catch (error) {
+    release(input);
+    throw error;
+  }
+}
+
 /** A factor at the time of inversion: matrix + residual · I. */
 export interface FactorSnapshot {
   readonly matrix: Tensor;
@@ -50,6 +64,8 @@ export interface FactorAverage<Snapshot> {
   update?(step: number): Promise<boolean>;
   /** As it is now. The tensors stay the average's, until its next value. */
   snapshot(): Snapshot;
+  /** Another one with what is in this one now, for an inversion that goes on over its next values. Absent if that is not to be. */
+  copy?(): FactorAverage<Snapshot>;
   /** The same with `extra` on the diagonal, for an inversion that failed without. */
   shifted(extra: number): ShiftedFactor<Snapshot>;
   /** Without the residual. */
@@ -75,6 +91,9 @@ export interface FactorOptions {
   readonly factorScaling?: "kfc" | "paper" | undefined;
 }
 
+/** What a factor needs to know of its layer. */
+export type FactorLayer = Pick<CurvatureView, "weight" | "dA" | "dOut" | "positions">;
+
 /** A factor as the exponential average of its covariance matrices. */
 export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   readonly #name: FactorName;
@@ -83,12 +102,16 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   readonly #scale: number;
   readonly #average: MatrixAverage;
   readonly #terms = new Terms();
+  /** Makes one of the same layer without values. */
+  readonly #another: () => CovarianceFactor;
 
-  constructor(name: FactorName, view: CurvatureView, { statDecay, averageForm, factorScaling }: FactorOptions) {
+  constructor(name: FactorName, { weight, dA, dOut, positions }: FactorLayer, options: FactorOptions) {
+    const { statDecay, averageForm, factorScaling } = options;
     this.#name = name;
-    this.#layer = view.weight.name;
-    this.#width = widthOf(name, view);
-    this.#scale = factorScaling === "paper" ? view.positions ** (name === "input" ? -2 : 2) : 1;
+    this.#layer = weight.name;
+    this.#width = widthOf(name, { dA, dOut });
+    this.#scale = factorScaling === "paper" ? positions ** (name === "input" ? -2 : 2) : 1;
+    this.#another = () => new CovarianceFactor(name, { weight, dA, dOut, positions }, options);
     this.#average = new MatrixAverage({ form: averageForm, decay: statDecay });
   }
 
@@ -105,6 +128,14 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
 
   snapshot(): FactorSnapshot {
     return { matrix: this.#average.value, residual: this.#average.residual };
+  }
+
+  copy(): CovarianceFactor {
+    const copy = this.#another();
+    const state = this.state();
+    copy.load(state);
+    for (const tensor of state.tensors.values()) tensor.dispose();
+    return copy;
   }
 
   shifted(extra: number): ShiftedFactor<FactorSnapshot> {
@@ -156,7 +187,7 @@ export function covarianceFactors(view: CurvatureView, options: FactorOptions): 
 }
 
 /** Number of rows of a factor. */
-export function widthOf(name: FactorName, { dA, dOut }: CurvatureView): number {
+export function widthOf(name: FactorName, { dA, dOut }: Pick<CurvatureView, "dA" | "dOut">): number {
   return name === "input" ? dA : dOut;
 }
 

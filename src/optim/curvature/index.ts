@@ -3,8 +3,8 @@
  * records, the records of one weight become a view, and a block turns views into a preconditioner. No method is named here;
  * methods are in `blocks`. May import tensor, linalg, autograd and nn.
  *
- * Reading order: capture → view → block → fisher → precondition → clip → optimizer; average, terms, factor, damping and kronecker are what
- * blocks share, adaptiveDamping lets λ follow the loss, and verify compares all of it with dense matrices.
+ * Reading order: capture → view → block → fisher → precondition → clip → optimizer; average, terms, factor, damping, kronecker and inversion
+ * are what blocks share, adaptiveDamping lets λ follow the loss, and verify compares all of it with dense matrices.
  */
 export { AdaptiveDamping, dampingOf, type AdaptDampingOptions, type DampingOptions, type DampingReport } from "./adaptiveDamping.ts";
 export { martensDecay, MatrixAverage, type AverageCounts, type AverageForm, type AverageOptions, type AverageState } from "./average.ts";
@@ -16,6 +16,7 @@ export {
   CovarianceFactor,
   covarianceFactors,
   type FactorAverage,
+  type FactorLayer,
   type FactorName,
   type FactorOptions,
   type Factors,
@@ -24,7 +25,14 @@ export {
   type ShiftedFactor,
 } from "./factor.ts";
 export type { Fisher } from "./fisher.ts";
-export { KroneckerBlock, type ApplyContext, type KroneckerInverse, type KroneckerOptions, type RefreshContext } from "./kronecker.ts";
+export {
+  KroneckerBlock,
+  type ApplyContext,
+  type KroneckerInverse,
+  type KroneckerOptions,
+  type RefreshContext,
+  type Refreshed,
+} from "./kronecker.ts";
 export { CurvatureOptimizer, type CurvatureChain, type CurvatureOptimizerOptions, type StepFigures } from "./optimizer.ts";
 export {
   Precondition,

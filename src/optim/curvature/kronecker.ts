@@ -1,7 +1,9 @@
-import { NumericalError, tidy, type Tensor } from "../../tensor/index.ts";
+import { routines, type LinalgWorker, type Routines } from "../../linalg/index.ts";
+import { NumericalError, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
-import { joined, NO_NEEDS, partOf, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
-import type { FactorAverage, FactorOptions, Factors, FactorSnapshot, ShiftedFactor } from "./factor.ts";
+import { joined, messageOf, NO_NEEDS, partOf, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
+import type { FactorAverage, FactorOptions, Factors, FactorSnapshot } from "./factor.ts";
+import { invert, InversionUnderWay, startOf, type Outcome } from "./inversion.ts";
 import type { CurvatureView } from "./view.ts";
 
 export interface KroneckerOptions extends FactorOptions {
@@ -11,6 +13,12 @@ export interface KroneckerOptions extends FactorOptions {
   readonly factorUpdateEvery?: Schedule | undefined;
   /** T_KI: steps between inversions. Default 50. */
   readonly inversionEvery?: Schedule | undefined;
+  /**
+   * Steps that an inversion takes, fewer than `inversionEvery`: it runs on a thread of its own while the training goes on with the inverse
+   * from before, and is installed after just so many steps, which wait for it if it is late. The first inversion of a layer is made at once.
+   * Default: every inversion is made in the step in which it is due.
+   */
+  readonly inversionLag?: number | undefined;
 }
 
 /** T_KI at a step. */
@@ -18,8 +26,14 @@ export function inversionEvery({ inversionEvery: every = 50 }: Pick<KroneckerOpt
   return hyperParameter("inversionEvery", every, step, "a whole number of at least 1");
 }
 
-/** How many times the damping an inversion that failed in float64, too, is tried with. */
-const MORE_DAMPING = [10, 100, 1000];
+/** Steps from the beginning of an inversion at this step to its installation: 0 if it is made at once. */
+function inversionLag({ inversionLag: lag, ...options }: KroneckerOptions, step: number): number {
+  if (lag === undefined) return 0;
+  hyperParameter("inversionLag", lag, step, "a whole number of at least 1");
+  const every = inversionEvery(options, step);
+  if (lag >= every) throw new UsageError(`inversionLag must be below inversionEvery, which is ${every} at step ${step}, but is ${lag}`);
+  return lag;
+}
 
 /** What a refresh has besides the factors. */
 export interface RefreshContext {
@@ -28,6 +42,15 @@ export interface RefreshContext {
   readonly damping: number;
   /** Compute in float64 whatever the factors' type: for a second attempt. */
   readonly wide: boolean;
+  /** Linear algebra on the thread on which it is to run. */
+  readonly linalg: Routines;
+}
+
+/** A new representation of the factors, which is either installed or disposed. */
+export interface Refreshed {
+  /** Puts it in the place of what was there, all at once. */
+  install(): void;
+  dispose(): void;
 }
 
 /** What a step has for the preconditioning of one layer. */
@@ -44,8 +67,12 @@ export interface KroneckerInverse<Snapshot = FactorSnapshot> {
   readonly method: string;
   /** Whether `apply` wants the step's own factors of the gradient in its view. Default false. */
   readonly wantsGradient?: boolean;
-  /** Computes from the factors and installs the result at once; what was installed before stays until then. */
-  refresh(input: Snapshot, output: Snapshot, context: RefreshContext): Promise<void>;
+  /**
+   * Computes from the factors. Changes nothing until the result is installed, which may be some steps later: what is needed of this object
+   * is taken at the call, and the computations are asked for without waiting for one another, since whoever trains may look for answers
+   * only in the end.
+   */
+  refresh(input: Snapshot, output: Snapshot, context: RefreshContext): Promise<Refreshed>;
   /** Finishes what `load` began, if reading is needed for that. The factors are as they were when the state was saved. */
   prepare?(input: Snapshot, output: Snapshot): Promise<void>;
   /** Whether what is installed can be applied: false before the first refresh, and while a factor is zero. */
@@ -71,6 +98,7 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
   readonly #options: KroneckerOptions;
   readonly #factors: Factors<FactorAverage<Snapshot>>;
   readonly #inverse: KroneckerInverse<Snapshot>;
+  #underWay: InversionUnderWay<Snapshot> | null = null;
   #observedAt = -1;
   /** Whether the factors have changed since the last inversion. */
   #changed = false;
@@ -120,16 +148,46 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
     [this.#observedAt, this.#changed] = [step, true];
   }
 
-  async refresh(step: number): Promise<void> {
+  async refresh(step: number, worker: LinalgWorker): Promise<void> {
     const { input, output } = this.#factors;
     if (this.#count > 0) await this.#inverse.prepare?.(input.snapshot(), output.snapshot());
     const atOnce = await this.#update(step);
     if (this.#count === 0) return;
+    const lag = inversionLag(this.#options, step);
+    const underWay = this.#underWay;
+    if (underWay && step < underWay.step + lag) {
+      void underWay.run(worker.routines); // one that was loaded does not run yet
+      return;
+    }
+    if (underWay) {
+      const outcome = await underWay.finish(worker.routines);
+      this.#underWay = null;
+      this.#install(outcome, underWay.step);
+    }
     const every = inversionEvery(this.#options, step);
     const due = atOnce || (this.#inverse.ready ? step % every === 0 : this.#changed);
     if (!due) return;
-    await this.#invert(this.#damping(step), step);
+    const start = { step, damping: this.#damping(step) };
+    const copies = lag > 0 && this.#inverse.ready ? this.#copies() : null;
+    if (copies) {
+      this.#underWay = new InversionUnderWay(this.#inverse, copies, start);
+      void this.#underWay.run(worker.routines);
+    } else this.#install(await invert(this.#inverse, this.#factors, start, routines), step);
     this.#changed = false;
+  }
+
+  /** The factors as they are now; null if one of them has no copies. */
+  #copies(): Factors<FactorAverage<Snapshot>> | null {
+    const { input, output } = this.#factors;
+    return input.copy && output.copy ? { input: input.copy(), output: output.copy() } : null;
+  }
+
+  /** @throws NumericalError if there is nothing to install, and no inverse from before. */
+  #install({ next, failure, problem, terms }: Outcome, step: number): void {
+    if (!next && !this.#inverse.ready) throw this.#explained(failure, "inverted", step);
+    next?.install();
+    if (next) this.#terms = terms;
+    if (problem !== null) this.#problems.push(problem);
     this.#refreshed = true;
   }
 
@@ -150,58 +208,6 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
       }
     }
     return atOnce;
-  }
-
-  /**
-   * Inverts, and where that fails tries again in float64, then with more damping; then it stays with the inverse from before. Every such
-   * step is reported.
-   * @throws NumericalError, that of the first attempt, if there is no inverse from before.
-   */
-  async #invert(damping: number, step: number): Promise<void> {
-    const attempts = [
-      { name: "", wide: false, more: 0 },
-      { name: "in float64", wide: true, more: 0 },
-      ...MORE_DAMPING.map((more) => ({ name: `in float64 with ${more} times the damping`, wide: true, more })),
-    ];
-    let first: unknown;
-    for (const { name, wide, more } of attempts) {
-      const own: ShiftedFactor<Snapshot>[] = [];
-      // For methods that damp when they are applied, the factors themselves have more on their diagonal: that many times λ of the mean
-      // eigenvalue.
-      const damped = async (factor: FactorAverage<Snapshot>): Promise<Snapshot> => {
-        if (more === 0) return factor.snapshot();
-        const extra = more * damping * (await factor.meanEigenvalue());
-        if (!Number.isFinite(extra)) throw new NumericalError("the trace of a factor is not finite");
-        const shifted = factor.shifted(extra);
-        own.push(shifted);
-        return shifted.snapshot;
-      };
-      try {
-        const [input, output] = [await damped(this.#factors.input), await damped(this.#factors.output)];
-        await this.#inverse.refresh(input, output, { step, damping: damping * Math.max(1, more), wide });
-        // With more on its diagonal a matrix is no average of these terms.
-        this.#terms = more === 0 ? await this.#figures() : {};
-        if (first !== undefined) this.#problems.push(`inverted ${name} at step ${step}, since ${messageOf(first)}`);
-        return;
-      } catch (cause) {
-        if (!(cause instanceof NumericalError)) throw cause;
-        first ??= cause;
-      } finally {
-        for (const shifted of own) shifted.dispose();
-      }
-    }
-    if (!this.#inverse.ready) throw this.#explained(first, "inverted", step);
-    this.#problems.push(`not inverted at step ${step}, so the inverse from before stays, since ${messageOf(first)}`);
-  }
-
-  async #figures(): Promise<Record<string, number>> {
-    const { input, output } = this.#factors;
-    const figures: Record<string, number> = {};
-    for (const [name, { bounds, ...terms }] of Object.entries({ input: await input.terms(), output: await output.terms() })) {
-      const parts = { ...terms, valueRank: bounds.rank, valueTrace: bounds.trace };
-      for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
-    }
-    return figures;
   }
 
   report(): BlockReport | null {
@@ -232,25 +238,33 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
   state(): BlockState {
     const { input, output } = this.#factors;
     const own: BlockState = { tensors: new Map(), numbers: { observedAt: this.#observedAt, changed: this.#changed ? 1 : 0 } };
-    return joined({ block: own, input: input.state(), output: output.state(), inverse: this.#inverse.state() });
+    const parts = { block: own, input: input.state(), output: output.state(), inverse: this.#inverse.state() };
+    return joined(this.#underWay ? { ...parts, underWay: this.#underWay.state() } : parts);
   }
 
   load(state: BlockState): void {
+    const underWay = partOf(state, "underWay");
+    const start = startOf(underWay);
     const factors = Object.entries<FactorAverage<Snapshot>>(this.#factors);
-    for (const [name, factor] of factors) factor.check(partOf(state, name));
+    for (const [name, factor] of factors) {
+      factor.check(partOf(state, name));
+      if (start) factor.check(partOf(underWay, name));
+    }
     for (const [name, factor] of factors) factor.load(partOf(state, name));
     this.#inverse.load(partOf(state, "inverse"));
+    this.#underWay?.dispose();
+    const copies = start && this.#copies();
+    for (const [name, copy] of Object.entries<FactorAverage<Snapshot>>(copies ?? {})) copy.load(partOf(underWay, name));
+    this.#underWay = copies && new InversionUnderWay(this.#inverse, copies, start);
     const { observedAt = -1, changed = 0 } = partOf(state, "block").numbers;
     [this.#observedAt, this.#changed] = [observedAt, changed === 1];
   }
 
   dispose(): void {
+    this.#underWay?.dispose();
+    this.#underWay = null;
     this.#factors.input.dispose();
     this.#factors.output.dispose();
     this.#inverse.dispose();
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

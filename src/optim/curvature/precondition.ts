@@ -1,4 +1,5 @@
 import type { Observer, Recording } from "../../autograd/index.ts";
+import { LinalgWorker } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { CheckpointError, concat, Generator, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
 import { parameterKeys, type LayerParameters, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
@@ -10,6 +11,11 @@ import { RecordedView, whyNoBlock, type MicroBatch, type Pass } from "./view.ts"
 export interface CurvatureOptions {
   /** Default `empirical`. */
   readonly fisher?: Fisher | undefined;
+  /**
+   * Where inversions run that are put off (`inversionLag`): for several threads, or to share it between optimizers. It stays its maker's to
+   * close. Default: one of the optimizer's own, with one thread.
+   */
+  readonly worker?: LinalgWorker | undefined;
   /** Of the labels that `mc` draws. Default 0. */
   readonly fisherSeed?: number | undefined;
   /**
@@ -76,6 +82,8 @@ export class Precondition implements Transform {
   readonly #reasons = new Map<Parameter, string>();
   /** Loaded states of blocks that are not made yet, by key. */
   readonly #pending = new Map<string, BlockState>();
+  readonly #givenWorker: LinalgWorker | null;
+  #ownWorker: LinalgWorker | null = null;
   #views = new Map<Parameter, RecordedView>();
   #captured: Captured[] = [];
   /** Loss primitives of the micro-batch under way. */
@@ -102,6 +110,7 @@ export class Precondition implements Transform {
     this.#generator = new Generator(options.fisherSeed ?? 0);
     this.#reduction = options.reduction ?? "mean";
     if (this.#candidates.size === 0) throw this.#withoutBlock();
+    this.#givenWorker = options.worker ?? null;
   }
 
   /** Which parameter got which block, and why the others have none. Complete once every weight has been met. */
@@ -317,11 +326,12 @@ export class Precondition implements Transform {
 
   /** Lets every block refresh, then reports the first failure, if any. */
   async refresh(step: number): Promise<void> {
+    const worker = this.#givenWorker ?? (this.#ownWorker ??= new LinalgWorker());
     // One after the other, so that only one of them has its intermediate results in memory.
     const failures: unknown[] = [];
     for (const { block } of this.#blocks.values()) {
       try {
-        await block.refresh(step);
+        await block.refresh(step, worker);
       } catch (error) {
         failures.push(error);
       }
@@ -381,10 +391,8 @@ export class Precondition implements Transform {
 
   /** Blocks are made when their weight is met: until then a loaded state waits. */
   load(state: TransformState): void {
-    for (const { block } of this.#blocks.values()) block.dispose();
-    this.#blocks.clear();
+    this.dispose();
     this.#reasons.clear();
-    for (const key of [...this.#pending.keys()]) this.#release(key);
     for (const [key, { tensors, numbers }] of blockStates(state)) {
       this.#pending.set(key, { numbers, tensors: new Map([...tensors].map(([name, tensor]) => [name, tensor.hold()])) });
     }
@@ -400,6 +408,8 @@ export class Precondition implements Transform {
     for (const key of [...this.#pending.keys()]) this.#release(key);
     for (const { block } of this.#blocks.values()) block.dispose();
     this.#blocks.clear();
+    this.#ownWorker?.close();
+    this.#ownWorker = null;
   }
 }
 

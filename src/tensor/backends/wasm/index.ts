@@ -97,6 +97,7 @@ function backendOf(engine: Engine): WasmBackend {
   const ownBytes = arena.bytes;
   return {
     name: "wasm",
+    options: { relaxedSimd: engine.fusedMultiplyAdd, precision: engine.precision } satisfies WasmOptions,
     engine,
     alloc(dtype, size, origin) {
       return { block: arena.alloc(size * bytesPerElement[dtype], origin ?? "tensors"), dtype, size };

@@ -1,7 +1,7 @@
 import { BackendError, UsageError } from "../../errors.ts";
 import { features, type Features } from "./features.ts";
 import { binaries } from "./generated.ts";
-import { runtime } from "./runtime.ts";
+import { runtime } from "../../runtime.ts";
 
 export interface WasmOptions {
   /** Threads that compute, the calling one included. Default: the environment variable `KFACET_THREADS`, or one a core. */

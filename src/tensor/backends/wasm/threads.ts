@@ -1,6 +1,6 @@
 import { BackendError } from "../../errors.ts";
 import { workerProgram, type ExportName } from "./generated.ts";
-import { runtime } from "./runtime.ts";
+import { runtime } from "../../runtime.ts";
 
 /** Computes items `[start, end)` of a task. How the items are split never changes a result. */
 export type TaskFunction = (start: number, end: number, ...rest: number[]) => void;
