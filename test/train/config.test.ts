@@ -37,6 +37,7 @@ const full: Required<TrainConfig> = {
   statDecay: 0.9,
   factorUpdateEvery: 2,
   inversionEvery: 4,
+  inversionLag: 2,
   inverse: "cholesky",
   fisher: "type-2",
   klClip: 0.01,
@@ -220,7 +221,11 @@ describe("makeOptimizer", () => {
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
       { ...omit(kfac, "inverse"), klClip, eigenvalues, optimizer: "ek-fac" },
-      { ...omit(kfac, "inverse", "adaptDamping", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"), columns, optimizer: "seng" },
+      {
+        ...omit(kfac, "inverse", "adaptDamping", "statDecay", "factorUpdateEvery", "inversionLag", "fisher", "batchNorm"),
+        columns,
+        optimizer: "seng",
+      },
     ];
     for (const config of given) makeOptimizer(parameters, parseConfig(config), 10).dispose();
   });
