@@ -73,6 +73,7 @@ export class LinalgWorker {
       (why) => {
         if (thread !== this.#thread) return;
         this.#thread = null;
+        void thread.terminate(); // a browser only tells of an error
         const remedy = "another call starts another; if that dies, too, compute without a worker";
         this.#abandon(new BackendError(`linalg: the worker thread died (${why}); ${remedy}`));
       },

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { join, resolve } from "node:path";
 import { Worker } from "node:worker_threads";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { LinalgWorker, routines, type RoutineName, type Routines } from "../../src/linalg/index.ts";
 import { answer } from "../../src/linalg/routines.ts";
 import { pack, tensorsIn } from "../../src/linalg/wire.ts";
@@ -251,8 +251,10 @@ describe("a worker", () => {
       import { LinalgWorker } from "./src/linalg/index.ts";
       import { Tensor } from "./src/tensor/index.ts";
       const worker = new LinalgWorker();
-      const { values } = await worker.routines.eigh(Tensor.from([2, 0, 0, 3], { shape: [2, 2] }));
+      const matrix = Tensor.from([2, 0, 0, 3], { shape: [2, 2] });
+      const { values } = await worker.routines.eigh(matrix);
       console.log([...values.dataSync()].join());
+      void worker.routines.eigh(matrix);
     `;
     const register = join(root, "scripts/typescript/register.js");
     const output = execFileSync(process.execPath, ["--import", register, "--input-type=module", "-e", script], {
@@ -260,5 +262,68 @@ describe("a worker", () => {
       encoding: "utf8",
     });
     expect(output).toBe("2,3\n");
+  });
+});
+
+describe("in a browser", () => {
+  type Listener = (event: { readonly data?: unknown; readonly message?: string }) => void;
+  interface Scope {
+    onmessage?: Listener;
+  }
+
+  /** A browser's worker that runs the program in this thread, behind clones of all that passes. */
+  class BrowserWorker {
+    static made: { readonly url: string; readonly options: unknown; readonly worker: BrowserWorker }[] = [];
+    readonly listeners = new Map<string, Listener>();
+    terminated = false;
+    /** Whether the next message is its end. */
+    dies = false;
+    constructor(url: URL, options: unknown) {
+      BrowserWorker.made.push({ url: url.href, options, worker: this });
+      vi.stubGlobal("postMessage", (reply: unknown, transfer: ArrayBuffer[]) => {
+        this.listeners.get("message")?.({ data: structuredClone(reply, { transfer }) });
+      });
+    }
+    postMessage(request: unknown, transfer: ArrayBuffer[]): void {
+      if (this.dies) queueMicrotask(() => this.listeners.get("error")?.({ message: "out of memory" }));
+      else (globalThis as Scope).onmessage?.({ data: structuredClone(request, { transfer }) });
+    }
+    addEventListener(type: string, listener: Listener): void {
+      this.listeners.set(type, listener);
+    }
+    terminate(): void {
+      this.terminated = true;
+    }
+  }
+
+  beforeAll(async () => {
+    defaultBackend(); // opened as in Node
+    await import("../../src/linalg/workerProgram.ts");
+    vi.stubGlobal("Worker", BrowserWorker);
+    vi.spyOn(process, "getBuiltinModule").mockReturnValue(undefined);
+  });
+  afterAll(() => {
+    vi.unstubAllGlobals();
+    vi.restoreAllMocks();
+    delete (globalThis as Scope).onmessage;
+  });
+
+  it("a worker computes, fails, dies and ends as in Node", async () => {
+    const worker = new LinalgWorker();
+    const given = operands.nystrom("float32");
+    const [expected, found] = [await routines.nystrom(...given), await worker.routines.nystrom(...given)];
+    expect(found.basis.dataSync()).toHaveSameBits(expected.basis.dataSync());
+    await expect(worker.routines.cholesky(matrix(2, 3, "float32"))).rejects.toThrow(ShapeError);
+    const [{ url, options, worker: thread }] = BrowserWorker.made as [(typeof BrowserWorker.made)[0]];
+    // As bundlers want to see it.
+    expect([url.split("/").slice(-2).join("/"), options]).toEqual(["linalg/workerProgram.js", { type: "module" }]);
+    thread.dies = true;
+    await expect(worker.routines.eigh(definite(20, "float32"))).rejects.toThrow(
+      "linalg: the worker thread died (out of memory); another call starts another",
+    );
+    await worker.routines.eigh(definite(20, "float32"));
+    expect(BrowserWorker.made).toHaveLength(2);
+    worker.close();
+    expect(BrowserWorker.made.map(({ worker: { terminated } }) => terminated)).toEqual([true, true]);
   });
 });

@@ -38,6 +38,7 @@ const full: Required<TrainConfig> = {
   statDecay: 0.9,
   factorUpdateEvery: 2,
   inversionEvery: 4,
+  inversionLag: 2,
   inverse: "cholesky",
   fisher: "type-2",
   klClip: 0.01,
@@ -224,7 +225,7 @@ describe("makeOptimizer", () => {
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
       { ...omit(kfac, "inverse"), dampingKind: "absolute", klClip, eigenvalues, optimizer: "ek-fac" },
       {
-        ...omit(kfac, "inverse", "dampingKind", "adaptDamping", "statDecay", "factorUpdateEvery", "fisher", "batchNorm"),
+        ...omit(kfac, "inverse", "dampingKind", "adaptDamping", "statDecay", "factorUpdateEvery", "inversionLag", "fisher", "batchNorm"),
         columns,
         thin,
         optimizer: "seng",
