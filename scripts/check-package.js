@@ -42,6 +42,8 @@ try {
   writeFileSync(join(place, "consumer.mts"), `import * as everything from "${manifest.name}";\nexport default everything;\n`);
   const user = { cwd: place };
   step("import", process.execPath, ["--input-type=module", "-e", `await import("${manifest.name}")`], user);
+  const thread = `const { LinalgWorker, Tensor } = await import("${manifest.name}"); await new LinalgWorker().routines.eigh(Tensor.ones([1, 1]))`;
+  step("a worker thread", process.execPath, ["--input-type=module", "-e", thread], user);
   for (const path of Object.values(manifest.bin)) step(`${path} --version`, process.execPath, [join(installed, path), "--version"], user);
   const compilerOptions = { strict: true, noEmit: true, module: "nodenext", target: "es2022", lib: ["es2022", "dom", "esnext.disposable"] };
   writeFileSync(

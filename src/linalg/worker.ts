@@ -1,4 +1,5 @@
-import { BackendError, runtime, UsageError, type Tensor } from "../tensor/index.ts";
+import { BackendError, UsageError, type Tensor } from "../tensor/index.ts";
+import { runtime } from "../tensor/runtime.ts"; // no part of the interface: its type is Node's
 import { routines, type Reply, type Request, type RoutineName, type Routines } from "./routines.ts";
 import { buffersOf, pack, tensorsIn, unpack, unpackError } from "./wire.ts";
 

@@ -1,7 +1,8 @@
 /**
  * The program of the thread behind a `LinalgWorker`: answers one request after the other, with backends of its own.
  */
-import { openBackend, runtime, type Backend, type BackendName } from "../tensor/index.ts";
+import { openBackend, type Backend, type BackendName } from "../tensor/index.ts";
+import { runtime } from "../tensor/runtime.ts";
 import { answer, type Reply, type Request } from "./routines.ts";
 import { buffersOf, packError } from "./wire.ts";
 

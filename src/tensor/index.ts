@@ -16,7 +16,6 @@ export type * from "./primitives.ts";
 export { normalQuantile, philoxBlock, type Key } from "./philox.ts";
 export { Generator, type GeneratorState, type RandomOptions } from "./random.ts";
 export { isWatched, untracked, withRecorder, type AppliedCall, type Recorder } from "./recorder.ts";
-export { runtime } from "./runtime.ts";
 export { owned, synchronous, tidy, unscoped } from "./scope.ts";
 export type { WasmOptions } from "./backends/wasm/index.ts";
 export { backendNames, defaultBackend, openBackend, setDefaultBackend, type BackendName, type BackendOptions } from "./registry.ts";
