@@ -1,7 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { eighHost } from "../../src/linalg/index.ts";
 import { crossEntropy, Linear, Parameter, ReLU, Sequential } from "../../src/nn/index.ts";
-import { combine, combineByMeans, innerProducts, project, type SampleGradients } from "../../src/optim/blocks/sampleGradients.ts";
+import {
+  combine,
+  combineByMeans,
+  explicitTensors,
+  innerProducts,
+  project,
+  type SampleGradients,
+  type SampleTensors,
+} from "../../src/optim/blocks/sampleGradients.ts";
 import { Seng, type SengOptions } from "../../src/optim/index.ts";
 import { conv2d, Generator, linear, Tensor, type FloatDType } from "../../src/tensor/index.ts";
 import { eachBackend } from "../backends.ts";
@@ -100,9 +108,11 @@ eachBackend(() => {
         const u = new Float64Array(d * n);
         for (let i = 0; i < n; i++) for (let k = 0; k < d; k++) u[(place.get(k) as number) * n + i] = layer.U.data[i * d + k] as number;
         const entries = Int32Array.from(layer.sketch_index.data, (k) => place.get(k) as number);
+        const [columns, drawn] = [Tensor.from(u, { shape: [d, n] }), Tensor.from(entries)];
         const tensors = new Map([
-          ["u", Tensor.from(u, { shape: [d, n] })],
-          ["entries", Tensor.from(entries)],
+          ["u", columns],
+          ["seen", columns.gather(drawn).transpose()],
+          ["entries", drawn],
         ]);
         const samples: SampleGradients = { form: "explicit", scaling: "paper", tensors };
         const gram = innerProducts(samples).dataSync();
@@ -151,12 +161,17 @@ eachBackend(() => {
   describe("a sketch, averaged over all index sets", () => {
     const generator = new Generator(3);
     const [n, d, count] = [3, 7, 3] as const;
-    const u = generator.normal([d, n], options);
-    const j = generator.normal([1, d], options);
-    const all = subsets(d, count).map((entries) => tensors({ u, entries: Tensor.from(Int32Array.from(entries)) }));
 
-    it("has the true inner products, or d/c times these with the paper's scaling", () => {
-      const exact = innerProducts({ form: "explicit", scaling: "unbiased", tensors: tensors({ u }) }).dataSync();
+    it.each([1, 2])("has the true inner products, or d/c times these with the paper's scaling: %i positions", (positions) => {
+      const j = generator.normal([1, d], options);
+      const [a, g] = [generator.normal([n, positions, d], options), generator.normal([n, positions, 1], options)];
+      const sketch = (entries: readonly number[] | null): SampleTensors =>
+        tensors(explicitTensors(a, g, entries && Int32Array.from(entries)));
+      const all = subsets(d, count).map(sketch);
+      const exact = innerProducts({ form: "explicit", scaling: "unbiased", tensors: sketch(null) }).dataSync();
+      expect(exact).toBeAllclose(innerProducts({ form: "implicit", scaling: "unbiased", tensors: tensors({ a, g }) }).dataSync(), {
+        relative: 1e-12,
+      });
       for (const [scaling, factor] of [
         ["unbiased", 1],
         ["paper", d / count],
@@ -167,7 +182,7 @@ eachBackend(() => {
           { relative: 1e-12 },
         );
         const projected = mean(all.map((own) => project({ form: "explicit", scaling, tensors: own }, j)));
-        const whole = project({ form: "explicit", scaling, tensors: tensors({ u }) }, j).dataSync();
+        const whole = project({ form: "explicit", scaling, tensors: sketch(null) }, j).dataSync();
         expect(projected).toBeAllclose(
           Array.from(whole, (value) => value * factor),
           { relative: 1e-12 },

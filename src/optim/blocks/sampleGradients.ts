@@ -3,7 +3,7 @@ import { Tensor } from "../../tensor/index.ts";
 /**
  * How a layer keeps the gradients U [n, d] of a batch's samples over √n, whose row i is Σ_t g_it a_itᵀ:
  * - `thin`: one position a sample, so the factors themselves; inner products cost n²(dOut + dA);
- * - `explicit`: Uᵀ;
+ * - `explicit`: entry by entry;
  * - `implicit`: the factors of all positions, for layers so large that Uᵀ is too much.
  *
  * The inner products of the last two may be sketched: by some of the entries, or by some rows of each factor.
@@ -16,7 +16,11 @@ export type SampleForm = "thin" | "explicit" | "implicit";
  */
 export type SketchScaling = "unbiased" | "paper";
 
-/** Tensors by name: `u` [d, n] and `entries`; or `a` [n, T, dA], `g` [n, T, dOut] (over √n), `rowsOfA` and `rowsOfG`. */
+/**
+ * Tensors by name. `explicit`: `seen` [n, c], the entries of U that inner products see, `entries` [c] which ones these are if they are
+ * not all, and Uᵀ as `u` [d, n], or `a` and `g` where samples have one position. Else: `a` [n, T, dA] and `g` [n, T, dOut] (over √n),
+ * with `rowsOfA` and `rowsOfG` for a sketch.
+ */
 export type SampleTensors = ReadonlyMap<string, Tensor>;
 
 export interface SampleGradients {
@@ -25,12 +29,42 @@ export interface SampleGradients {
   readonly tensors: SampleTensors;
 }
 
+/** The form `explicit` of a [n, T, dA] and g [n, T, dOut], whose inner products see all entries, or only some. */
+export function explicitTensors(a: Tensor, g: Tensor, entries: Int32Array | null): Record<string, Tensor> {
+  const [n = 0, positions = 0, dA = 0] = a.shape;
+  const dOut = g.shape[2] as number;
+  const picked = entries && Tensor.from(entries, { backend: a.backend });
+  if (positions === 1 && picked) {
+    // Entry e of g aᵀ is that of row ⌊e/dA⌋ of g times that of e mod dA of a: the others are never formed.
+    const rowsOf = (factor: Tensor, width: number, rows: Int32Array): Tensor =>
+      factor
+        .reshape([n, width])
+        .transpose()
+        .gather(Tensor.from(rows, { backend: a.backend }));
+    const outputs = rowsOf(
+      g,
+      dOut,
+      entries.map((e) => Math.floor(e / dA)),
+    );
+    const inputs = rowsOf(
+      a,
+      dA,
+      entries.map((e) => e % dA),
+    );
+    return { a, g, seen: outputs.multiply(inputs).transpose(), entries: picked };
+  }
+  const u = g.matmul(a, { transposeA: true }).reshape([n, dOut * dA]);
+  if (positions === 1) return { a, g, seen: u };
+  const columns = u.transpose();
+  return { u: columns, ...(picked ? { seen: columns.gather(picked).transpose(), entries: picked } : { seen: u }) };
+}
+
 /** UUᵀ [n, n]. */
 export function innerProducts({ form, scaling, tensors }: SampleGradients): Tensor {
   if (form === "explicit") {
-    const u = take(tensors, "u");
-    const entries = tensors.get("entries");
-    return entries ? u.gather(entries).gram(weight(scaling, u.shape[0] as number, entries.size)) : u.gram();
+    const seen = take(tensors, "seen");
+    const products = seen.matmul(seen, { transposeB: true });
+    return tensors.has("entries") ? products.multiply(weight(scaling, entriesOf(tensors), seen.shape[1] as number)) : products;
   }
   const { a, g, scale } = sketched(scaling, tensors);
   const [n, positions] = [a.shape[0] as number, a.shape[1] as number];
@@ -43,14 +77,10 @@ export function innerProducts({ form, scaling, tensors }: SampleGradients): Tens
 /** U J [n, 1] for a gradient J [dOut, dA], sketched like the inner products. */
 export function project({ form, scaling, tensors }: SampleGradients, j: Tensor): Tensor {
   if (form === "explicit") {
-    const u = take(tensors, "u");
-    const entries = tensors.get("entries");
+    const [seen, entries] = [take(tensors, "seen"), tensors.get("entries")];
     const column = j.reshape([-1, 1]);
-    if (!entries) return u.matmul(column, { transposeA: true });
-    return u
-      .gather(entries)
-      .matmul(column.gather(entries), { transposeA: true })
-      .multiply(weight(scaling, u.shape[0] as number, entries.size));
+    if (!entries) return seen.matmul(column);
+    return seen.matmul(column.gather(entries)).multiply(weight(scaling, entriesOf(tensors), entries.size));
   }
   const { a, g, scale } = sketched(scaling, tensors);
   const n = a.shape[0] as number;
@@ -77,8 +107,9 @@ export function projectThin({ tensors }: SampleGradients, outputs: Tensor, input
 }
 
 /** Uᵀt [dOut, dA] for t [n, 1]. */
-export function combine({ form, tensors }: SampleGradients, t: Tensor, [dOut, dA]: readonly [number, number]): Tensor {
-  if (form === "explicit") return take(tensors, "u").matmul(t).reshape([dOut, dA]);
+export function combine({ tensors }: SampleGradients, t: Tensor, [dOut, dA]: readonly [number, number]): Tensor {
+  const u = tensors.get("u");
+  if (u) return u.matmul(t).reshape([dOut, dA]);
   const [a, g] = [take(tensors, "a"), take(tensors, "g")];
   const weighted = g.multiply(t.reshape([-1, 1, 1]));
   return weighted.reshape([-1, dOut]).matmul(a.reshape([-1, dA]), { transposeA: true });
@@ -112,6 +143,12 @@ function rowsOf(factor: Tensor, rows: Tensor | undefined): [some: Tensor, width:
   if (!rows) return [factor, width];
   const some = factor.reshape([-1, width]).transpose().gather(rows).transpose();
   return [some.reshape([n, positions, rows.size]), width];
+}
+
+/** d, all entries of a sample's gradient. */
+function entriesOf(tensors: SampleTensors): number {
+  const u = tensors.get("u");
+  return u ? (u.shape[0] as number) : (take(tensors, "a").shape[2] as number) * (take(tensors, "g").shape[2] as number);
 }
 
 /** What a sum over `count` of `all` products is to be multiplied by. */

@@ -10,7 +10,6 @@ import {
   tidy,
   unscoped,
   UsageError,
-  type Backend,
 } from "../../tensor/index.ts";
 import { NO_NEEDS, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "../curvature/block.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
@@ -19,6 +18,7 @@ import { hyperParameter, type Schedule } from "../schedules.ts";
 import {
   combine,
   combineByMeans,
+  explicitTensors,
   innerProducts,
   project,
   projectThin,
@@ -150,24 +150,27 @@ class SengBlock implements CurvatureBlock {
 
   #explicit(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
     const [dOut, dA] = this.#shape;
-    const u = g.matmul(a, { transposeA: true }).reshape([-1, dOut * dA]);
-    const entries = this.#draw("entries", dOut * dA, (this.#options.columns ?? 256) ** 2, step, u.backend);
-    return { u: u.transpose(), ...(entries && { entries }) };
+    return explicitTensors(a, g, this.#draw("entries", dOut * dA, (this.#options.columns ?? 256) ** 2, step));
   }
 
   #factors(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
     if (this.#form === "thin") return { a, g };
     const { columns = 256 } = this.#options;
-    const rowsOfA = this.#draw("input rows", this.#shape[1], columns, step, a.backend);
-    const rowsOfG = this.#draw("output rows", this.#shape[0], columns, step, a.backend);
-    return { a, g, ...(rowsOfA && { rowsOfA }), ...(rowsOfG && { rowsOfG }) };
+    const rowsOfA = this.#draw("input rows", this.#shape[1], columns, step);
+    const rowsOfG = this.#draw("output rows", this.#shape[0], columns, step);
+    const { backend } = a;
+    return {
+      a,
+      g,
+      ...(rowsOfA && { rowsOfA: Tensor.from(rowsOfA, { backend }) }),
+      ...(rowsOfG && { rowsOfG: Tensor.from(rowsOfG, { backend }) }),
+    };
   }
 
-  /** `count` of `all` positions without replacement, or undefined if there are no more than that. */
-  #draw(what: string, all: number, count: number, step: number, backend: Backend): Tensor | undefined {
-    if (count >= all) return undefined;
-    const generator = new Generator(this.#options.seed ?? 0).fork(`seng ${what} of ${this.#name} at step ${step}`);
-    return Tensor.from(generator.choice(all, count), { backend });
+  /** `count` of `all` positions without replacement, or null if there are no more than that. */
+  #draw(what: string, all: number, count: number, step: number): Int32Array | null {
+    if (count >= all) return null;
+    return new Generator(this.#options.seed ?? 0).fork(`seng ${what} of ${this.#name} at step ${step}`).choice(all, count);
   }
 
   async refresh(step: number): Promise<void> {
@@ -233,7 +236,7 @@ class SengBlock implements CurvatureBlock {
   load({ tensors, numbers }: BlockState): void {
     const { inverse, ...rest } = Object.fromEntries(tensors);
     const [dOut, dA] = this.#shape;
-    const fits = numbers["dOut"] === dOut && numbers["dA"] === dA && (this.#form === "explicit" ? "u" : "a") in rest;
+    const fits = numbers["dOut"] === dOut && numbers["dA"] === dA && "seen" in rest === (this.#form === "explicit");
     if (inverse && !fits) throw new CheckpointError(`the saved curvature of "${this.#name}" is another layer's, or of another form`);
     this.#releaseFrozen();
     if (inverse) {
