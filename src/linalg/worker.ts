@@ -87,6 +87,17 @@ export class LinalgWorker {
     this.#calls.clear();
   }
 
+  /**
+   * Lets answers that have come meanwhile arrive. They do when this thread returns to the event loop, and one that waits for nothing but
+   * what it computes itself never does.
+   */
+  arrivals(): Promise<void> {
+    return new Promise((resolve) => {
+      if (typeof setImmediate === "function") setImmediate(resolve);
+      else setTimeout(resolve, 0);
+    });
+  }
+
   /** Ends the thread. Calls that have not been answered fail. */
   close(): void {
     this.#closed = true;

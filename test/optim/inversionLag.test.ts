@@ -291,6 +291,20 @@ eachBackend(() => {
       expect(inverse.installed).toBe(inverse.begun[3]?.mean);
     });
 
+    it("may take several calls of its worker, whose answers arrive while the training goes on", async () => {
+      const { optimizer, model } = setUp();
+      let turns = 0;
+      const turned: number[] = [];
+      for (let step = 0; step < 8; step++) {
+        setImmediate(() => turns++);
+        await stepsOf(model, optimizer, step, step + 1, "float64");
+        turned.push(turns);
+      }
+      // A loop that waits for nothing else returns to the event loop in step 5, of those in which one is under way (4 and 5), alone.
+      expect(turned.slice(0, 5)).toEqual([0, 0, 0, 0, 0]);
+      expect(turned.slice(5)).toEqual([6, 6, 6]);
+    });
+
     it("is released where it comes too late for a disposed optimizer", async () => {
       const { inverse, optimizer, model } = setUp();
       await stepsOf(model, optimizer, 0, 5, "float64");

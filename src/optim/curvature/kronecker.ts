@@ -69,8 +69,7 @@ export interface KroneckerInverse<Snapshot = FactorSnapshot> {
   readonly wantsGradient?: boolean;
   /**
    * Computes from the factors. Changes nothing until the result is installed, which may be some steps later: what is needed of this object
-   * is taken at the call, and the computations are asked for without waiting for one another, since whoever trains may look for answers
-   * only in the end.
+   * is taken at the call.
    */
   refresh(input: Snapshot, output: Snapshot, context: RefreshContext): Promise<Refreshed>;
   /** Finishes what `load` began, if reading is needed for that. The factors are as they were when the state was saved. */
@@ -157,6 +156,7 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
     const underWay = this.#underWay;
     if (underWay && step < underWay.step + lag) {
       void underWay.run(worker.routines); // one that was loaded does not run yet
+      await worker.arrivals();
       return;
     }
     if (underWay) {
