@@ -91,13 +91,7 @@ export async function wellConditionedBasis(panel: Tensor): Promise<Tensor> {
 export async function isWellConditioned(w: Tensor): Promise<boolean> {
   const s = w.shape[1] as number;
   const { dtype, backend } = destinationOf("orthonormalize", w);
-  using departure = tidy(() =>
-    w
-      .gram()
-      .subtract(Tensor.eye(s, { dtype, backend }))
-      .square()
-      .sum(),
-  );
+  using departure = tidy(() => w.gram().subtract(Tensor.eye(s, { dtype, backend })).square().sum());
   return (await departure.item()) <= DEPARTURE.wellConditioned ** 2;
 }
 

@@ -155,7 +155,8 @@ export class MatrixAverage {
     const { decay, weight } = this.#weights.next();
     const next = tidy(() => {
       const before = this.#value?.value ?? (this.#weights.form === "identity" ? Tensor.eye(x.shape[0] as number, x) : null);
-      if (before && decay > 0) return apply("linearCombination", [before, x], { a: decay, b: weight })[0];
+      // Written over what was before, unless a snapshot still holds it: for the widest layers each of these is large.
+      if (before && decay > 0) return apply("linearCombination", [before, x], { a: decay, b: weight }, { donate: [0] })[0];
       return weight === 1 ? x.keep() : x.multiply(weight);
     });
     this.#install(next);

@@ -246,6 +246,7 @@ export class Precondition implements Transform {
         tidy(() => {
           block.observe(view, step);
         });
+        view.forgetCovariances();
       }
     }
   }

@@ -222,6 +222,14 @@ export class RecordedView implements CurvatureView {
     });
   }
 
+  /** Frees the covariances, of which a block has kept what it wants: those of all layers together are large. Read again, they are computed again. */
+  forgetCovariances(): void {
+    for (const key of ["inputCovariance", "outputCovariance"]) {
+      this.#cache.get(key)?.dispose();
+      this.#cache.delete(key);
+    }
+  }
+
   dispose(): void {
     for (const tensor of this.#cache.values()) tensor.dispose();
     this.#cache.clear();
