@@ -92,6 +92,26 @@ eachBackend(() => {
       );
     });
 
+    it("as a matrix is symmetric, and what both sides multiply by", async () => {
+      await fc.assert(
+        fc.asyncProperty(cases, async ({ d, r, columns, ratio, damping, tail, seed }) => {
+          const q = orthogonal(d, seed);
+          using vectors = tensorOf(build(d, r, (i, j) => at(q, i, j)));
+          using values = Tensor.from(Float64Array.from({ length: r }, (_, k) => ratio ** k));
+          const inverse = await lowRankInverse({ vectors, values, trace: d }, { damping, tail });
+          using dense = inverse.matrix();
+          const own = matrix(d, d, dense.dataSync());
+          // Entries are rounded relative to the largest eigenvalue of the inverse, at most 1/λ.
+          const rounding = (10 * d * epsilon64) / damping;
+          expect(norm(minus(own, transpose(own)))).toBeLessThanOrEqual(rounding);
+          const m = normalMatrix(d, columns, seed + 1);
+          using t = tensorOf(m);
+          using result = inverse.left(t);
+          expect(norm(minus(product(own, m), matrix(d, columns, result.dataSync())))).toBeLessThanOrEqual(rounding * norm(m));
+        }),
+      );
+    });
+
     it("equals the dense solve to 1e-10, from both sides, for every tail, with no eigenpair, some, and all", async () => {
       const moderate = cases.filter(({ damping }) => damping >= 1e-2);
       await fc.assert(

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { eighHost, kronHost } from "../../../src/linalg/index.ts";
-import { dampingKinds, EkFac, Kfac, Seng, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
+import { dampingKinds, EkFac, Kfac, RsKfac, Seng, type DampingKind, type KfacOptions, type Optimizer } from "../../../src/optim/index.ts";
 import type { Parameter } from "../../../src/nn/index.ts";
 import { normalMatrix, orthogonal, seeds } from "../../arbitraries/matrices.ts";
 import { eachBackend } from "../../backends.ts";
@@ -156,6 +156,18 @@ eachBackend(() => {
             ];
             expectEqual(product(gamma, p, omega), layer.gradient, 1e-9);
           }
+        }),
+        { numRuns: 12 },
+      );
+    });
+
+    it.each(["eigh", "cholesky"] as const)("is exact K-FAC by %s whose damping is relative to each factor", async (inverse) => {
+      await fc.assert(
+        fc.asyncProperty(layerCases, fc.double({ min: 0.01, max: 1, noNaN: true }), async (layerCase, damping) => {
+          const layer = randomLayer(layerCase);
+          const exact = await direction(layer, kfac({ damping, dampingKind: "factor-relative", inverse }));
+          const p = await direction(layer, (parameters) => new RsKfac(parameters, { ...plain, damping, rank: 100 }));
+          expectEqual(exact, p, 1e-9);
         }),
         { numRuns: 12 },
       );
