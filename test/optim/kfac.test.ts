@@ -314,14 +314,19 @@ describe("a factor that is zero", () => {
   const labels = Tensor.from(Int32Array.from([0, 1, 2, 0, 1, 2]));
   const allFinite = (model: Sequential): boolean => model.parameters().every((p) => p.value.dataSync().every(Number.isFinite));
 
-  it("because the next layer starts at zero leaves its layer still, and is inverted at the next factor update", async () => {
+  const forms: [name: string, own: Pick<KfacOptions, "inverse" | "dampingKind">][] = [
+    ["by eigenpairs", {}],
+    ["by Cholesky, damped relative to each factor", { inverse: "cholesky", dampingKind: "factor-relative" }],
+  ];
+
+  it.each(forms)("because the next layer starts at zero leaves its layer still, and is inverted at the next update: %s", async (_, own) => {
     const [first, last] = [
       new Linear(3, 4, { ...options, generator: new Generator(2) }),
       new Linear(4, 3, { ...options, init: constantInit(0) }),
     ];
     const model = new Sequential(first, new Tanh(), last);
     const before = first.weight.value.dataSync();
-    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, factorUpdateEvery: 2, inversionEvery: 100 });
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, factorUpdateEvery: 2, inversionEvery: 100, ...own });
     const step = (): Promise<Tensor> => optimizer.minimize(() => crossEntropy(model.forward(x), labels));
     await step();
     expect(first.weight.value.dataSync()).toEqual(before);
@@ -331,11 +336,11 @@ describe("a factor that is zero", () => {
     expect(allFinite(model)).toBe(true);
   });
 
-  it("because every unit is dead changes nothing in its layer and harms no other", async () => {
+  it.each(forms)("because every unit is dead changes nothing in its layer and harms no other: %s", async (_, own) => {
     const dead = new Linear(3, 4, { ...options, generator: new Generator(2), biasInit: constantInit(-100) });
     const model = new Sequential(dead, new ReLU(), new Linear(4, 3, { ...options, generator: new Generator(3) }));
     const before = dead.weight.value.dataSync();
-    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, factorUpdateEvery: 1, inversionEvery: 2 });
+    const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, factorUpdateEvery: 1, inversionEvery: 2, ...own });
     for (let i = 0; i < 4; i++) await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
     expect(dead.weight.value.dataSync()).toEqual(before);
     expect(allFinite(model)).toBe(true);

@@ -157,6 +157,8 @@ class CholeskyInverse implements KroneckerInverse {
   readonly wantsGradient: boolean;
   readonly #kind: DampingOfFactors;
   #inverses: Factors<Tensor> | null = null;
+  /** Whether a factor was zero at the last refresh, and with it a damping relative to it: there is no curvature to speak of. */
+  #isZero = false;
 
   constructor(kind: DampingOfFactors, wantsGradient: boolean) {
     this.#kind = kind;
@@ -174,6 +176,13 @@ class CholeskyInverse implements KroneckerInverse {
       input: await measure(inputFactor, this.#kind, linalg),
       output: await measure(outputFactor, this.#kind, linalg),
     };
+    if (extents.input.largest === 0 || extents.output.largest === 0) {
+      const install = (): void => {
+        this.dispose();
+        this.#isZero = true;
+      };
+      return { install, dispose: () => undefined };
+    }
     const added = shares(this.#kind, damping, extents);
     const next = await ofBoth(
       (name) => dampedInverse(factors[name], added[name], linalg),
@@ -189,6 +198,7 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   apply(gradient: Tensor, { view }: ApplyContext): Tensor {
+    if (this.#isZero) return gradient.multiply(0);
     if (!this.#inverses) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     const { input, output } = this.#inverses;
     return (this.wantsGradient && view && this.#thinly(view)) || output.matmul(gradient).matmul(input);
@@ -206,18 +216,20 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   state(): BlockState {
-    return { tensors: new Map(Object.entries(this.#inverses ?? {}).map(([name, tensor]) => [name, tensor.keep()])), numbers: {} };
+    const tensors = new Map(Object.entries(this.#inverses ?? {}).map(([name, tensor]) => [name, tensor.keep()]));
+    return { tensors, numbers: { isZero: this.#isZero ? 1 : 0 } };
   }
 
-  load({ tensors }: BlockState): void {
+  load({ tensors, numbers }: BlockState): void {
     this.dispose();
+    this.#isZero = numbers["isZero"] === 1;
     const [input, output] = [tensors.get("input"), tensors.get("output")];
     this.#inverses = input && output ? { input: input.hold(), output: output.hold() } : null;
   }
 
   dispose(): void {
     for (const tensor of Object.values(this.#inverses ?? {})) tensor.dispose();
-    this.#inverses = null;
+    [this.#inverses, this.#isZero] = [null, false];
   }
 }
 

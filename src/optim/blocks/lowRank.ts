@@ -7,7 +7,7 @@ import {
   type Routines,
   type Tail,
 } from "../../linalg/index.ts";
-import { Generator, NumericalError, Tensor, unscoped, UsageError } from "../../tensor/index.ts";
+import { bytesPerElement, Generator, NumericalError, Tensor, unscoped, UsageError } from "../../tensor/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockFactory, BlockReport, BlockState } from "../curvature/block.ts";
@@ -137,7 +137,7 @@ class DampedInverse {
 
   get bytes(): number {
     const { matrix } = this.#explicit ?? {};
-    return matrix ? matrix.size * (matrix.dtype === "float64" ? 8 : 4) : 0;
+    return matrix ? matrix.size * bytesPerElement[matrix.dtype] : 0;
   }
 
   at(damping: number): Pick<LowRankInverse, "left" | "right"> {

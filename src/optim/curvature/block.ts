@@ -42,8 +42,8 @@ export function messageOf(error: unknown): string {
 /** What a block has to tell about a refresh. */
 export interface BlockReport {
   /**
-   * By name: `bytes` kept (a block tells of those that its state does not have); of each factor `input.largest`, `input.rank`, `input.truncation` (the part of the trace left out), and what bounds
-   * the decay of its spectrum: `FactorTerms`.
+   * By name: `bytes` kept (a block tells of those that its state does not have); of each factor `input.largest`, `input.rank`,
+   * `input.truncation` (the part of the trace left out), and what bounds the decay of its spectrum: `FactorTerms`.
    */
   readonly figures: Readonly<Record<string, number>>;
   /** The eigenvalues that are known of each factor, descending. */

@@ -52,10 +52,11 @@ export async function invert<Snapshot>(
     };
     try {
       const [input, output] = [await damped(factors.input), await damped(factors.output)];
+      // With more on its diagonal a matrix is no average of these terms.
+      const terms = more === 0 ? await termsOf(factors) : {};
       const next = await inverse.refresh(input, output, { step, damping: damping * Math.max(1, more), wide, linalg });
       const problem = failure && `inverted ${name} at step ${step}, since ${messageOf(failure)}`;
-      // With more on its diagonal a matrix is no average of these terms.
-      return { next, failure, problem, terms: more === 0 ? await termsOf(factors) : {} };
+      return { next, failure, problem, terms };
     } catch (cause) {
       if (!(cause instanceof NumericalError)) throw cause;
       failure ??= cause;

@@ -1,7 +1,7 @@
 import type { Observer, Recording } from "../../autograd/index.ts";
 import { LinalgWorker } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { CheckpointError, concat, Generator, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
+import { bytesPerElement, CheckpointError, concat, Generator, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
 import { parameterKeys, type LayerParameters, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
 import { NO_NEEDS, type BlockFactory, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import { Capture, releaseRecords, type LayerRecord, type LossReduction } from "./capture.ts";
@@ -418,7 +418,7 @@ export class Precondition implements Transform {
 function memoryOf(block: CurvatureBlock): number {
   let bytes = 0;
   for (const tensor of block.state().tensors.values()) {
-    bytes += tensor.size * (tensor.dtype === "float64" ? 8 : 4);
+    bytes += tensor.size * bytesPerElement[tensor.dtype];
     tensor.dispose();
   }
   return bytes;
