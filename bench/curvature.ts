@@ -27,7 +27,7 @@ const methods: readonly Method[] = [
   { name: "sgd", config: { optimizer: "sgd" }, cycle: INVERT_EVERY },
   { name: "adam", config: { optimizer: "adam" }, cycle: INVERT_EVERY },
   ...["kfac", "rs-kfac", "sre-kfac", "nys-kfac"].map((optimizer) => ofFactors(optimizer, { optimizer })),
-  ofFactors("kfac beside", { optimizer: "kfac", inversionLag: INVERT_EVERY / 2 }),
+  ...["kfac", "nys-kfac"].map((optimizer) => ofFactors(`${optimizer} beside`, { optimizer, inversionLag: INVERT_EVERY / 2 })),
   ofFactors("kfac by Cholesky", { optimizer: "kfac", inverse: "cholesky", dampingKind: "factor-relative" }),
   { name: "seng", config: { optimizer: "seng", preset: "paper", inversionEvery: SENG_EVERY }, cycle: SENG_EVERY },
 ];
@@ -52,7 +52,7 @@ export async function curvature(options: BenchOptions): Promise<Suite> {
     rows,
     notes: [
       `epoch: ${EPOCH} steps at the mean of whole cycles of events (factor updates every ${UPDATE_EVERY} steps, inversions every ${INVERT_EVERY}, SENG's refreshes every ${SENG_EVERY}), preset paper; medians of interleaved cycles after one to warm up.`,
-      `kfac beside: inversions on a thread of their own, installed ${INVERT_EVERY / 2} steps later; kfac by Cholesky: thin application.`,
+      `beside: inversions on a thread of their own, installed ${INVERT_EVERY / 2} steps later; kfac by Cholesky: thin application.`,
       `factor update, inversion: one event; precondition: one step. Medians. forward-backward: SGD's in the same rounds.`,
       ...notes,
     ],

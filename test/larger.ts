@@ -376,7 +376,7 @@ export const larger: { readonly [K in KernelName]: Arbitrary<LargerSample<K>> } 
           .map((inputs) => ({ inputs, params: { transposeA, transposeB } })),
     ),
   gram: fc
-    .tuple(extent(3000), extent(257))
+    .oneof(fc.tuple(extent(3000), extent(257)), fc.tuple(fc.integer({ min: 1000, max: 3000 }), fc.constantFrom(4, 8, 16, 24, 32)))
     .filter(([rows, d]) => rows * d * d <= mostWork)
     .chain((s) => draft(usual, s))
     .chain((x) => fc.constantFrom(1, 0.25).map((scale) => ({ inputs: [x], params: { scale } }))),

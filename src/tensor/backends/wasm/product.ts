@@ -116,8 +116,30 @@ export function transposed({ pointer, rowStride, columnStride }: Matrix): Matrix
 /** C = scale · Aᵀ A for a row-major A [rows, d]: the lower triangle, then its mirror image. */
 function syrk(engine: Engine, dtype: FloatType, rows: number, d: number, a: number, c: number, scale: number): void {
   const matrix = rowMajor(a, d, dtype);
-  gemm(engine, dtype, [d, d, rows], transposed(matrix), matrix, c, { lower: true });
+  if (isNarrow(dtype, rows, d)) narrowSyrk(engine, dtype, rows, d, a, c);
+  else gemm(engine, dtype, [d, d, rows], transposed(matrix), matrix, c, { lower: true });
   mirror(engine, dtype, d, c, scale);
+}
+
+/** Rows that `gemm` and `narrowSyrk` sum apart from the others: the same number, so that both give the same bits. */
+const DEPTH = 256;
+/** The widest A whose Gram matrix has too few blocks for `gemm`, and whose rows are few cache lines. */
+const NARROW = 64;
+
+function isNarrow(dtype: FloatType, rows: number, d: number): boolean {
+  return d > 0 && d <= NARROW && (d * bytesPerElement[dtype]) % 32 === 0 && rows >= 4 * DEPTH;
+}
+
+const BLOCKS_OF_ROWS = { float32: "gramOfBlocks_f32", float64: "gramOfBlocks_f64" } as const;
+const SUM = { float32: "sumOfGrams_f32", float64: "sumOfGrams_f64" } as const;
+
+/** The lower triangle of Aᵀ A for a long A, from those of blocks of rows. */
+function narrowSyrk(engine: Engine, dtype: FloatType, rows: number, d: number, a: number, c: number): void {
+  const blocks = Math.ceil(rows / DEPTH);
+  engine.temporary(blocks * d * d * bytesPerElement[dtype], "gram", (partial) => {
+    engine.run(BLOCKS_OF_ROWS[dtype], blocks, (DEPTH * d * d) / 2 / RATE[dtype], a, rows, d, partial);
+    engine.run(SUM[dtype], d, (blocks * d) / 4, partial, blocks, d, c);
+  });
 }
 
 /** Scales the lower triangle of a square matrix and copies it over the upper one. */

@@ -6,6 +6,7 @@ export * from "./dense";
 export * from "./depthwise";
 export * from "./elementwise";
 export * from "./gemm";
+export * from "./gram";
 export * from "./loss";
 export * from "./matvec";
 export * from "./movement";
