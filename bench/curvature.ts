@@ -1,7 +1,7 @@
 import type { Optimizer, Parameter, StepPhases } from "../src/index.ts";
 import { makeOptimizer, parseConfig, type TrainConfig } from "../src/train/index.ts";
 import { openEngines, type Engine } from "./engines.ts";
-import { interleaved, median, type Task } from "./measure.ts";
+import { median } from "./measure.ts";
 import { half, tiny, trainee, type Trainee } from "./networks.ts";
 import type { BenchOptions, Row, Suite } from "./report.ts";
 import { widths } from "./widths.ts";
@@ -9,12 +9,16 @@ import { widths } from "./widths.ts";
 /** Steps of an epoch of 10,000 images in batches of 128. */
 const EPOCH = 79;
 const [UPDATE_EVERY, INVERT_EVERY, SENG_EVERY] = [10, 30, 50];
+/** Cycles that are timed. */
+const ROUNDS = 5;
 
 interface Method {
   readonly name: string;
   readonly config: Partial<TrainConfig>;
   /** Steps after which its events repeat. */
   readonly cycle: number;
+  /** Whether a thread of its own goes on with its work after a step, so that no other's step may come in between. */
+  readonly beside?: boolean;
 }
 
 const ofFactors = (name: string, config: Partial<TrainConfig>): Method => ({
@@ -27,7 +31,7 @@ const methods: readonly Method[] = [
   { name: "sgd", config: { optimizer: "sgd" }, cycle: INVERT_EVERY },
   { name: "adam", config: { optimizer: "adam" }, cycle: INVERT_EVERY },
   ...["kfac", "rs-kfac", "sre-kfac", "nys-kfac"].map((optimizer) => ofFactors(optimizer, { optimizer })),
-  ...["kfac", "nys-kfac"].map((optimizer) => ofFactors(`${optimizer} beside`, { optimizer, inversionLag: INVERT_EVERY / 2 })),
+  { ...ofFactors("kfac beside", { optimizer: "kfac", inversionLag: INVERT_EVERY / 2 }), beside: true },
   ofFactors("kfac by Cholesky", { optimizer: "kfac", inverse: "cholesky", dampingKind: "factor-relative" }),
   { name: "seng", config: { optimizer: "seng", preset: "paper", inversionEvery: SENG_EVERY }, cycle: SENG_EVERY },
 ];
@@ -51,8 +55,8 @@ export async function curvature(options: BenchOptions): Promise<Suite> {
   return {
     rows,
     notes: [
-      `epoch: ${EPOCH} steps at the mean of whole cycles of events (factor updates every ${UPDATE_EVERY} steps, inversions every ${INVERT_EVERY}, SENG's refreshes every ${SENG_EVERY}), preset paper; medians of interleaved cycles after one to warm up.`,
-      `beside: inversions on a thread of their own, installed ${INVERT_EVERY / 2} steps later; kfac by Cholesky: thin application.`,
+      `epoch: ${EPOCH} steps at the mean of a cycle of events (factor updates every ${UPDATE_EVERY} steps, inversions every ${INVERT_EVERY}, SENG's refreshes every ${SENG_EVERY}), preset paper. Of each step of a cycle the median of ${ROUNDS} cycles after one to warm up; the methods take turns step by step.`,
+      `kfac beside: inversions on a thread of their own, installed ${INVERT_EVERY / 2} steps later; in cycles that take turns with SGD's. kfac by Cholesky: thin application.`,
       `factor update, inversion: one event; precondition: one step. Medians. forward-backward: SGD's in the same rounds.`,
       ...notes,
     ],
@@ -72,27 +76,21 @@ async function networkRows({ backend, label }: Engine, small: boolean): Promise<
     const make = (parameters: readonly Parameter[]): Optimizer => makeOptimizer(parameters, full, EPOCH);
     return { ...method, config, network: trainee(architecture, backend, make), phases: [] };
   });
-  const tasks = contestants.map(({ name, cycle, network, phases }): Task => ({
-    name,
-    f: async () => {
-      const start = performance.now();
-      for (let step = 0; step < cycle; step++) {
-        await network.step();
-        phases.push(network.optimizer.phases);
-      }
-      return (performance.now() - start) / cycle;
-    },
-  }));
-  const times = await interleaved(tasks, small ? 1 : 5, 1);
+  const rounds = small ? 1 : ROUNDS;
+  const [sgd, others] = [contestants.filter(({ name }) => name === "sgd"), contestants.filter(({ beside }) => !beside)];
+  const times = await timeSteps(others, rounds, 1);
+  const what = `${small ? "tiny" : "half"} float32 batch ${architecture.batch} ${label}`;
+  const besides = contestants.filter(({ beside }) => beside);
+  const longest = Math.max(...besides.map(({ cycle }) => cycle));
+  const timesBeside = await timeSteps([...sgd, ...besides], rounds, longest);
   for (const { network } of contestants) network.dispose();
 
-  const what = `${small ? "tiny" : "half"} float32 batch ${architecture.batch} ${label}`;
-  const epoch = (name: string): number => EPOCH * (times.get(name) as number);
   const forwardBackward = medianOf(contestants[0] as Contestant, ({ forward, backward }) => forward + backward);
   return contestants.flatMap((contestant, i): Row[] => {
-    const { name } = contestant;
-    const others = i < 2 ? {} : { sgd: epoch("sgd"), adam: epoch("adam") };
-    const whole: Row = { case: `${name} epoch ${what}`, metric: "ms", kfacet: epoch(name), peers: others };
+    const { name, beside } = contestant;
+    const epoch = (of: string): number => EPOCH * ((beside ? timesBeside : times).get(of) as number);
+    const peers: Record<string, number> = i < 2 ? {} : beside ? { sgd: epoch("sgd") } : { sgd: epoch("sgd"), adam: epoch("adam") };
+    const whole: Row = { case: `${name} epoch ${what}`, metric: "ms", kfacet: epoch(name), peers };
     if (i < 2) return [whole];
     const events = (["factorUpdate", "inversion", "precondition"] as const).map((phase): Row => ({
       case: `${name} ${PHASES[phase]} ${what}`,
@@ -102,6 +100,30 @@ async function networkRows({ backend, label }: Engine, small: boolean): Promise<
     }));
     return [whole, ...events];
   });
+}
+
+/**
+ * Milliseconds of a step at the mean of a cycle. Of each step of a cycle the median is taken, since a slow moment of the machine may be as
+ * long as a cycle; and contestants take turns, since it may be longer.
+ * @param turn steps until the next one's turn.
+ */
+async function timeSteps(contestants: readonly Contestant[], rounds: number, turn: number): Promise<Map<string, number>> {
+  const samples = new Map(contestants.map(({ name, cycle }) => [name, Array.from({ length: cycle }, (): number[] => [])]));
+  const longest = Math.max(...contestants.map(({ cycle }) => cycle));
+  for (let round = 0; round <= rounds; round++) {
+    for (let from = 0; from < longest; from += turn) {
+      for (const { name, cycle, network, phases } of contestants) {
+        for (let step = from; step < Math.min(cycle, from + turn); step++) {
+          const start = performance.now();
+          await network.step();
+          if (round > 0) samples.get(name)?.[step]?.push(performance.now() - start);
+          phases.push(network.optimizer.phases);
+        }
+      }
+    }
+  }
+  const mean = (steps: readonly number[][]): number => steps.reduce((sum, own) => sum + median(own), 0) / steps.length;
+  return new Map([...samples].map(([name, steps]) => [name, mean(steps)]));
 }
 
 const PHASES = { factorUpdate: "factor update", inversion: "inversion", precondition: "precondition" } as const;
