@@ -17,6 +17,7 @@ export { normalQuantile, philoxBlock, type Key } from "./philox.ts";
 export { Generator, type GeneratorState, type RandomOptions } from "./random.ts";
 export { isWatched, untracked, withRecorder, type AppliedCall, type Recorder } from "./recorder.ts";
 export { owned, synchronous, tidy, unscoped } from "./scope.ts";
+export type { GpuOptions } from "./backends/gpu/index.ts";
 export type { WasmOptions } from "./backends/wasm/index.ts";
 export { backendNames, defaultBackend, openBackend, setDefaultBackend, type BackendName, type BackendOptions } from "./registry.ts";
 export { formatShape, sameShape, sizeOf, stretchedAxes, stridesOf, windowOutput } from "./shape.ts";

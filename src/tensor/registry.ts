@@ -1,4 +1,5 @@
 import type { Backend } from "./backend.ts";
+import type { GpuOptions } from "./backends/gpu/index.ts";
 import { openReference } from "./backends/reference/index.ts";
 import { openWasm, openWasmAsync, type WasmOptions } from "./backends/wasm/index.ts";
 import { BackendError, UsageError } from "./errors.ts";
@@ -7,12 +8,15 @@ import { BackendError, UsageError } from "./errors.ts";
 export interface BackendOptions {
   readonly reference: Record<never, never>;
   readonly wasm: WasmOptions;
+  readonly gpu: GpuOptions;
 }
 export type BackendName = keyof BackendOptions;
 
 const openers: { readonly [Name in BackendName]: (options?: BackendOptions[Name]) => Promise<Backend> } = {
   wasm: openWasmAsync,
   reference: () => Promise.resolve(openReference()),
+  // Loaded only where it is asked for: it brings gpu.js with it, and in Node Dawn.
+  gpu: async (options) => (await import("./backends/gpu/index.ts")).openGpu(options),
 };
 
 /** Backends by name, as opened without options. */
@@ -22,7 +26,7 @@ const known = new WeakSet<Backend>();
 let current: Backend | undefined;
 
 /**
- * Opens a backend by name: `wasm` (SIMD and threads; the default) or `reference` (plain loops on one thread). Without options
+ * Opens a backend by name: `wasm` (SIMD and threads; the default), `reference` (plain loops on one thread) or `gpu` (WebGPU). Without options
  * it is opened once, and later calls give the same one until it is closed; with options, a new one that `close()` ends.
  *
  * @throws BackendError for a name that does not exist, listing those that do, or if it cannot run here, saying why.

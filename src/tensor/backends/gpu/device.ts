@@ -1,0 +1,52 @@
+import { BackendError } from "../../errors.ts";
+import { runtime } from "../../runtime.ts";
+
+/** What the machine has. */
+export interface Found {
+  readonly adapter: GPUAdapter;
+  readonly device: GPUDevice;
+}
+
+/** Where there is no adapter, this is what helps. */
+const REMEDY =
+  "on Linux install a Vulkan driver for your GPU, or the software driver (Debian: apt-get install libvulkan1 mesa-vulkan-drivers, " +
+  `from bookworm-backports on Debian 12); or compute on the device "wasm"`;
+
+/**
+ * An adapter and a device of its own with all that the adapter allows.
+ * @throws BackendError if there is none, saying what to do.
+ */
+export async function findDevice(): Promise<Found> {
+  const gpu = await webgpu();
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new BackendError(`gpu: there is no graphics driver that WebGPU can use; ${REMEDY}`);
+  const { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage } = adapter.limits;
+  try {
+    const requiredLimits = { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage };
+    return { adapter, device: await adapter.requestDevice({ requiredLimits }) };
+  } catch (cause) {
+    throw new BackendError(`gpu: the adapter "${nameOf(adapter)}" gives no device (${String(cause)}); ${REMEDY}`, { cause });
+  }
+}
+
+export function nameOf({ info }: GPUAdapter): string {
+  return info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") || "unnamed";
+}
+
+/** Dawn's, kept for the life of the process: devices of one that was garbage collected crash. */
+let dawn: GPU | undefined;
+
+/** Of the browser; in Node, Dawn's. */
+async function webgpu(): Promise<GPU> {
+  const { navigator } = globalThis as { navigator?: { readonly gpu?: GPU } };
+  if (navigator?.gpu) return navigator.gpu;
+  if (!runtime().getBuiltinModule) {
+    throw new BackendError(`gpu: this browser has no WebGPU (navigator.gpu), or the page is not in a secure context; compute on "wasm"`);
+  }
+  try {
+    return (dawn ??= (await import("webgpu")).create([]));
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new BackendError(`gpu: the npm package webgpu cannot be loaded (${why}); compute on the device "wasm"`, { cause });
+  }
+}

@@ -1,0 +1,173 @@
+import { broadcastStrides, sameShape, stridesOf } from "../../shape.ts";
+import { portable, type DeviceArray, type Kernels, type Operand } from "./kernel.ts";
+import type { Queue } from "./queue.ts";
+import { place, strideArguments, stridesAs, walk } from "./walk.ts";
+
+/** y = f(x), `body` being what comes of x. */
+function map(name: string, body: string): (queue: Queue, inputs: [x: Operand], params: unknown, outputs: [y: Operand]) => void {
+  const kernel = portable(name, { a: "array" }, `const x = a[this.thread.x]; ${body}`);
+  return (queue, [{ array: a }], _, [{ array: y }]) => {
+    queue.run(kernel, [y.size], y, { a });
+  };
+}
+
+/** z = f(x, y) with broadcasting, `body` being what comes of x and y. */
+function zip(name: string, body: string): (queue: Queue, inputs: [a: Operand, b: Operand], params: unknown, outputs: [z: Operand]) => void {
+  const flat = portable(name, { a: "array", b: "array" }, `const x = a[this.thread.x]; const y = b[this.thread.x]; ${body}`);
+  const strided = portable(
+    `${name}, broadcasting`,
+    { a: "array", b: "array", e1: "integer", e2: "integer", ...strideArguments("p"), ...strideArguments("q") },
+    `const x = a[${place("p")}];
+    const y = b[${place("q")}];
+    ${body}`,
+  );
+  return (queue, [a, b], _, [z]) => {
+    if (sameShape(a.shape, b.shape)) {
+      queue.run(flat, [z.array.size], z.array, { a: a.array, b: b.array });
+      return;
+    }
+    const way = walk(name, z.shape, [stridesOf(z.shape), ...[a, b].map(({ shape }) => broadcastStrides(shape, z.shape))]);
+    const strides = { ...stridesAs("p", way, 1), ...stridesAs("q", way, 2) };
+    queue.run(strided, way.threads, z.array, { a: a.array, b: b.array, e1: way.e1, e2: way.e2, ...strides });
+  };
+}
+
+const select = portable(
+  "where",
+  {
+    c: "array",
+    a: "array",
+    b: "array",
+    e1: "integer",
+    e2: "integer",
+    ...strideArguments("r"),
+    ...strideArguments("p"),
+    ...strideArguments("q"),
+  },
+  `if (c[${place("r")}] != 0) { return a[${place("p")}]; }
+  return b[${place("q")}];`,
+);
+
+const combine = portable(
+  "linearCombination",
+  { x: "array", y: "array", a: "float", b: "float" },
+  `return a * x[this.thread.x] + b * y[this.thread.x];`,
+);
+
+const overRoot = portable(
+  "divideByRoot",
+  { x: "array", square: "array", scale: "float", rootScale: "float", epsilon: "float" },
+  `return scale * x[this.thread.x] / (rootScale * Math.sqrt(square[this.thread.x]) + epsilon);`,
+);
+
+const copy = portable("copy", { a: "array" }, `return a[this.thread.x];`);
+const truncate = portable(
+  "truncate",
+  { a: "array" },
+  `const x = a[this.thread.x]; if (x < 0) { return Math.ceil(x); } return Math.floor(x);`,
+);
+
+/** The same numbers in another array. */
+export function copyArray(queue: Queue, from: DeviceArray, to: DeviceArray): void {
+  queue.run(copy, [to.size], to, { a: from });
+}
+
+/**
+ * The error function by its power series below 1, and beyond by the rational approximation of Abramowitz & Stegun 7.1.26, whose error is
+ * 1.5e-7: float32 has no more.
+ */
+const ERF = `
+  const z = Math.abs(x);
+  if (z < 1) {
+    const s = x * x;
+    return 1.1283791671 * x * (1 - s * (0.3333333333 - s * (0.1 - s * (0.0238095238 - s * (0.0046296296
+      - s * (0.0007575758 - s * (0.0001068376 - s * (0.0000132275 - s * 0.0000014589))))))));
+  }
+  const t = 1 / (1 + 0.3275911 * z);
+  const p = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  const y = 1 - p * Math.exp(-z * z);
+  if (x < 0) { return -y; }
+  return y;`;
+
+/** The device knows no power of a negative number: its magnitude, and the sign of odd exponents. */
+const POWER = `
+  if (y == 0) { return 1; }
+  if (x >= 0) { return Math.pow(x, y); }
+  const half = y * 0.5;
+  const size = Math.pow(-x, y);
+  if (Math.floor(y) != y) { return (x - x) / (x - x); }
+  if (Math.floor(half) == half) { return size; }
+  return -size;`;
+
+export const elementwise: Kernels<
+  | "negative"
+  | "abs"
+  | "sign"
+  | "reciprocal"
+  | "sqrt"
+  | "exp"
+  | "log"
+  | "sin"
+  | "cos"
+  | "tanh"
+  | "sigmoid"
+  | "softplus"
+  | "erf"
+  | "relu"
+  | "reluGradient"
+  | "add"
+  | "subtract"
+  | "multiply"
+  | "divide"
+  | "maximum"
+  | "minimum"
+  | "power"
+  | "equal"
+  | "less"
+  | "lessEqual"
+  | "where"
+  | "cast"
+  | "linearCombination"
+  | "divideByRoot"
+> = {
+  negative: map("negative", "return -x;"),
+  abs: map("abs", "return Math.abs(x);"),
+  sign: map("sign", "if (x > 0) { return 1; } if (x < 0) { return -1; } return x;"),
+  reciprocal: map("reciprocal", "return 1 / x;"),
+  sqrt: map("sqrt", "return Math.sqrt(x);"),
+  exp: map("exp", "return Math.exp(x);"),
+  log: map("log", "return Math.log(x);"),
+  sin: map("sin", "return Math.sin(x);"),
+  cos: map("cos", "return Math.cos(x);"),
+  // Some drivers' tanh is NaN where it overflows inside.
+  tanh: map("tanh", "if (x > 15) { return 1; } if (x < -15) { return -1; } return Math.tanh(x);"),
+  sigmoid: map("sigmoid", "if (x >= 0) { return 1 / (1 + Math.exp(-x)); } const e = Math.exp(x); return e / (1 + e);"),
+  softplus: map("softplus", "const e = Math.log(1 + Math.exp(-Math.abs(x))); if (x > 0) { return x + e; } return e;"),
+  erf: map("erf", ERF),
+  relu: map("relu", "if (x < 0) { return 0; } return x;"), // lets NaN through
+  reluGradient: zip("reluGradient", "if (x > 0) { return y; } return 0;"),
+  add: zip("add", "return x + y;"),
+  subtract: zip("subtract", "return x - y;"),
+  multiply: zip("multiply", "return x * y;"),
+  divide: zip("divide", "return x / y;"),
+  maximum: zip("maximum", "if (x > y) { return x; } if (x == x) { return y; } return x;"),
+  minimum: zip("minimum", "if (x < y) { return x; } if (x == x) { return y; } return x;"),
+  power: zip("power", POWER),
+  equal: zip("equal", "if (x == y) { return 1; } return 0;"),
+  less: zip("less", "if (x < y) { return 1; } return 0;"),
+  lessEqual: zip("lessEqual", "if (x <= y) { return 1; } return 0;"),
+  where: (queue, [c, a, b], _, [z]) => {
+    const way = walk("where", z.shape, [stridesOf(z.shape), ...[c, a, b].map(({ shape }) => broadcastStrides(shape, z.shape))]);
+    const strides = { ...stridesAs("r", way, 1), ...stridesAs("p", way, 2), ...stridesAs("q", way, 3) };
+    queue.run(select, way.threads, z.array, { c: c.array, a: a.array, b: b.array, e1: way.e1, e2: way.e2, ...strides });
+  },
+  cast: (queue, [{ array: a, dtype }], params, [{ array: y }]) => {
+    queue.run(params.dtype === "int32" && dtype !== "int32" ? truncate : copy, [y.size], y, { a });
+  },
+  linearCombination: (queue, [{ array: x }, { array: y }], { a, b }, [{ array: z }]) => {
+    queue.run(combine, [z.size], z, { x, y, a, b });
+  },
+  divideByRoot: (queue, [{ array: x }, { array: square }], { scale, rootScale, epsilon }, [{ array: y }]) => {
+    queue.run(overRoot, [y.size], y, { x, square, scale, rootScale, epsilon });
+  },
+};

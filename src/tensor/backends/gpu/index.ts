@@ -1,0 +1,100 @@
+/**
+ * The GPU backend: WebGPU in Node (Dawn, by the npm package webgpu) and in browsers. A kernel is a few lines of JavaScript that gpu.js
+ * translates (portable), or WGSL where that is not enough (wgsl/); the queue issues both without waiting. Numbers are float32, and int32
+ * is held in float32, exactly up to 2²⁴. The reference backend says what each primitive computes.
+ *
+ * Reading order: kernel → compiler → memory, queue → device → walk → elementwise and the other families.
+ */
+import type { Backend, KernelName, View } from "../../backend.ts";
+import type { TypedArray } from "../../dtype.ts";
+import { BackendError, DTypeError } from "../../errors.ts";
+import type { Inputs, Outputs, Params } from "../../primitives.ts";
+import type { GpuJs } from "./compiler.ts";
+import { creation, requireHeld } from "./creation.ts";
+import { findDevice, nameOf } from "./device.ts";
+import { elementwise } from "./elementwise.ts";
+import type { DeviceArray, Kernels, Operand } from "./kernel.ts";
+import { Queue } from "./queue.ts";
+
+export interface GpuOptions {
+  /** Whether kernels in WGSL take the place of portable ones. Default true. */
+  readonly overrides?: boolean;
+}
+
+const kernels = {
+  ...creation,
+  ...elementwise,
+} as unknown as Kernels<KernelName>;
+
+const operand = ({ buffer, shape, dtype }: View<DeviceArray>): Operand => ({ array: buffer, shape, dtype });
+
+export interface GpuBackend extends Backend<DeviceArray> {
+  readonly queue: Queue;
+  readonly device: GPUDevice;
+}
+
+/** @throws BackendError if there is no device, saying how to get one. */
+export async function openGpu({ overrides = true }: GpuOptions = {}): Promise<GpuBackend> {
+  const { adapter, device } = await findDevice();
+  const { default: gpuJs } = (await import("gpu.js")) as unknown as { default: GpuJs };
+  const queue = new Queue(device, gpuJs, overrides);
+  const { memory } = queue;
+  return {
+    name: "gpu",
+    queue,
+    device,
+    alloc(dtype, size, origin = "a tensor"): DeviceArray {
+      if (dtype === "float64") {
+        throw new DTypeError(
+          `gpu: ${origin} wants float64, and this device has float32 and int32; cast to float32, or compute on the device "wasm"`,
+        );
+      }
+      return { block: memory.take(4 * size, origin), size, dtype };
+    },
+    free({ block }) {
+      memory.give(block);
+    },
+    upload({ block, dtype }, data) {
+      if (dtype === "int32") for (const value of data) requireHeld("a tensor", value);
+      queue.write(block, data instanceof Float32Array ? data : Float32Array.from(data));
+    },
+    async download({ block, size, dtype }): Promise<TypedArray> {
+      const data = await queue.read(block, size);
+      return dtype === "int32" ? Int32Array.from(data) : data;
+    },
+    run<K extends KernelName>(name: K, inputs: Inputs<K, View<DeviceArray>>, params: Params<K>, outputs: Outputs<K, View<DeviceArray>>) {
+      const kernel = kernels[name] as Kernels<KernelName>[K] | undefined;
+      if (!kernel) throw new BackendError(`gpu: there is no kernel for ${name}`);
+      const views: readonly View<DeviceArray>[] = inputs;
+      const results: readonly View<DeviceArray>[] = outputs;
+      // A kernel may not read what it writes: a result that is to take the place of an operand is made aside.
+      const aside = results.map(({ buffer }) =>
+        views.some((view) => view.buffer === buffer) ? { ...buffer, block: memory.take(4 * buffer.size, name) } : buffer,
+      );
+      // The tuple types depend on K and are opaque here; mapping keeps length and order.
+      const from: unknown = views.map(operand);
+      const to: unknown = results.map((view, i) => operand({ ...view, buffer: aside[i] as DeviceArray }));
+      try {
+        kernel(queue, from as Inputs<K, Operand>, params, to as Outputs<K, Operand>);
+      } finally {
+        results.forEach(({ buffer }, i) => {
+          const { block } = aside[i] as DeviceArray;
+          if (block === buffer.block) return;
+          memory.give(buffer.block);
+          buffer.block = block;
+        });
+      }
+    },
+    memory: () => memory.statistics(),
+    resetPeak() {
+      memory.resetPeak();
+    },
+    describe: () => `${nameOf(adapter)}${adapter.info.isFallbackAdapter ? " (software)" : ""}, WebGPU, float32`,
+    close() {
+      queue.close();
+    },
+    get closed() {
+      return queue.lost !== null;
+    },
+  };
+}

@@ -1,0 +1,103 @@
+import { BackendError } from "../../errors.ts";
+import type { MemoryStatistics } from "../../backend.ts";
+
+/** A buffer of the device, at least as large as what was asked for. */
+export interface Block {
+  readonly gpu: GPUBuffer;
+  /** Names it in the keys of bind groups. */
+  readonly id: number;
+  readonly bytes: number;
+  /** The batch of commands that used it last: what the queue has not submitted yet, if it is the present one. */
+  batch: number;
+}
+
+/** GPUBufferUsage.STORAGE, COPY_SRC and COPY_DST: the names are there only where WebGPU is. */
+const USAGE = 0x80 | 0x4 | 0x8;
+const MEBIBYTE = 2 ** 20;
+/** Freed buffers are kept for reuse up to this many bytes. */
+const POOL_LIMIT = 512 * MEBIBYTE;
+
+/** Powers of two up to a mebibyte, then whole mebibytes: few sizes, so that a buffer is soon reused. */
+function sizeClass(bytes: number): number {
+  if (bytes > MEBIBYTE) return Math.ceil(bytes / MEBIBYTE) * MEBIBYTE;
+  return Math.max(256, 2 ** Math.ceil(Math.log2(Math.max(1, bytes))));
+}
+
+/**
+ * Buffers by size, reused as soon as they are free: commands run in the order in which they were issued, so that whoever comes next writes
+ * after whoever was before has read.
+ */
+export class Memory {
+  readonly #device: GPUDevice;
+  readonly #pool = new Map<number, Block[]>();
+  /** Called before buffers are destroyed: what refers to them must be done, and is of no use any more. */
+  readonly #beforeDestroying: () => void;
+  #lastId = 0;
+  #buffers = 0;
+  #bytes = 0;
+  #peakBuffers = 0;
+  #peakBytes = 0;
+  #pooledBytes = 0;
+
+  constructor(device: GPUDevice, beforeDestroying: () => void) {
+    this.#device = device;
+    this.#beforeDestroying = beforeDestroying;
+  }
+
+  /** @throws BackendError for more bytes than a kernel of this device can see at once. */
+  take(bytes: number, origin: string): Block {
+    const { maxStorageBufferBindingSize, maxBufferSize } = this.#device.limits;
+    const limit = Math.min(maxStorageBufferBindingSize, maxBufferSize);
+    if (bytes > limit) {
+      throw new BackendError(
+        `gpu: ${origin} needs ${bytes} bytes in one tensor, but this device's kernels see at most ${limit} (maxStorageBufferBindingSize); ` +
+          `use a smaller batch, or the device "wasm"`,
+      );
+    }
+    const size = Math.min(sizeClass(bytes), limit);
+    const pooled = this.#pool.get(size)?.pop();
+    if (pooled) this.#pooledBytes -= size;
+    const block = pooled ?? { gpu: this.#device.createBuffer({ size, usage: USAGE }), id: ++this.#lastId, bytes: size, batch: -1 };
+    this.#buffers++;
+    this.#bytes += size;
+    this.#peakBuffers = Math.max(this.#peakBuffers, this.#buffers);
+    this.#peakBytes = Math.max(this.#peakBytes, this.#bytes);
+    return block;
+  }
+
+  give(block: Block): void {
+    this.#buffers--;
+    this.#bytes -= block.bytes;
+    const list = this.#pool.get(block.bytes) ?? [];
+    this.#pool.set(block.bytes, list);
+    list.push(block);
+    this.#pooledBytes += block.bytes;
+    if (this.#pooledBytes > POOL_LIMIT) this.#makeRoom();
+  }
+
+  /** Destroys what lies in the pool, the largest first, down to half of the limit. */
+  #makeRoom(): void {
+    this.#beforeDestroying();
+    for (const size of [...this.#pool.keys()].sort((a, b) => b - a)) {
+      const list = this.#pool.get(size) ?? [];
+      while (list.length > 0 && this.#pooledBytes > POOL_LIMIT / 2) {
+        list.pop()?.gpu.destroy();
+        this.#pooledBytes -= size;
+      }
+    }
+  }
+
+  statistics(): MemoryStatistics {
+    return {
+      buffers: this.#buffers,
+      bytes: this.#bytes,
+      peakBuffers: this.#peakBuffers,
+      peakBytes: this.#peakBytes,
+      pooledBytes: this.#pooledBytes,
+    };
+  }
+
+  resetPeak(): void {
+    [this.#peakBuffers, this.#peakBytes] = [this.#buffers, this.#bytes];
+  }
+}
