@@ -14,6 +14,7 @@ import { creation, requireHeld } from "./creation.ts";
 import { findDevice, nameOf } from "./device.ts";
 import { elementwise } from "./elementwise.ts";
 import type { DeviceArray, Kernels, Operand } from "./kernel.ts";
+import { product } from "./product.ts";
 import { Queue } from "./queue.ts";
 
 export interface GpuOptions {
@@ -24,6 +25,7 @@ export interface GpuOptions {
 const kernels = {
   ...creation,
   ...elementwise,
+  ...product,
 } as unknown as Kernels<KernelName>;
 
 const operand = ({ buffer, shape, dtype }: View<DeviceArray>): Operand => ({ array: buffer, shape, dtype });

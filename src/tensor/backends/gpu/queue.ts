@@ -256,7 +256,7 @@ export class Queue {
     this.#check();
     if (data.length === 0) return;
     if (block.batch === this.#batch) this.flush(); // commands that were issued before may still read what it held
-    this.#device.queue.writeBuffer(block.gpu, 0, data as Float32Array<ArrayBuffer>);
+    this.#device.queue.writeBuffer(block.gpu, 0, data);
   }
 
   /**

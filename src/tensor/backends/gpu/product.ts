@@ -1,0 +1,98 @@
+import { broadcastStrides, sizeOf, type Shape } from "../../shape.ts";
+import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
+import type { Queue } from "./queue.ts";
+import { sumOver } from "./sums.ts";
+import { walk } from "./walk.ts";
+import { gemm, type MatrixLayout } from "./wgsl/gemm.ts";
+
+/** Distances of the matrices of a batch along three axes that share the threads' z. */
+interface Batch {
+  readonly count: number;
+  readonly e1: number;
+  readonly e2: number;
+  readonly a: readonly [number, number, number];
+  readonly b: readonly [number, number, number];
+}
+
+const single: Batch = { count: 1, e1: 1, e2: 1, a: [0, 0, 0], b: [0, 0, 0] };
+
+const shared = {
+  e1: "integer",
+  e2: "integer",
+  a0: "integer",
+  a1: "integer",
+  a2: "integer",
+  b0: "integer",
+  b1: "integer",
+  b2: "integer",
+} as const;
+const layout = { k: "integer", aRow: "integer", aColumn: "integer", bRow: "integer", bColumn: "integer", scale: "float" } as const;
+const inBatch = (name: string): string => `placeOf(this.thread.z, 0, 0, e1, e2, ${name}0, ${name}1, ${name}2, 0, 0)`;
+const dot = sumOver(
+  "k",
+  (i) => `a[${inBatch("a")} + this.thread.y * aRow + ${i} * aColumn] * b[${inBatch("b")} + ${i} * bRow + this.thread.x * bColumn]`,
+);
+
+const plain = portable("matmul", { a: "array", b: "array", ...layout, ...shared }, `${dot} return scale * total;`);
+const biased = portable(
+  "linear",
+  { a: "array", b: "array", bias: "array", ...layout, ...shared },
+  `${dot} return scale * total + bias[this.thread.x];`,
+);
+
+/** C = scale · A B + bias for A [m, k] and B [k, n], or a batch of these. */
+function multiply(
+  queue: Queue,
+  [m, n, k]: readonly [number, number, number],
+  a: MatrixLayout,
+  b: MatrixLayout,
+  c: DeviceArray,
+  { scale = 1, bias, batch = single }: { readonly scale?: number; readonly bias?: DeviceArray | undefined; readonly batch?: Batch } = {},
+): void {
+  if (queue.overrides && batch === single && gemm(queue, [m, n, k], a, b, c, scale, bias)) return;
+  const { count, e1, e2, a: [a0, a1, a2], b: [b0, b1, b2] } = batch; // prettier-ignore
+  const numbers = { k, aRow: a.rowStride, aColumn: a.columnStride, bRow: b.rowStride, bColumn: b.columnStride, scale };
+  const arrays = { a: a.array, b: b.array };
+  const strides = { e1, e2, a0, a1, a2, b0, b1, b2 };
+  if (bias) queue.run(biased, [n, m, count], c, { ...arrays, bias, ...numbers, ...strides });
+  else queue.run(plain, [n, m, count], c, { ...arrays, ...numbers, ...strides });
+}
+
+const rowMajor = (array: DeviceArray, columns: number): MatrixLayout => ({ array, rowStride: columns, columnStride: 1 });
+const transposed = ({ array, rowStride, columnStride }: MatrixLayout): MatrixLayout => ({
+  array,
+  rowStride: columnStride,
+  columnStride: rowStride,
+});
+
+/** How operands with leading axes `a` and `b` are walked along the result's. */
+function batchOf(to: Shape, a: Shape, b: Shape, sizes: readonly [number, number]): Batch {
+  if (sizeOf(to) === 1) return single;
+  const strides = [a, b].map((from, i) => broadcastStrides(from, to).map((stride) => stride * (sizes[i] as number)));
+  // The last two of the five axes that can be walked are the matrix's own.
+  const { threads, e1, e2, strides: [ofA, ofB] } = walk("matmul", [...to, 2, 2], strides.map((own, i) => [...own, [3, 5][i] as number, [11, 17][i] as number])); // prettier-ignore
+  const first = (own: readonly number[] | undefined): [number, number, number] =>
+    (own ?? [0, 0, 0]).slice(0, 3) as [number, number, number];
+  return { count: threads[2], e1, e2, a: first(ofA), b: first(ofB) };
+}
+
+export const product: Kernels<"matmul" | "gram" | "linear"> = {
+  matmul: (queue, [a, b], { transposeA, transposeB }, [y]) => {
+    const [m, n] = y.shape.slice(-2) as [number, number];
+    const k = a.shape.at(transposeA ? -2 : -1) as number;
+    const [left, right] = [rowMajor(a.array, transposeA ? m : k), rowMajor(b.array, transposeB ? k : n)];
+    const batch = batchOf(y.shape.slice(0, -2), a.shape.slice(0, -2), b.shape.slice(0, -2), [m * k, k * n]);
+    multiply(queue, [m, n, k], transposeA ? transposed(left) : left, transposeB ? transposed(right) : right, y.array, { batch });
+  },
+  gram: (queue, [x], { scale }, [y]) => {
+    const [rows, d] = x.shape as [number, number];
+    multiply(queue, [d, d, rows], transposed(rowMajor(x.array, d)), rowMajor(x.array, d), y.array, { scale });
+  },
+  linear: (queue, [x, weight, bias], _, [y]) => {
+    const [out, width] = weight.shape as [number, number];
+    const rows = sizeOf(x.shape.slice(0, -1));
+    multiply(queue, [rows, out, width], rowMajor(x.array, width), transposed(rowMajor(weight.array, width)), y.array, {
+      bias: bias?.array,
+    });
+  },
+};

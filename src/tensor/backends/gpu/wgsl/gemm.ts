@@ -1,0 +1,106 @@
+import { portable, type DeviceArray } from "../kernel.ts";
+import type { Queue, WgslKernel } from "../queue.ts";
+
+/*
+ * C = scale · A B + bias, a tile of 4 × 4 a thread in registers: of each four columns of A and rows of B, read as vectors, come 64 multiply-adds.
+ * Operands that are transposed, or whose rows are no multiple of a vector, are copied first, with zeros at their ends.
+ */
+
+/** Where element (row, column) of a matrix is: `offset + row · rowStride + column · columnStride`. */
+export interface MatrixLayout {
+  readonly array: DeviceArray;
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
+/** Threads of a workgroup along C's columns and rows. */
+const [ACROSS, DOWN] = [8, 8];
+/** Vectors of A's row that are summed apart from the others, so that rounding errors stay small. */
+const BLOCK = 32;
+
+const rows = [0, 1, 2, 3];
+const code = (bias: boolean): string => `
+struct Params { m : u32, n : u32, k4 : u32, n4 : u32, scale : f32 }
+@group(0) @binding(0) var<uniform> p : Params;
+@group(0) @binding(1) var<storage, read> a : array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b : array<vec4<f32>>;
+${bias ? "@group(0) @binding(3) var<storage, read> bias : array<f32>;" : ""}
+@group(0) @binding(${bias ? 4 : 3}) var<storage, read_write> c : array<f32>;
+fn put(row : u32, column : u32, values : vec4<f32>) {
+  if (row >= p.m) { return; }
+  for (var j = 0u; j < 4u; j++) {
+    if (column + j < p.n) { c[row * p.n + column + j] = p.scale * values[j]${bias ? " + bias[column + j]" : ""}; }
+  }
+}
+@compute @workgroup_size(${ACROSS}, ${DOWN}) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
+  let row = 4u * id.y;
+  if (row >= p.m || id.x >= p.n4) { return; }
+  ${rows.map((i) => `let a${i} = min(row + ${i}u, p.m - 1u) * p.k4;`).join("\n  ")}
+  ${rows.map((i) => `var total${i} = vec4<f32>();`).join("\n  ")}
+  for (var k0 = 0u; k0 < p.k4; k0 += ${BLOCK}u) {
+    ${rows.map((i) => `var sum${i} = vec4<f32>();`).join("\n    ")}
+    let end = min(p.k4, k0 + ${BLOCK}u);
+    for (var k = k0; k < end; k++) {
+      ${rows.map((i) => `let b${i} = b[(4u * k + ${i}u) * p.n4 + id.x];`).join("\n      ")}
+      ${rows.map((i) => `let x${i} = a[a${i} + k];`).join("\n      ")}
+      ${rows.map((i) => `sum${i} += x${i}.x * b0 + x${i}.y * b1 + x${i}.z * b2 + x${i}.w * b3;`).join("\n      ")}
+    }
+    ${rows.map((i) => `total${i} += sum${i};`).join("\n    ")}
+  }
+  ${rows.map((i) => `put(row + ${i}u, 4u * id.x, total${i});`).join("\n  ")}
+}
+`;
+
+const plain: WgslKernel = { name: "gemm", code: code(false), reads: 2, writes: 1 };
+const biased: WgslKernel = { name: "gemm with bias", code: code(true), reads: 3, writes: 1 };
+
+const packRows = portable(
+  "gemm: rows in vectors",
+  { x: "array", rows: "integer", columns: "integer", rowStride: "integer", columnStride: "integer" },
+  `if (this.thread.x >= columns) { return 0; }
+  if (this.thread.y >= rows) { return 0; }
+  return x[this.thread.y * rowStride + this.thread.x * columnStride];`,
+);
+
+/** Fewer multiply-adds than this are not worth the copies. */
+const WORTH = 4096;
+
+/** Issues the product, unless the portable kernel does as well. @returns whether it did. */
+export function gemm(
+  queue: Queue,
+  [m, n, k]: readonly [number, number, number],
+  a: MatrixLayout,
+  b: MatrixLayout,
+  c: DeviceArray,
+  scale: number,
+  bias: DeviceArray | undefined,
+): boolean {
+  if (m * n * k < WORTH) return false;
+  const [k4, n4] = [Math.ceil(k / 4), Math.ceil(n / 4)];
+  inVectors(queue, a, [m, k], [m, 4 * k4], (left) => {
+    inVectors(queue, b, [k, n], [4 * k4, 4 * n4], (right) => {
+      const groups = [Math.ceil(n4 / ACROSS), Math.ceil(Math.ceil(m / 4) / DOWN), 1] as const;
+      const parameters = [{ u: m }, { u: n }, { u: k4 }, { u: n4 }, { f: scale }];
+      queue.runWgsl(bias ? biased : plain, groups, [left, right, ...(bias ? [bias] : [])], [c], parameters);
+    });
+  });
+  return true;
+}
+
+/** A matrix [rows, columns] in row-major order with the extents `padded`: itself if it is that, or else a copy. */
+function inVectors(
+  queue: Queue,
+  { array, rowStride, columnStride }: MatrixLayout,
+  [rows, columns]: readonly [number, number],
+  padded: readonly [number, number],
+  f: (array: DeviceArray) => void,
+): void {
+  if (columnStride === 1 && rowStride === columns && rows === padded[0] && columns === padded[1]) {
+    f(array);
+    return;
+  }
+  queue.temporary(padded[0] * padded[1], "matmul", (copy) => {
+    queue.run(packRows, [padded[1], padded[0]], copy, { x: array, rows, columns, rowStride, columnStride });
+    f(copy);
+  });
+}
