@@ -5,7 +5,7 @@ import { normOf } from "./norms.ts";
 import { rayleighRitz, turned, type DominantEigenpairs } from "./randomized.ts";
 import { takeOrthonormal, takeProduct, takeWellConditioned } from "./rangeFinder.ts";
 import { requireCount, requireTestMatrix } from "./sketch.ts";
-import { destinationOf, toTensor } from "./transfer.ts";
+import { destinationOf, narrowed, toTensor } from "./transfer.ts";
 
 export interface AdaptiveEighOptions {
   /** The error wanted, ‖X − U diag(D) Uᵀ‖_F relative to ‖X‖_F. Below max(4√n, 16)·ε, which is rounding, it counts as that. */
@@ -73,7 +73,7 @@ export async function adaptiveEigh(x: Tensor, options: AdaptiveEighOptions): Pro
     const squares = pairs.values.map((value) => (norm === 0 ? 0 : (value / norm) ** 2));
     const rest = norm === 0 ? 0 : 1 - squares.reduce((sum, square) => sum + square, 0);
     if (rest <= tolerance ** 2 + n * machineEpsilon[dtype] || size >= most) {
-      using u = turned(dtype, basis, pairs.vectors, size);
+      using u = await turned({ dtype, backend }, basis, pairs.vectors, size);
       const missed = norm === 0 ? 0 : (await residual(operation, own, u, pairs)) / norm;
       if (missed <= tolerance || size >= most) {
         const { rank, error } = cut(squares, missed, tolerance, maxRank);
@@ -82,7 +82,8 @@ export async function adaptiveEigh(x: Tensor, options: AdaptiveEighOptions): Pro
       }
     }
     const more = Math.min(most - size, size);
-    panel = tidy(() => concat([basis.cast(dtype), draw(more).multiply(1 / Math.sqrt(n))], 1));
+    using known = await narrowed(basis, { dtype, backend });
+    panel = tidy(() => concat([known, draw(more).multiply(1 / Math.sqrt(n))], 1));
   }
 }
 

@@ -82,9 +82,10 @@ function spreadStride(columns: number): number {
   return columns % 128 === 0 ? columns + 8 : columns;
 }
 
-/** Computes in `size` numbers of a backend's own memory, by its arithmetic; on the host where it has none. */
+/** Computes in `size` numbers of a backend's own memory, or of its host's, by its arithmetic; by plain loops where it has none. */
 export function inWorkspace<T>(backend: Backend, size: number, f: (space: Workspace) => T): T {
-  if (backend.workspace) return backend.workspace(size, (memory, arithmetic) => f(new Workspace(memory, arithmetic)));
+  const owner = backend.host ?? backend;
+  if (owner.workspace) return owner.workspace(size, (memory, arithmetic) => f(new Workspace(memory, arithmetic)));
   return onHost(size, f);
 }
 

@@ -3,7 +3,7 @@ import { inWorkspace } from "./arithmetic.ts";
 import { requireMatrix } from "./checks.ts";
 import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { singularValuesIn, singularValuesSize } from "./svd.ts";
-import { destinationOf, readFloats } from "./transfer.ts";
+import { destinationOf, readFloats, widened } from "./transfer.ts";
 import { dot, largestMagnitude } from "./vectors.ts";
 
 /*
@@ -96,10 +96,8 @@ function inRange(operation: string, norm: number): number {
 export async function normOf(a: Tensor): Promise<number> {
   const exponent = a.dtype === "float32" ? 0 : powerOfTwoNear(await largestEntry(a)); // squares of float32 numbers are in range
   const [first, second] = factorsOfPower(-exponent);
-  using squares = tidy(() => {
-    const wide = a.cast("float64");
-    return (exponent === 0 ? wide : wide.multiply(first).multiply(second)).square().sum();
-  });
+  using wide = await widened(a);
+  using squares = tidy(() => (exponent === 0 ? wide : wide.multiply(first).multiply(second)).square().sum());
   return Math.sqrt(await squares.item()) * 2 ** exponent;
 }
 

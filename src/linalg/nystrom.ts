@@ -10,7 +10,7 @@ import { qr } from "./qr.ts";
 import type { DominantEigenpairs } from "./randomized.ts";
 import { takeProduct, takeWellConditioned } from "./rangeFinder.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
-import { destinationOf, toTensor } from "./transfer.ts";
+import { destinationOf, narrowed, toTensor, widened } from "./transfer.ts";
 
 export interface NystromOptions extends SketchOptions {
   /** Products with the matrix before the one that counts. Default 2, or 0 for a test matrix, which is taken for a good basis. */
@@ -52,13 +52,16 @@ export async function nystrom(x: Tensor, options: NystromOptions): Promise<Nystr
   const norm = await normOf(product);
   // X's products round by √n·ε, and the factorization below by s·ε of float64.
   const shift = (Math.sqrt(n) * machineEpsilon[dtype] + 10 * s * machineEpsilon.float64) * norm;
-  using wide = w.cast("float64");
-  using y = tidy(() => product.cast("float64").add(wide.multiply(shift)));
+  using wide = await widened(w);
+  using image = await widened(product);
+  using y = tidy(() => image.add(wide.multiply(shift)));
   const { vectors, squares } = norm === 0 ? await ofZero(w) : await factor(operation, own, wide, y);
   using u = vectors;
   const values = squares.slice(s - rank).map((value) => Math.max(0, value - shift));
   using kept = u.slice([0, s - rank], [n, rank]);
-  return { values: toTensor(operation, values, [rank], { dtype, backend }), vectors: kept.cast(dtype), basis: u.cast(dtype) };
+  using eigenvectors = await narrowed(kept, { dtype, backend });
+  using span = await narrowed(u, { dtype, backend });
+  return { values: toTensor(operation, values, [rank], { dtype, backend }), vectors: eigenvectors.keep(), basis: span.keep() };
 }
 
 /** U diag(squares) Uᵀ with orthonormal columns U [n, s], in float64, and ascending squares. */

@@ -3,7 +3,7 @@ import { inWorkspace } from "./arithmetic.ts";
 import { requireFinite, requireMatrix } from "./checks.ts";
 import { choleskyIn, choleskySize, solveSize, solveTriangularIn } from "./cholesky.ts";
 import { qr } from "./qr.ts";
-import { destinationOf } from "./transfer.ts";
+import { destinationOf, narrowed, widened } from "./transfer.ts";
 import { largestMagnitude } from "./vectors.ts";
 
 /*
@@ -49,7 +49,7 @@ const MOST_PASSES = 3;
  *   not finite.
  */
 export async function orthonormalize(a: Tensor): Promise<Tensor> {
-  const { dtype } = destinationOf("orthonormalize", a);
+  const destination = destinationOf("orthonormalize", a);
   const [m, s] = requireMatrix("orthonormalize", a);
   if (m < s) {
     throw new ShapeError(
@@ -60,7 +60,7 @@ export async function orthonormalize(a: Tensor): Promise<Tensor> {
   using panel = a.keep();
   if (!(await allFinite(panel))) requireFinite("orthonormalize", await panel.data(), panel.shape);
   using q = await orthonormalBasis(panel);
-  return q.cast(dtype);
+  return await narrowed(q, destination);
 }
 
 /** Whether all entries are: 0·∞ and 0·NaN are NaN. */
@@ -70,7 +70,7 @@ export async function allFinite(a: Tensor): Promise<boolean> {
   return (await sum.item()) === 0;
 }
 
-/** The basis of `orthonormalize` in float64, for a panel that is finite. */
+/** The basis of `orthonormalize` in float64 (`widened`), for a panel that is finite. */
 export function orthonormalBasis(panel: Tensor): Promise<Tensor> {
   return basisOf(panel, DEPARTURE.orthonormal);
 }
@@ -80,8 +80,9 @@ export function orthonormalBasis(panel: Tensor): Promise<Tensor> {
  * iteration needs between products, where the span is all that counts.
  */
 export async function wellConditionedBasis(panel: Tensor): Promise<Tensor> {
+  const destination = destinationOf("orthonormalize", panel);
   using q = await basisOf(panel, DEPARTURE.wellConditioned);
-  return q.cast(panel.dtype);
+  return await narrowed(q, destination);
 }
 
 /**
@@ -99,7 +100,7 @@ async function basisOf(panel: Tensor, departure: number): Promise<Tensor> {
   using own = panel.keep();
   const found = own.dtype === "float32" ? await choleskyQr(own, departure) : null;
   if (found) return found;
-  using wide = own.cast("float64");
+  using wide = await widened(own);
   const { q, r } = await qr(wide);
   r.dispose();
   return q;
@@ -108,7 +109,7 @@ async function basisOf(panel: Tensor, departure: number): Promise<Tensor> {
 /** @returns null where the panel is so near to singular that passes do not make it orthonormal. */
 async function choleskyQr(panel: Tensor, departure: number): Promise<Tensor | null> {
   const [m, s] = panel.shape as [number, number];
-  let q = panel.cast("float64");
+  let q = await widened(panel);
   try {
     for (let pass = 1; pass <= MOST_PASSES; pass++) {
       const gram = await gramOf(q);

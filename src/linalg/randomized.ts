@@ -1,4 +1,4 @@
-import { Tensor, type FloatDType } from "../tensor/index.ts";
+import { Tensor } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireSquare, requireSymmetric } from "./checks.ts";
 import { eighIn, eighSize, type Eigh } from "./eigh.ts";
@@ -7,7 +7,7 @@ import { rangeBasis, takeOrthonormal, takeProduct, takeWellConditioned, type Ran
 import { withoutNegative } from "./semidefinite.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
 import { svdIn, svdSize } from "./svd.ts";
-import { destinationOf, toTensor } from "./transfer.ts";
+import { destinationOf, narrowed, toTensor, widened, type Destination } from "./transfer.ts";
 
 /*
  * Decompositions of the dominant part of a large matrix, from its products with a few vectors. The products are in the matrix's type;
@@ -49,7 +49,7 @@ export interface DominantEigenpairs {
 export async function randomizedEigh(x: Tensor, options: RandomizedEighOptions): Promise<DominantEigenpairs> {
   const { iterations = 4, orthonormalize = "every" } = options;
   const operation = "randomizedEigh";
-  const { dtype } = destinationOf(operation, x);
+  const destination = destinationOf(operation, x);
   requireSquare(operation, x);
   requireCount(operation, "iterations", iterations, 1);
   using own = x.keep();
@@ -59,16 +59,17 @@ export async function randomizedEigh(x: Tensor, options: RandomizedEighOptions):
     panel = await takeProduct(operation, own, orthonormalize === "every" ? await takeWellConditioned(panel) : panel);
   }
   using basis = await takeOrthonormal(panel);
-  return pairsOf(operation, dtype, basis, await rayleighRitz(operation, own, basis, rank));
+  return await pairsOf(operation, destination, basis, await rayleighRitz(operation, own, basis, rank));
 }
 
-/** The largest eigenpairs of QᵀXQ, for a Q with orthonormal columns, in float64. */
+/** The largest eigenpairs of QᵀXQ, for a Q with orthonormal columns, in float64 (`widened`). */
 export async function rayleighRitz(operation: string, x: Tensor, q: Tensor, rank: number): Promise<Eigh> {
-  const { dtype } = destinationOf(operation, x);
+  const destination = destinationOf(operation, x);
+  const { dtype } = destination;
   const s = q.shape[1] as number;
-  using panel = q.cast(dtype);
+  using panel = await narrowed(q, destination);
   using product = await multiply(operation, x, panel);
-  using wide = product.cast("float64");
+  using wide = await widened(product);
   using projection = q.matmul(wide, { transposeA: true });
   const small = (await projection.data()) as Float64Array;
   const symmetric = requireSymmetric(`${operation}, in a basis of ${s} vectors`, small, s, dtype);
@@ -77,18 +78,23 @@ export async function rayleighRitz(operation: string, x: Tensor, q: Tensor, rank
 }
 
 /** Eigenpairs of QᵀXQ as such of X. */
-function pairsOf(operation: string, dtype: FloatDType, q: Tensor, { values, vectors }: Eigh): DominantEigenpairs {
-  const [rank, { backend }] = [values.length, q];
-  const rounded = toTensor(operation, values, [rank], { dtype, backend });
-  return { values: rounded, vectors: turned(dtype, q, vectors, rank) };
+async function pairsOf(operation: string, destination: Destination, q: Tensor, { values, vectors }: Eigh): Promise<DominantEigenpairs> {
+  const rank = values.length;
+  const turn = await turned(destination, q, vectors, rank);
+  try {
+    return { values: toTensor(operation, values, [rank], destination), vectors: turn };
+  } catch (error) {
+    turn.dispose();
+    throw error;
+  }
 }
 
-/** Q times the first columns of a matrix [s, columns] on the host, rounded. */
-export function turned(dtype: FloatDType, q: Tensor, turn: Float64Array, columns: number): Tensor {
+/** Q, which is `widened`, times the first columns of a matrix [s, columns] on the host, rounded. */
+export async function turned(destination: Destination, q: Tensor, turn: Float64Array, columns: number): Promise<Tensor> {
   const { backend, shape } = q;
   using small = Tensor.from(turn, { shape: [shape[1] as number, columns], backend });
   using result = q.matmul(small);
-  return result.cast(dtype);
+  return await narrowed(result, destination);
 }
 
 /**
@@ -108,21 +114,23 @@ export function turned(dtype: FloatDType, q: Tensor, turn: Float64Array, columns
  */
 export async function randomizedSvd(x: Tensor, options: RandomizedRangeOptions): Promise<{ u: Tensor; values: Tensor; v: Tensor }> {
   const operation = "randomizedSvd";
-  const { dtype, backend } = destinationOf(operation, x);
+  const destination = destinationOf(operation, x);
   using own = x.keep();
   const { rank, basis } = await rangeBasis(operation, own, options);
   using q = basis;
   const s = q.shape[1] as number;
-  using panel = q.cast(dtype);
+  using panel = await narrowed(q, destination);
   using product = await multiply(operation, own, panel, { transposed: true });
   // XᵀQ = P R with orthonormal P [n, s], so that B = Rᵀ Pᵀ, and R = U_R Σ V_Rᵀ gives B = V_R Σ (P U_R)ᵀ.
   using p = await orthonormalBasis(product);
-  using wide = product.cast("float64");
+  using wide = await widened(product);
   using r = p.matmul(wide, { transposeA: true });
   const small = (await r.data()) as Float64Array;
-  const { u, values, v } = inWorkspace(backend, svdSize(s, s), (space) => svdIn(space, small, s, s));
-  const kept = toTensor(operation, values.slice(0, rank), [rank], { dtype, backend });
-  return { u: turned(dtype, q, leading(v, s, rank), rank), values: kept, v: turned(dtype, p, leading(u, s, rank), rank) };
+  const { u, values, v } = inWorkspace(destination.backend, svdSize(s, s), (space) => svdIn(space, small, s, s));
+  using left = await turned(destination, q, leading(v, s, rank), rank);
+  using right = await turned(destination, p, leading(u, s, rank), rank);
+  const kept = toTensor(operation, values.slice(0, rank), [rank], destination);
+  return { u: left.keep(), values: kept, v: right.keep() };
 }
 
 /** The first columns of a matrix [s, s]. */

@@ -1,7 +1,7 @@
 import type { Tensor } from "../tensor/index.ts";
 import { orthonormalBasis, wellConditionedBasis } from "./panels.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
-import { destinationOf } from "./transfer.ts";
+import { destinationOf, narrowed } from "./transfer.ts";
 
 export interface RandomizedRangeOptions extends SketchOptions {
   /** Power iterations, of two products each: they make the spectrum decay faster. Default 4. */
@@ -25,13 +25,13 @@ export interface RandomizedRangeOptions extends SketchOptions {
  * Source: Halko, Martinsson & Tropp, SIAM Review 53, 2011: Algorithm 4.4, Theorems 10.5 and 10.6, Corollary 10.10.
  */
 export async function randomizedRange(x: Tensor, options: RandomizedRangeOptions): Promise<Tensor> {
-  const { dtype } = destinationOf("randomizedRange", x);
+  const destination = destinationOf("randomizedRange", x);
   const { basis } = await rangeBasis("randomizedRange", x, options);
   using q = basis;
-  return q.cast(dtype);
+  return await narrowed(q, destination);
 }
 
-/** The basis in float64, owned by the caller, and the rank that was asked for. */
+/** The basis in float64 (`widened`), owned by the caller, and the rank that was asked for. */
 export async function rangeBasis(operation: string, x: Tensor, options: RandomizedRangeOptions): Promise<{ rank: number; basis: Tensor }> {
   const { iterations = 4 } = options;
   requireCount(operation, "iterations", iterations, 0);
@@ -59,7 +59,7 @@ export async function takeWellConditioned(panel: Tensor): Promise<Tensor> {
   return await wellConditionedBasis(old);
 }
 
-/** In float64. */
+/** In float64 (`widened`). */
 export async function takeOrthonormal(panel: Tensor): Promise<Tensor> {
   using old = panel;
   return await orthonormalBasis(old);

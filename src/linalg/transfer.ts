@@ -1,4 +1,13 @@
-import { NumericalError, requireFloat, Tensor, type Backend, type FloatArray, type FloatDType, type Shape } from "../tensor/index.ts";
+import {
+  NumericalError,
+  requireFloat,
+  Tensor,
+  unscoped,
+  type Backend,
+  type FloatArray,
+  type FloatDType,
+  type Shape,
+} from "../tensor/index.ts";
 import { findNonFinite, requireFinite, requireSquare, requireSymmetric } from "./checks.ts";
 
 /** Type and device of an operand, where the result goes too. Taken before the first `await`: the caller may dispose meanwhile. */
@@ -52,4 +61,21 @@ export function roundTo(operation: string, data: Float64Array, shape: Shape, dty
 /** A result of the host as a tensor. */
 export function toTensor(operation: string, data: Float64Array, shape: Shape, { dtype, backend }: Destination): Tensor {
   return Tensor.from(roundTo(operation, data, shape, dtype), { dtype, backend, shape });
+}
+
+/** A tensor in float64, owned by the caller: on its own device, or on the CPU if that device has no float64. */
+export async function widened(a: Tensor): Promise<Tensor> {
+  const { backend, shape } = a;
+  const { host } = backend;
+  if (!host) return unscoped(() => a.cast("float64"));
+  const data = Float64Array.from(await a.data());
+  return unscoped(() => Tensor.from(data, { shape, backend: host }));
+}
+
+/** A tensor that `widened` gave, or what was computed with it, rounded and back on the device where it came from; owned by the caller. */
+export async function narrowed(a: Tensor, { dtype, backend }: Destination): Promise<Tensor> {
+  if (a.backend === backend) return unscoped(() => a.cast(dtype));
+  const { shape } = a;
+  const data = await a.data();
+  return unscoped(() => Tensor.from(dtype === "float64" ? data : Float32Array.from(data), { shape, backend }));
 }

@@ -26,6 +26,11 @@ export interface Backend<Buffer = unknown> {
    * is not defined. Absent where the host's plain loops must do.
    */
   workspace?<T>(size: number, f: (memory: Float64Array, arithmetic: MatrixArithmetic) => T): T;
+  /**
+   * Where linear algebra computes in float64 what this device cannot: panels and factorizations of its tensors, never a primitive. Absent
+   * where float64 is one of its own types.
+   */
+  readonly host?: Backend;
   memory(): MemoryStatistics;
   /** Starts the peak figures of `memory()` anew from what is in use now. */
   resetPeak(): void;

@@ -16,7 +16,7 @@ const openers: { readonly [Name in BackendName]: (options?: BackendOptions[Name]
   wasm: openWasmAsync,
   reference: () => Promise.resolve(openReference()),
   // Loaded only where it is asked for: it brings gpu.js with it, and in Node Dawn.
-  gpu: async (options) => (await import("./backends/gpu/index.ts")).openGpu(options),
+  gpu: async (options) => (await import("./backends/gpu/index.ts")).openGpu(options, await openBackend("wasm")),
 };
 
 /** Backends by name, as opened without options. */

@@ -10,12 +10,19 @@ import type { TypedArray } from "../../dtype.ts";
 import { BackendError, DTypeError } from "../../errors.ts";
 import type { Inputs, Outputs, Params } from "../../primitives.ts";
 import type { GpuJs } from "./compiler.ts";
+import { convolution } from "./convolution.ts";
 import { creation, requireHeld } from "./creation.ts";
 import { findDevice, nameOf } from "./device.ts";
 import { elementwise } from "./elementwise.ts";
 import type { DeviceArray, Kernels, Operand } from "./kernel.ts";
+import { loss } from "./loss.ts";
+import { movement } from "./movement.ts";
+import { normalization } from "./normalization.ts";
+import { patches } from "./patches.ts";
+import { pooling } from "./pooling.ts";
 import { product } from "./product.ts";
 import { Queue } from "./queue.ts";
+import { reduction } from "./reduction.ts";
 
 export interface GpuOptions {
   /** Whether kernels in WGSL take the place of portable ones. Default true. */
@@ -23,9 +30,16 @@ export interface GpuOptions {
 }
 
 const kernels = {
+  ...convolution,
   ...creation,
   ...elementwise,
+  ...loss,
+  ...movement,
+  ...normalization,
+  ...patches,
+  ...pooling,
   ...product,
+  ...reduction,
 } as unknown as Kernels<KernelName>;
 
 const operand = ({ buffer, shape, dtype }: View<DeviceArray>): Operand => ({ array: buffer, shape, dtype });
@@ -35,14 +49,18 @@ export interface GpuBackend extends Backend<DeviceArray> {
   readonly device: GPUDevice;
 }
 
-/** @throws BackendError if there is no device, saying how to get one. */
-export async function openGpu({ overrides = true }: GpuOptions = {}): Promise<GpuBackend> {
+/**
+ * @param host computes linear algebra in float64 for this device.
+ * @throws BackendError if there is no device, saying how to get one.
+ */
+export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Backend): Promise<GpuBackend> {
   const { adapter, device } = await findDevice();
   const { default: gpuJs } = (await import("gpu.js")) as unknown as { default: GpuJs };
   const queue = new Queue(device, gpuJs, overrides);
   const { memory } = queue;
   return {
     name: "gpu",
+    ...(host && { host }),
     queue,
     device,
     alloc(dtype, size, origin = "a tensor"): DeviceArray {
