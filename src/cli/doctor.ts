@@ -38,11 +38,13 @@ export async function doctorCommand(json: boolean): Promise<number> {
 /** A side from which on a product is shared among threads. */
 const SIDE = 300;
 
-/** Products with a known result in each float type: twice, as threads that cannot live are known dead a little later. */
+/** Products with a known result in each float type that it has: twice, as threads that cannot live are known dead a little later. */
 async function tryBackend(name: string): Promise<Finding> {
   try {
     const backend = await openBackend(name);
+    const { dtypes = ["float32", "float64"] } = backend;
     for (const dtype of ["float32", "float64", "float32"] as const) {
+      if (!dtypes.includes(dtype)) continue;
       using rows = Tensor.arange(SIDE, { dtype, backend });
       using column = rows.reshape([SIDE, 1]);
       using ones = Tensor.ones([SIDE, SIDE], { dtype, backend });

@@ -31,6 +31,8 @@ export interface Backend<Buffer = unknown> {
    * where float64 is one of its own types.
    */
   readonly host?: Backend;
+  /** The number types that it computes with. Default: all. */
+  readonly dtypes?: readonly DType[];
   memory(): MemoryStatistics;
   /** Starts the peak figures of `memory()` anew from what is in use now. */
   resetPeak(): void;

@@ -56,8 +56,13 @@ export class Tensor extends Handle {
     }
     const host = convert(values, dtype);
     const storage = new Storage(backend, dtype, host.length, "Tensor.from");
-    storage.backend.upload(storage.buffer, host);
     const tensor = new Tensor(storage, shape);
+    try {
+      storage.backend.upload(storage.buffer, host);
+    } catch (error) {
+      tensor.dispose(); // a device may refuse numbers that it cannot hold
+      throw error;
+    }
     own(tensor);
     return tensor;
   }

@@ -21,7 +21,7 @@ const schema = z.strictObject({
   epochs: whole.min(1).default(2).describe("passes over the training data"),
   batchSize: whole.min(1).default(128).describe("samples a step"),
   seed: whole.min(0).default(0).describe("seed of initial weights, dropout and the order of samples"),
-  device: z.string().default("wasm").describe("backend that computes: wasm, reference"),
+  device: z.string().default("wasm").describe("backend that computes: wasm, reference, gpu"),
   threads: whole.min(1).max(256).optional().describe("wasm: threads; default KFACET_THREADS, or one a core"),
   precision: z.enum(["fast", "exact"]).optional().describe("wasm: fast (Winograd convolutions, the default) or exact"),
   out: z.string().optional().describe("run folder; default runs/<model>-<optimizer>-<time>"),

@@ -17,7 +17,8 @@ export interface Result {
 export interface Command {
   /** Starts it; `done` tells how it ended. */
   start(...words: string[]): { readonly child: ChildProcess; readonly done: Promise<Result> };
-  run(...words: string[]): Promise<Result>;
+  /** Runs it; environment variables may follow the words. */
+  run(...words: (string | Readonly<Record<string, string>>)[]): Promise<Result>;
   dispose(): void;
 }
 
@@ -51,8 +52,9 @@ export function makeCommand(): Command {
       );
   }
 
-  const start = (...words: string[]): { child: ChildProcess; done: Promise<Result> } => {
-    const child = spawn(process.execPath, [join(folder, "src/cli/main.js"), ...words], { stdio: ["ignore", "pipe", "pipe"] });
+  const begin = (words: readonly string[], env: NodeJS.ProcessEnv): { child: ChildProcess; done: Promise<Result> } => {
+    const program = [join(folder, "src/cli/main.js"), ...words];
+    const child = spawn(process.execPath, program, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
     const output = { stdout: "", stderr: "" };
     for (const stream of ["stdout", "stderr"] as const) child[stream].on("data", (chunk: Buffer) => (output[stream] += chunk.toString()));
     const done = new Promise<Result>((resolve, reject) => {
@@ -62,8 +64,12 @@ export function makeCommand(): Command {
     return { child, done };
   };
   return {
-    start,
-    run: (...words) => start(...words).done,
+    start: (...words) => begin(words, {}),
+    run: (...given) => {
+      const words = given.filter((word) => typeof word === "string");
+      const env = Object.assign({}, ...given.filter((word) => typeof word !== "string")) as NodeJS.ProcessEnv;
+      return begin(words, env).done;
+    },
     dispose: () => rmSync(folder, { recursive: true, force: true }),
   };
 }

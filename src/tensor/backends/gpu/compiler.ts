@@ -68,7 +68,7 @@ const ROUNDS = 2 ** 31 - 1;
 export const GROUP = 64;
 
 /** gpu.js's own settings of a kernel, for WebGPU and for WebGL alike. */
-export function settingsOf({ takes }: PortableKernel): object {
+function settingsOf({ takes }: PortableKernel): object {
   const functions = helpers.map(({ name, takes, body }) => ({
     name,
     source: `function ${name}(${takes.join(", ")}) {${body}}`,
@@ -87,7 +87,7 @@ export function settingsOf({ takes }: PortableKernel): object {
 }
 
 /** A kernel as gpu.js takes it. */
-export function sourceOf({ takes, body }: PortableKernel): string {
+function sourceOf({ takes, body }: PortableKernel): string {
   return `function (${Object.keys(takes).join(", ")}) {${body}}`;
 }
 

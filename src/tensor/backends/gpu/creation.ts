@@ -5,10 +5,13 @@ import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
 
 const fill = portable("fill", { value: "float" }, `return value;`);
-const arange = portable("arange", { start: "float", step: "float" }, `return start + this.thread.x * step;`);
+const RANGE = "return start + this.thread.x * step;";
+const arange = portable("arange", { start: "float", step: "float" }, RANGE);
+/** Of whole numbers: float32 would round places beyond 2²⁴, and products. */
+const wholeArange = portable("arange, int32", { start: "integer", step: "integer" }, RANGE);
 
 /** float32 holds the whole numbers up to this one, and with them int32's on this device. */
-export const MOST_INTEGER = 2 ** 24;
+const MOST_INTEGER = 2 ** 24;
 
 /** @throws BackendError for an integer that float32 cannot hold. */
 export function requireHeld(operation: string, value: number): void {
@@ -36,7 +39,8 @@ export const creation: Kernels<"fill" | "arange" | "uniform" | "normal"> = {
   },
   arange: (queue, _, { start, step, length, dtype }, [{ array: y }]) => {
     if (dtype === "int32" && length > 0) for (const end of [start, start + (length - 1) * step]) requireHeld("arange", end);
-    queue.run(arange, [y.size], y, { start, step });
+    if (dtype === "int32") queue.run(wholeArange, [y.size], y, { start, step });
+    else queue.run(arange, [y.size], y, { start, step });
   },
   uniform: (queue, _, params, [{ array: y }]) => draw(queue, y, params, (word) => (word >>> 8) * 2 ** -24),
   normal: (queue, _, params, [{ array: y }]) => draw(queue, y, params, (word) => normalQuantile((word + 0.5) * 2 ** -32)),

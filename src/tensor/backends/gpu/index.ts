@@ -61,6 +61,7 @@ export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Back
   return {
     name: "gpu",
     ...(host && { host }),
+    dtypes: ["float32", "int32"],
     queue,
     device,
     alloc(dtype, size, origin = "a tensor"): DeviceArray {

@@ -1,4 +1,5 @@
 import { broadcastStrides, sizeOf, stridesOf } from "../../shape.ts";
+import { requireHeld } from "./creation.ts";
 import { copyArray } from "./elementwise.ts";
 import { portable, type DeviceArray, type Kernels, type Operand } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
@@ -159,6 +160,7 @@ export const movement: Kernels<"permute" | "broadcastTo" | "slice" | "pad" | "co
   },
   scatterAdd: (queue, [{ array: x, shape }, { array: indices }], { rows }, [{ array: y }]) => {
     const row = sizeOf(shape.slice(1));
+    requireHeld("scatterAdd", rows);
     queue.run(addRows, [row, rows], y, { x, indices, count: indices.size, row });
   },
 };

@@ -1,3 +1,4 @@
+import { requireHeld } from "./creation.ts";
 import { portable, type Kernels, type Operand } from "./kernel.ts";
 import { overWindow, overWindowsOf, WINDOW, windowNumbers } from "./patches.ts";
 
@@ -120,6 +121,8 @@ const addShares = portable(
 export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGather" | "averagePool2d" | "averagePool2dGradient"> = {
   maxPool2d: (queue, [x], geometry, [y, indices]) => {
     const to = shape4(y);
+    const [, height, width] = shape4(x);
+    requireHeld("maxPool2d", height * width);
     const values = { x: x.array, ...windowNumbers(x.shape, y.shape, geometry), channels: to[3] };
     queue.run(maximum, threadsOf(to), y.array, values);
     queue.run(position, threadsOf(to), indices.array, values);

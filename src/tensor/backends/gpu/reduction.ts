@@ -1,4 +1,5 @@
 import { sizeOf, stridesOf, type Shape } from "../../shape.ts";
+import { requireHeld } from "./creation.ts";
 import { copyArray } from "./elementwise.ts";
 import { portable, type ArgumentsOf, type DeviceArray, type Kernel, type Kernels, type Takes } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
@@ -127,6 +128,7 @@ export const reduction: Kernels<"sum" | "max" | "argmax"> = {
   max: overAxes("max", maxima.plain),
   argmax: (queue, [{ array: x, shape }], { axis }, [{ array: y }]) => {
     const [n, inner] = [shape[axis] as number, stridesOf(shape)[axis] as number];
+    requireHeld("argmax", n);
     const extents = [sizeOf(shape.slice(0, axis)), n, inner] as const;
     queue.temporary(y.size, "argmax", (top) => {
       maxima.plain(queue, extents, { x }, top);
