@@ -1,6 +1,7 @@
 import type { Shape } from "../../shape.ts";
 import { portable, type Kernels } from "./kernel.ts";
-import { columnOf, inBlocks, isColumn, isRow, MOST_NUMBERS, overWindow, overWindowsOf, rowOf, WINDOW, windowNumbers } from "./patches.ts";
+import { columnOf, isColumn, isRow, MOST_NUMBERS, overWindow, overWindowsOf, rowOf, WINDOW, windowNumbers } from "./patches.ts";
+import { inBlocks } from "./sums.ts";
 
 /*
  * Convolutions as their definitions: every thread sums up one element of the result. Weights are [out, kernelHeight, kernelWidth, perIn],

@@ -1,7 +1,7 @@
 import { broadcastStrides, sizeOf, type Shape } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { sumOver } from "./sums.ts";
+import { inBlocks } from "./sums.ts";
 import { walk } from "./walk.ts";
 import { gemm, type MatrixLayout } from "./wgsl/gemm.ts";
 
@@ -28,10 +28,9 @@ const shared = {
 } as const;
 const layout = { k: "integer", aRow: "integer", aColumn: "integer", bRow: "integer", bColumn: "integer", scale: "float" } as const;
 const inBatch = (name: string): string => `placeOf(this.thread.z, 0, 0, e1, e2, ${name}0, ${name}1, ${name}2, 0, 0)`;
-const dot = sumOver(
-  "k",
-  (i) => `a[${inBatch("a")} + this.thread.y * aRow + ${i} * aColumn] * b[${inBatch("b")} + ${i} * bRow + this.thread.x * bColumn]`,
-);
+const dot = `
+  let total = 0;
+  ${inBlocks("k", (i) => `part += a[${inBatch("a")} + this.thread.y * aRow + ${i} * aColumn] * b[${inBatch("b")} + ${i} * bRow + this.thread.x * bColumn];`)}`;
 
 const plain = portable("matmul", { a: "array", b: "array", ...layout, ...shared }, `${dot} return scale * total;`);
 const biased = portable(

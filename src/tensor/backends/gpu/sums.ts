@@ -1,23 +1,11 @@
-/**
- * Statements of a portable kernel that make `total` the sum of `term` over i = 0 … n − 1, where `term` may use `at` as the integer i. Summed
- * by blocks of 64 and by blocks of these, so that rounding errors grow with the cube root of n.
- */
-export function sumOver(n: string, term: (at: string) => string): string {
+/** Statements that add to `total` what `add` adds to `part` for each integer below n: by blocks, since long sums in float32 lose digits. */
+export function inBlocks(n: string, add: (at: string) => string): string {
   return `
-  let total = 0;
-  for (let outer = 0; outer * 4096 < ${n}; outer++) {
-    let middleSum = 0;
-    for (let middle = 0; middle < 64; middle++) {
-      if (outer * 4096 + middle * 64 < ${n}) {
-        let innerSum = 0;
-        for (let inner = 0; inner < 64; inner++) {
-          if (outer * 4096 + middle * 64 + inner < ${n}) {
-            innerSum += ${term("(outer * 4096 + middle * 64 + inner)")};
-          }
-        }
-        middleSum += innerSum;
-      }
+  for (let block = 0; block * 64 < ${n}; block++) {
+    let part = 0;
+    for (let i = 0; i < 64 && block * 64 + i < ${n}; i++) {
+      ${add("(block * 64 + i)")}
     }
-    total += middleSum;
+    total += part;
   }`;
 }
