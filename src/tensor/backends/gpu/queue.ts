@@ -1,6 +1,6 @@
 import { BackendError } from "../../errors.ts";
 import { GROUP, toWgsl, type GpuJs } from "./compiler.ts";
-import type { ArgumentsOf, DeviceArray, PortableKernel, Takes, Threads } from "./kernel.ts";
+import type { ArgumentKind, ArgumentsOf, DeviceArray, PortableKernel, Takes, Threads } from "./kernel.ts";
 import { Memory, type Block } from "./memory.ts";
 
 /** Parameters of one dispatch: the device wants each set to begin at a multiple of this many bytes. */
@@ -33,6 +33,8 @@ interface Pipeline {
   readonly name: string;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
+  /** A portable kernel's arguments. */
+  readonly takes: readonly (readonly [name: string, kind: ArgumentKind])[];
 }
 
 interface Dispatch {
@@ -52,8 +54,10 @@ export class Queue {
   readonly #device: GPUDevice;
   readonly #gpuJs: GpuJs;
   readonly #uniforms: GPUBuffer;
-  /** What goes to `#uniforms` with the present batch. */
-  readonly #parameters = new DataView(new ArrayBuffer(SLOT * BATCH));
+  /** What goes to `#uniforms` with the present batch, by type. */
+  readonly #u32 = new Uint32Array((SLOT * BATCH) / 4);
+  readonly #i32 = new Int32Array(this.#u32.buffer);
+  readonly #f32 = new Float32Array(this.#u32.buffer);
   readonly #pipelines = new Map<object, Pipeline>();
   readonly #bindGroups = new Map<string, GPUBindGroup>();
   readonly #staging: GPUBuffer[] = [];
@@ -105,20 +109,32 @@ export class Queue {
     if (total === 0) return;
     const rows = Math.ceil(Math.ceil(total / GROUP) / MOST_GROUPS);
     const across = Math.ceil(Math.ceil(total / GROUP) / rows);
-    const parameters: Parameter[] = [x, y, z, across * GROUP].map((u) => ({ u }));
+    const pipeline = this.#pipelines.get(kernel) ?? this.#prepare(kernel);
+    let at = this.#slot;
+    for (const extent of [x, y, z, across * GROUP]) this.#u32[at++] = extent;
     const arrays: DeviceArray[] = [];
-    for (const [name, kind] of Object.entries(kernel.takes)) {
+    for (const [name, kind] of pipeline.takes) {
       const value = values[name as keyof T];
       if (kind === "array") arrays.push(value as DeviceArray);
-      else parameters.push(kind === "integer" ? { i: value as number } : { f: value as number });
+      else if (kind === "integer") this.#i32[at++] = value as number;
+      else this.#f32[at++] = value as number;
     }
-    const pipeline = this.#pipelineOf(kernel, () => ({
-      name: kernel.name,
-      code: toWgsl(this.#gpuJs, kernel),
-      reads: arrays.length,
-      writes: 1,
-    }));
-    this.#issue(pipeline, arrays, [result], parameters, [across, rows, 1]);
+    arrays.push(result);
+    this.#issue(pipeline, arrays, [across, rows, 1]);
+  }
+
+  /** Where the parameters of the next dispatch go, in words. */
+  get #slot(): number {
+    return (this.#pending.length * SLOT) / 4;
+  }
+
+  #prepare(kernel: PortableKernel): Pipeline {
+    const takes = Object.entries(kernel.takes);
+    if (takes.length + 4 > SLOT / 4)
+      throw new BackendError(`gpu: the kernel "${kernel.name}" takes ${takes.length} arguments, and may take ${SLOT / 4 - 4}`);
+    const reads = takes.filter(([, kind]) => kind === "array").length;
+    const code = { name: kernel.name, code: toWgsl(this.#gpuJs, kernel), reads, writes: 1 };
+    return this.#compile(kernel, code, takes);
   }
 
   /** Issues a kernel in WGSL. @param groups workgroups along each axis. */
@@ -133,20 +149,18 @@ export class Queue {
     const most = Math.max(...groups);
     if (most > MOST_GROUPS)
       throw new BackendError(`gpu: ${kernel.name} would take ${most} workgroups along an axis; there are ${MOST_GROUPS}`);
-    this.#issue(
-      this.#pipelineOf(kernel, () => kernel),
-      reads,
-      writes,
-      parameters,
-      groups,
-    );
+    const pipeline = this.#pipelines.get(kernel) ?? this.#compile(kernel, kernel, []);
+    let at = this.#slot;
+    for (const parameter of parameters) {
+      if ("f" in parameter) this.#f32[at++] = parameter.f;
+      else if ("i" in parameter) this.#i32[at++] = parameter.i;
+      else this.#u32[at++] = parameter.u;
+    }
+    this.#issue(pipeline, [...reads, ...writes], groups);
   }
 
-  #pipelineOf(key: object, describe: () => WgslKernel): Pipeline {
-    const known = this.#pipelines.get(key);
-    if (known) return known;
+  #compile(key: object, { name, code, reads, writes }: WgslKernel, takes: Pipeline["takes"]): Pipeline {
     this.#check();
-    const { name, code, reads, writes } = describe();
     const device = this.#device;
     const storage = (type: GPUBufferBindingType, i: number): GPUBindGroupLayoutEntry => ({
       binding: i,
@@ -173,7 +187,7 @@ export class Queue {
         if (error) this.#failure = new BackendError(`gpu: the kernel "${name}" does not compile: ${error.message}\n${code}`);
       }),
     );
-    const made = { id: this.#pipelines.size, name, pipeline, layout };
+    const made = { id: this.#pipelines.size, name, pipeline, layout, takes };
     this.#pipelines.set(key, made);
     return made;
   }
@@ -184,26 +198,11 @@ export class Queue {
     this.#checks.add(settled);
   }
 
-  #issue(
-    { id, pipeline, layout }: Pipeline,
-    reads: readonly DeviceArray[],
-    writes: readonly DeviceArray[],
-    parameters: readonly Parameter[],
-    groups: readonly [number, number, number],
-  ): void {
+  /** The parameters are in their place. */
+  #issue({ id, pipeline, layout }: Pipeline, arrays: readonly DeviceArray[], groups: readonly [number, number, number]): void {
     this.#check();
-    if (parameters.length * 4 > SLOT)
-      throw new BackendError(`gpu: a kernel takes at most ${SLOT / 4} numbers, but ${parameters.length} were given`);
-    const slot = this.#pending.length * SLOT;
-    parameters.forEach((parameter, i) => {
-      const at = slot + 4 * i;
-      if ("f" in parameter) this.#parameters.setFloat32(at, parameter.f, true);
-      else if ("i" in parameter) this.#parameters.setInt32(at, parameter.i, true);
-      else this.#parameters.setUint32(at, parameter.u, true);
-    });
-    const blocks = [...reads, ...writes].map(({ block }) => block);
     let key = `${id}`;
-    for (const block of blocks) {
+    for (const { block } of arrays) {
       block.batch = this.#batch;
       key += ` ${block.id}`;
     }
@@ -214,7 +213,7 @@ export class Queue {
         layout,
         entries: [
           { binding: 0, resource: { buffer: this.#uniforms, size: SLOT } },
-          ...blocks.map(({ gpu }, i) => ({ binding: i + 1, resource: { buffer: gpu } })),
+          ...arrays.map(({ block }, i) => ({ binding: i + 1, resource: { buffer: block.gpu } })),
         ],
       });
       this.#bindGroups.set(key, bindings);
@@ -228,7 +227,7 @@ export class Queue {
     const pending = this.#pending;
     if (pending.length === 0) return;
     [this.#pending, this.#batch] = [[], this.#batch + 1];
-    this.#device.queue.writeBuffer(this.#uniforms, 0, this.#parameters.buffer, 0, pending.length * SLOT);
+    this.#device.queue.writeBuffer(this.#uniforms, 0, this.#u32, 0, (pending.length * SLOT) / 4);
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pending.forEach(({ pipeline, bindings, groups }, i) => {
