@@ -3,7 +3,7 @@
  * variables, random streams, and the backends that compute. Every other folder may import this one; it imports none of them
  * and knows nothing of gradients (a tape is a `Recorder` to it), layers or optimizers.
  *
- * Reading order: shape → primitives → signatures → backend, registry → storage, scope → tensor (`apply`) → operations → backends/reference → backends/wasm.
+ * Reading order: shape → primitives → signatures → backend, registry → storage, scope → tensor (`apply`) → operations → backends/reference → backends/wasm → backends/gpu.
  */
 export type { Backend, KernelName, MemoryStatistics, View } from "./backend.ts";
 export type { MatrixArithmetic, MatrixBlock, ProductOptions, SecularEquation, VectorBlock } from "./matrices.ts";
