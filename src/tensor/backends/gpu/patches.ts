@@ -1,6 +1,7 @@
 import { sizeOf, windowOutput, type Shape, type WindowGeometry } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
+import { productsOfColumns, writeWindows } from "./wgsl/patches.ts";
 
 /*
  * Windows over images, and the primitives that lay them out as rows. A kernel's threads are x along the channels, y along the columns of an
@@ -148,13 +149,15 @@ interface Rows {
   /** Elements of a window, and 1 for the bias. */
   readonly columns: number;
   readonly scale: number;
-  readonly write: (to: DeviceArray, first: number, count: number) => void;
+  readonly write: (to: DeviceArray, first: number, count: number, columns: number) => void;
 }
 
 /** `scale` · Σ a aᵀ over the windows of `count` rows from `first` on. */
 function covariance(queue: Queue, rows: Rows, first: number, count: number, y: DeviceArray): void {
   const { outWidth, columns, scale, write } = rows;
-  const size = count * outWidth * columns;
+  // Rows of whole vectors, where vectors are read.
+  const padded = queue.overrides ? 4 * Math.ceil(columns / 4) : columns;
+  const size = count * outWidth * padded;
   if (size > MOST_NUMBERS && count > 1) {
     const half = Math.ceil(count / 2);
     queue.temporary(y.size, "patchCovariance", (a) => {
@@ -171,7 +174,11 @@ function covariance(queue: Queue, rows: Rows, first: number, count: number, y: D
   const parts = Math.max(1, Math.min(Math.ceil(Math.sqrt(blocks)), Math.floor(MOST_NUMBERS / y.size)));
   queue.temporary(parts * y.size, "patchCovariance", (sums) => {
     queue.temporary(size, "patchCovariance", (x) => {
-      write(x, first, count);
+      write(x, first, count, padded);
+      if (queue.overrides) {
+        productsOfColumns(queue, x, sums, { rows: count * outWidth, columns: padded, size: columns, parts });
+        return;
+      }
       const numbers = { rows: count * outWidth, columns, blocks: Math.ceil(blocks / parts) };
       queue.run(products, [columns, columns, parts], sums, { x, ...numbers });
     });
@@ -195,8 +202,12 @@ export const patches: Kernels<"im2col" | "col2im" | "patchCovariance"> = {
     const [outHeight, outWidth] = windowOutput("patchCovariance", [height, width], geometry);
     const columns = sizeOf(geometry.kernel) * channels + (bias ? 1 : 0);
     const numbers = { ...windowNumbers(shape, [n, outHeight, outWidth], geometry), channels };
-    const write: Rows["write"] = (to, first, count) => {
-      queue.run(windows, [columns, outWidth, count], to, { x, ...numbers, first });
+    const write: Rows["write"] = (to, first, count, padded) => {
+      if (queue.overrides) {
+        const { channels, ...window } = numbers;
+        const extents = { channels, taps: sizeOf(geometry.kernel), first, count, outWidth, columns: padded };
+        writeWindows(queue, x, to, Object.keys(WINDOW).map((name) => window[name as keyof typeof WINDOW]), extents); // prettier-ignore
+      } else queue.run(windows, [columns, outWidth, count], to, { x, ...numbers, first });
     };
     if (columns > 0) covariance(queue, { outWidth, columns, scale, write }, 0, n * outHeight, y.array);
   },

@@ -54,7 +54,8 @@ fn put(row : u32, column : u32, values : vec4<f32>) {
 const plain: WgslKernel = { name: "gemm", code: code(false), reads: 2, writes: 1 };
 const biased: WgslKernel = { name: "gemm with bias", code: code(true), reads: 3, writes: 1 };
 
-const packRows = portable(
+/** A matrix in row-major order, with zeros beyond its `rows` and `columns`. */
+export const packRows = portable(
   "gemm: rows in vectors",
   { x: "array", rows: "integer", columns: "integer", rowStride: "integer", columnStride: "integer" },
   `if (this.thread.x >= columns) { return 0; }
