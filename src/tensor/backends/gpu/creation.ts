@@ -29,7 +29,7 @@ function draw(queue: Queue, y: DeviceArray, { key, offset }: RandomParams, fromW
     if (i % 4 === 0) philoxBlock(offset + i / 4, key, words);
     data[i] = fromWord(words[i % 4] as number);
   }
-  queue.write(y.block, data);
+  queue.write(y, data);
 }
 
 export const creation: Kernels<"fill" | "arange" | "uniform" | "normal"> = {

@@ -75,9 +75,9 @@ export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Back
     free({ block }) {
       memory.give(block);
     },
-    upload({ block, dtype }, data) {
-      if (dtype === "int32") for (const value of data) requireHeld("a tensor", value);
-      queue.write(block, data instanceof Float32Array ? data : Float32Array.from(data));
+    upload(array, data) {
+      if (array.dtype === "int32") for (const value of data) requireHeld("a tensor", value);
+      queue.write(array, data instanceof Float32Array ? data : Float32Array.from(data));
     },
     async download({ block, size, dtype }): Promise<TypedArray> {
       const data = await queue.read(block, size);

@@ -57,12 +57,28 @@ export class Memory {
     const size = Math.min(sizeClass(bytes), limit);
     const pooled = this.#pool.get(size)?.pop();
     if (pooled) this.#pooledBytes -= size;
-    const block = pooled ?? { gpu: this.#device.createBuffer({ size, usage: USAGE }), id: ++this.#lastId, bytes: size, batch: -1 };
+    const block = pooled ?? this.#make(size);
     this.#buffers++;
     this.#bytes += size;
     this.#peakBuffers = Math.max(this.#peakBuffers, this.#buffers);
     this.#peakBytes = Math.max(this.#peakBytes, this.#bytes);
     return block;
+  }
+
+  #make(bytes: number): Block {
+    return { gpu: this.#device.createBuffer({ size: bytes, usage: USAGE }), id: ++this.#lastId, bytes, batch: -1 };
+  }
+
+  /** A block of the same size that no command of a batch uses, in exchange for one that is. */
+  exchange(block: Block): Block {
+    const list = this.#pool.get(block.bytes) ?? [];
+    this.#pool.set(block.bytes, list);
+    // The first one has been there for longest.
+    const other = list[0] && list[0].batch !== block.batch ? (list.shift() as Block) : null;
+    list.push(block);
+    if (other) return other;
+    this.#pooledBytes += block.bytes;
+    return this.#make(block.bytes);
   }
 
   give(block: Block): void {

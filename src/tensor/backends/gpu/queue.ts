@@ -251,11 +251,12 @@ export class Queue {
     }
   }
 
-  write(block: Block, data: Float32Array): void {
+  write(array: DeviceArray, data: Float32Array): void {
     this.#check();
     if (data.length === 0) return;
-    if (block.batch === this.#batch) this.flush(); // commands that were issued before may still read what it held
-    this.#device.queue.writeBuffer(block.gpu, 0, data);
+    // Commands that were issued and not submitted would come after the write, and may read what the block held before.
+    if (array.block.batch === this.#batch) array.block = this.memory.exchange(array.block);
+    this.#device.queue.writeBuffer(array.block.gpu, 0, data);
   }
 
   /**
