@@ -101,6 +101,24 @@ describeOnGpu("a GPU", (open) => {
       expect(backend.memory().buffers).toBe(before);
     });
 
+    test("batches whose matrices lie as far apart as axes of a matrix could", async () => {
+      const numbers = (...shape: number[]): HostTensor => {
+        const size = shape.reduce((product, extent) => product * extent, 1);
+        return { kind: "float", shape, values: Array.from({ length: size }, (_, i) => ((i * 7) % 11) - 5) };
+      };
+      for (const [m, k, n] of [
+        [3, 2, 5],
+        [1, 1, 1],
+        [2, 1, 2],
+        [1, 2, 1],
+        [2, 2, 2],
+      ] as const) {
+        // prettier-ignore
+        const inputs: [HostTensor, HostTensor] = [numbers(4, 2, m, k), numbers(4, 2, k, n)];
+        await equalsDefinition("matmul", { inputs, params: { transposeA: false, transposeB: false } }, backend);
+      }
+    });
+
     test.each(emptySamples)("$name of $what", async ({ name, sample }) => {
       await equalsDefinition(name, sample, backend);
     });

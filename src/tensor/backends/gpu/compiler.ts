@@ -139,7 +139,7 @@ function translate(WebGPUKernel: GpuJs["WebGPUKernel"], kernel: PortableKernel):
   }
 }
 
-/** The translated functions with a helper's own WGSL, if it has any and is among them. */
+/** The translated functions, a helper's replaced by the WGSL that it brings. */
 function withWgsl(functions: string, { name, wgsl }: Helper): string {
   if (wgsl === undefined) return functions;
   return functions.replace(new RegExp(`^fn fn_${name}\\([^]*?^}$`, "m"), wgsl);

@@ -7,7 +7,7 @@
  */
 import type { Backend, KernelName, View } from "../../backend.ts";
 import type { TypedArray } from "../../dtype.ts";
-import { BackendError, DTypeError } from "../../errors.ts";
+import { DTypeError } from "../../errors.ts";
 import type { Inputs, Outputs, Params } from "../../primitives.ts";
 import type { GpuJs } from "./compiler.ts";
 import { convolution } from "./convolution.ts";
@@ -29,7 +29,7 @@ export interface GpuOptions {
   readonly overrides?: boolean;
 }
 
-const kernels = {
+const kernels: Kernels<KernelName> = {
   ...convolution,
   ...creation,
   ...elementwise,
@@ -40,7 +40,7 @@ const kernels = {
   ...pooling,
   ...product,
   ...reduction,
-} as unknown as Kernels<KernelName>;
+};
 
 const operand = ({ buffer, shape, dtype }: View<DeviceArray>): Operand => ({ array: buffer, shape, dtype });
 
@@ -84,8 +84,6 @@ export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Back
       return dtype === "int32" ? Int32Array.from(data) : data;
     },
     run<K extends KernelName>(name: K, inputs: Inputs<K, View<DeviceArray>>, params: Params<K>, outputs: Outputs<K, View<DeviceArray>>) {
-      const kernel = kernels[name] as Kernels<KernelName>[K] | undefined;
-      if (!kernel) throw new BackendError(`gpu: there is no kernel for ${name}`);
       const views: readonly View<DeviceArray>[] = inputs;
       const results: readonly View<DeviceArray>[] = outputs;
       // A kernel may not read what it writes: a result that is to take the place of an operand is made aside.
@@ -96,7 +94,7 @@ export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Back
       const from: unknown = views.map(operand);
       const to: unknown = results.map((view, i) => operand({ ...view, buffer: aside[i] as DeviceArray }));
       try {
-        kernel(queue, from as Inputs<K, Operand>, params, to as Outputs<K, Operand>);
+        kernels[name](queue, from as Inputs<K, Operand>, params, to as Outputs<K, Operand>);
       } finally {
         results.forEach(({ buffer }, i) => {
           const { block } = aside[i] as DeviceArray;

@@ -68,8 +68,8 @@ const transposed = ({ array, rowStride, columnStride }: MatrixLayout): MatrixLay
 function batchOf(to: Shape, a: Shape, b: Shape, sizes: readonly [number, number]): Batch {
   if (sizeOf(to) === 1) return single;
   const strides = [a, b].map((from, i) => broadcastStrides(from, to).map((stride) => stride * (sizes[i] as number)));
-  // The last two of the five axes that can be walked are the matrix's own.
-  const { threads, e1, e2, strides: [ofA, ofB] } = walk("matmul", [...to, 2, 2], strides.map((own, i) => [...own, [3, 5][i] as number, [11, 17][i] as number])); // prettier-ignore
+  // The last two of the five axes that can be walked are the matrix's own; a stride that is no number joins no other axis to them.
+  const { threads, e1, e2, strides: [ofA, ofB] } = walk("matmul", [...to, 2, 2], strides.map((own) => [...own, NaN, NaN])); // prettier-ignore
   const first = (own: readonly number[] | undefined): [number, number, number] =>
     (own ?? [0, 0, 0]).slice(0, 3) as [number, number, number];
   return { count: threads[2], e1, e2, a: first(ofA), b: first(ofB) };
