@@ -5,13 +5,13 @@ import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import {
   apply,
   isFloat,
+  Tensor,
   tidy,
   unscoped,
   type Backend,
   type DType,
   type KernelName,
   type PrimitiveName,
-  type Tensor,
   type TypedArray,
 } from "../../../src/tensor/index.ts";
 import { kernelNames, larger, writtenOut, type LargerSample } from "../../larger.ts";
@@ -117,6 +117,23 @@ describeOnGpu("a GPU", (open) => {
         const inputs: [HostTensor, HostTensor] = [numbers(4, 2, m, k), numbers(4, 2, k, n)];
         await equalsDefinition("matmul", { inputs, params: { transposeA: false, transposeB: false } }, backend);
       }
+    });
+
+    test("more rows than a device has workgroups for", async () => {
+      const window = { kernel: [1, 1], stride: [1, 1], padding: { top: 0, bottom: 0, left: 0, right: 0 }, dilation: [1, 1] } as const;
+      const [tall, images] = [2_097_200, 530_000];
+      const x = Tensor.from(
+        new Float32Array(tall).map((_, i) => i % 5),
+        { shape: [tall, 1], backend },
+      );
+      const w = Tensor.from([[2]], { backend });
+      const product = unscoped(() => x.matmul(w));
+      const data = await product.data();
+      expect(data.every((value, i) => value === 2 * (i % 5))).toBe(true);
+      const ones = unscoped(() => Tensor.ones([images, 1, 1, 1], { backend }));
+      const [covariance] = unscoped(() => apply("patchCovariance", [ones], { ...window, bias: true, scale: 1 / images }));
+      expect(await covariance.data()).toBeAllclose([1, 1, 1, 1], { relative: ERROR });
+      for (const tensor of [x, w, product, ones, covariance]) tensor.dispose();
     });
 
     test.each(emptySamples)("$name of $what", async ({ name, sample }) => {

@@ -1,7 +1,7 @@
 import { sizeOf, windowOutput, type Shape, type WindowGeometry } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { productsOfColumns, writeWindows } from "./wgsl/patches.ts";
+import { MOST_ROWS, productsOfColumns, writeWindows } from "./wgsl/patches.ts";
 
 /*
  * Windows over images, and the primitives that lay them out as rows. A kernel's threads are x along the channels, y along the columns of an
@@ -158,7 +158,7 @@ function covariance(queue: Queue, rows: Rows, first: number, count: number, y: D
   // Rows of whole vectors, where vectors are read.
   const padded = queue.overrides ? 4 * Math.ceil(columns / 4) : columns;
   const size = count * outWidth * padded;
-  if (size > MOST_NUMBERS && count > 1) {
+  if ((size > MOST_NUMBERS && count > 1) || count > MOST_ROWS) {
     const half = Math.ceil(count / 2);
     queue.temporary(y.size, "patchCovariance", (a) => {
       covariance(queue, rows, first, half, a);

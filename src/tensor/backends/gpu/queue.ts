@@ -10,7 +10,7 @@ const BATCH = 256;
 /** Bind groups that are kept. */
 const KEPT = 8192;
 /** The most workgroups along an axis. */
-const MOST_GROUPS = 65535;
+export const MOST_GROUPS = 65535;
 /** GPUBufferUsage and GPUMapMode, of which the names are there only where WebGPU is. */
 const [MAP_READ, COPY_DST, UNIFORM, READ] = [0x1, 0x8, 0x40, 0x1];
 /** GPUShaderStage.COMPUTE. */

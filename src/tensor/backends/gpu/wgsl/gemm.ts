@@ -1,5 +1,5 @@
 import { portable, type DeviceArray } from "../kernel.ts";
-import type { Queue, WgslKernel } from "../queue.ts";
+import { MOST_GROUPS, type Queue, type WgslKernel } from "../queue.ts";
 
 /*
  * C = scale · A B + bias, a tile of 4 × 4 a thread in registers: of each four columns of A and rows of B, read as vectors, come 64 multiply-adds.
@@ -66,7 +66,7 @@ export const packRows = portable(
 /** Fewer multiply-adds than this are not worth the copies. */
 const WORTH = 4096;
 
-/** Issues the product, unless the portable kernel does as well. @returns whether it did. */
+/** Issues the product, unless the portable kernel does as well, or C has more tiles than a device has workgroups. @returns whether it did. */
 export function gemm(
   queue: Queue,
   [m, n, k]: readonly [number, number, number],
@@ -76,7 +76,7 @@ export function gemm(
   scale: number,
   bias: DeviceArray | undefined,
 ): boolean {
-  if (m * n * k < WORTH) return false;
+  if (m * n * k < WORTH || m > 4 * DOWN * MOST_GROUPS || n > 4 * ACROSS * MOST_GROUPS) return false;
   const [k4, n4] = [Math.ceil(k / 4), Math.ceil(n / 4)];
   inVectors(queue, a, [m, k], [m, 4 * k4], (left) => {
     inVectors(queue, b, [k, n], [4 * k4, 4 * n4], (right) => {

@@ -1,11 +1,14 @@
 import type { DeviceArray } from "../kernel.ts";
-import type { Parameter, Queue, WgslKernel } from "../queue.ts";
+import { MOST_GROUPS, type Parameter, type Queue, type WgslKernel } from "../queue.ts";
 
 /*
  * For covariances of patches: windows as rows, and the products of the rows' columns.
  */
 
 const [ACROSS, DOWN] = [8, 8];
+
+/** The most rows of images whose windows are written at once. */
+export const MOST_ROWS = DOWN * MOST_GROUPS;
 
 /** Windows as rows of `columns` numbers, which is a multiple of four. Threads: a kernel position, a column of the image, a row of all images. */
 const windows: WgslKernel = {
