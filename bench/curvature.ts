@@ -30,9 +30,10 @@ const ofFactors = (name: string, config: Partial<TrainConfig>): Method => ({
 const methods: readonly Method[] = [
   { name: "sgd", config: { optimizer: "sgd" }, cycle: INVERT_EVERY },
   { name: "adam", config: { optimizer: "adam" }, cycle: INVERT_EVERY },
-  ...["kfac", "rs-kfac", "sre-kfac", "nys-kfac"].map((optimizer) => ofFactors(optimizer, { optimizer })),
-  { ...ofFactors("kfac beside", { optimizer: "kfac", inversionLag: INVERT_EVERY / 2 }), beside: true },
-  ofFactors("kfac by Cholesky", { optimizer: "kfac", inverse: "cholesky", dampingKind: "factor-relative" }),
+  ofFactors("kfac", { optimizer: "kfac", inverse: "cholesky", dampingKind: "factor-relative" }),
+  ...["rs-kfac", "sre-kfac", "nys-kfac"].map((optimizer) => ofFactors(optimizer, { optimizer })),
+  ofFactors("kfac by eigh", { optimizer: "kfac", inverse: "eigh" }),
+  { ...ofFactors("kfac by eigh beside", { optimizer: "kfac", inverse: "eigh", inversionLag: INVERT_EVERY / 2 }), beside: true },
   { name: "seng", config: { optimizer: "seng", preset: "paper", inversionEvery: SENG_EVERY }, cycle: SENG_EVERY },
 ];
 
@@ -56,7 +57,7 @@ export async function curvature(options: BenchOptions): Promise<Suite> {
     rows,
     notes: [
       `epoch: ${EPOCH} steps at the mean of a cycle of events (factor updates every ${UPDATE_EVERY} steps, inversions every ${INVERT_EVERY}, SENG's refreshes every ${SENG_EVERY}), preset paper. Of each step of a cycle the median of ${ROUNDS} cycles after one to warm up; the methods take turns step by step.`,
-      `kfac beside: inversions on a thread of their own, installed ${INVERT_EVERY / 2} steps later; in cycles that take turns with SGD's. kfac by Cholesky: thin application.`,
+      `kfac: by Cholesky, each factor damped, thin application, as it is without a preset; by eigh: as in the paper. Beside: inversions on a thread of their own, installed ${INVERT_EVERY / 2} steps later; in cycles that take turns with SGD's.`,
       `factor update, inversion: one event; precondition: one step. Medians. forward-backward: SGD's in the same rounds.`,
       ...notes,
     ],

@@ -35,7 +35,7 @@ export async function optimizers(): Promise<Suite> {
   const make: Record<string, (parameters: Parameter[]) => Optimizer> = {
     sgd: (parameters) => new Sgd(parameters, { learningRate: 1e-3, momentum: 0.9 }),
     adam: (parameters) => new Adam(parameters, { learningRate: 1e-4 }),
-    kfac: (parameters) => new Kfac(parameters, { learningRate: 1e-3, factorUpdateEvery: 1, inversionEvery: 1 }),
+    kfac: (parameters) => new Kfac(parameters, { learningRate: 1e-3, inverse: "eigh", factorUpdateEvery: 1, inversionEvery: 1 }),
   };
 
   const phases = new Map<string, StepPhases[]>();

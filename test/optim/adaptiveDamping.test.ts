@@ -41,7 +41,7 @@ type Common = Pick<
   "learningRate" | "damping" | "adaptDamping" | "clip" | "momentum" | "fisher" | "factorUpdateEvery" | "inversionEvery"
 >;
 const methods: [name: string, make: (parameters: readonly Parameter[], options: Common) => CurvatureOptimizer][] = [
-  ["K-FAC by eigenpairs", (parameters, own) => new Kfac(parameters, own)],
+  ["K-FAC by eigenpairs", (parameters, own) => new Kfac(parameters, { ...own, inverse: "eigh" })],
   ["K-FAC by Cholesky", (parameters, own) => new Kfac(parameters, { ...own, inverse: "cholesky" })],
   ...lowRankMethods.map(([name, Method]): (typeof methods)[number] => [
     name,

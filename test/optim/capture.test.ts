@@ -461,9 +461,9 @@ describe("a weight that is first met in a quiet step", () => {
       return crossEntropy(deep ? net.second.forward(hidden.tanh()) : hidden, four);
     };
     for (let i = 0; i < 3; i++) await optimizer.minimize(() => through(late, false));
-    expect(optimizer.registration().map(({ block }) => block)).toEqual(["kfac (eigh)", "kfac (eigh)", null, null]);
+    expect(optimizer.registration().map(({ block }) => block)).toEqual(["kfac (cholesky)", "kfac (cholesky)", null, null]);
     await optimizer.minimize(() => through(late, true));
-    expect(optimizer.registration().every(({ block }) => block === "kfac (eigh)")).toBe(true);
+    expect(optimizer.registration().every(({ block }) => block === "kfac (cholesky)")).toBe(true);
     // Nothing had moved before step 3, so a fresh optimizer's first step is the same for the second layer.
     const fresh = make();
     await new Kfac(fresh.parameters, { ...settings, learningRate: 1, clip: false }).minimize(() => through(fresh, true));
@@ -503,7 +503,7 @@ describe("a weight whose calls do not make one layer", () => {
       return crossEntropy(third.forward(hidden), four);
     });
     expect(reasons(optimizer).slice(0, 2)).toEqual(['its bias is shared with "p1"', 'its bias is shared with "p0"']);
-    expect(optimizer.registration()[3]?.block).toBe("kfac (eigh)");
+    expect(optimizer.registration()[3]?.block).toBe("kfac (cholesky)");
   });
 
   it("gets no block when it sees batches of two sizes, or its bias comes and goes", async () => {
@@ -522,7 +522,7 @@ describe("a weight whose calls do not make one layer", () => {
     await optimizer.minimize(loss);
     expect(reasons(optimizer)[0]).toBe("called with batches of two sizes");
     expect(reasons(optimizer)[2]).toBe("called with its bias in one step and without it in another");
-    expect(optimizer.registration()[4]?.block).toBe("kfac (eigh)");
+    expect(optimizer.registration()[4]?.block).toBe("kfac (cholesky)");
   });
 });
 
@@ -543,8 +543,8 @@ describe("the registration table", () => {
         .add(linear(x.matmul(tied.value), tied.value).square().mean()),
     );
     const rows = new Map(optimizer.registration().map((row) => [row.parameter, row]));
-    expect(rows.get("0.weight")).toEqual({ parameter: "0.weight", block: "kfac (eigh)", reason: "" });
-    expect(rows.get("0.bias")?.block).toBe("kfac (eigh)");
+    expect(rows.get("0.weight")).toEqual({ parameter: "0.weight", block: "kfac (cholesky)", reason: "" });
+    expect(rows.get("0.bias")?.block).toBe("kfac (cholesky)");
     const reason = "no weight of a linear or conv2d call, nor the bias of one that has a block";
     expect(rows.get("1.weight")).toEqual({ parameter: "1.weight", block: null, reason });
     expect(rows.get("grouped.bias")?.reason).toBe(reason);

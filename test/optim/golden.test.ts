@@ -188,11 +188,16 @@ eachBackend(() => {
 
         const cases: [name: string, options: Partial<KfacOptions> & { learningRate?: number }, expected: GoldenArray][] = [
           ["absolute damping on the product", { dampingKind: "absolute" }, layer.pre_fixed],
-          ["damping relative to the largest eigenvalue", { dampingKind: "relative" }, layer.pre_maxeig],
-          ["π-corrected damping by eigh", { dampingKind: "pi" }, layer.pre_tikhonov_pi],
+          ["damping relative to the largest eigenvalues' product", { dampingKind: "relative" }, layer.pre_maxeig],
+          ["π-corrected damping by eigh", { inverse: "eigh", dampingKind: "pi" }, layer.pre_tikhonov_pi],
           ["π-corrected damping by Cholesky", { inverse: "cholesky", dampingKind: "pi" }, layer.pre_tikhonov_pi],
-          ["RMS clip", { clip: { rms: layer.clip } }, layer.pre_maxeig_rmsclip],
-          ["KL clip", { clip: { kl: layer.klclip_kappa }, learningRate: layer.klclip_lr }, layer.pre_maxeig_klclip],
+          ["the defaults, which damp as the randomized methods do", {}, layer.pre_rs_fullrank],
+          ["RMS clip", { dampingKind: "relative", clip: { rms: layer.clip } }, layer.pre_maxeig_rmsclip],
+          [
+            "KL clip",
+            { dampingKind: "relative", clip: { kl: layer.klclip_kappa }, learningRate: layer.klclip_lr },
+            layer.pre_maxeig_klclip,
+          ],
         ];
         for (const factorScaling of ["kfc", "paper"] as const) {
           it.each([
@@ -378,7 +383,7 @@ type TrajectoryCase = [
   run: number,
 ];
 const trajectories: TrajectoryCase[] = [
-  ["K-FAC", dtypes, (run, parameters) => new Kfac(parameters, paperOptions(run)), 0],
+  ["K-FAC", dtypes, (run, parameters) => new Kfac(parameters, { ...paperOptions(run), inverse: "eigh" }), 0],
   ...([RsKfac, SreKfac, NysKfac] as const).map((Method): TrajectoryCase => [
     `${Method.name} of full rank`,
     dtypes,

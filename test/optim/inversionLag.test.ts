@@ -29,7 +29,7 @@ type Settings = Parameters<Method[1]>[1] & Omit<KroneckerOptions, "damping">;
 type LaggedMethod = readonly [name: string, make: (parameters: Parameters<Method[1]>[0], options: Settings) => CurvatureOptimizer];
 
 const methods: readonly LaggedMethod[] = [
-  ["K-FAC by eigenpairs", (parameters, options) => new Kfac(parameters, { damping: 0.1, ...options })],
+  ["K-FAC by eigenpairs", (parameters, options) => new Kfac(parameters, { damping: 0.1, ...options, inverse: "eigh" })],
   ["K-FAC by Cholesky", (parameters, options) => new Kfac(parameters, { damping: 0.1, ...options, inverse: "cholesky" })],
   ["RS-KFAC", (parameters, options) => new RsKfac(parameters, { damping: 0.1, ...options, rank: 3, oversampling: 1, exactUpTo: 0 })],
   ["SRE-KFAC", (parameters, options) => new SreKfac(parameters, { damping: 0.1, ...options, rank: 3, oversampling: 1, exactUpTo: 0 })],

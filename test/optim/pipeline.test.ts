@@ -43,7 +43,7 @@ const optimizers: [string, (parameters: Parameter[]) => Optimizer][] = [
   ["Adam with AMSGrad", (p) => new Adam(p, { learningRate: 0.01, amsgrad: true, betas: [0.8, (step) => 0.9 + 0.01 * step] })],
   ["AdamW", (p) => new AdamW(p, { learningRate: 0.01 })],
   ["centred RMSprop with momentum", (p) => new RmsProp(p, { learningRate: 0.01, centered: true, momentum: 0.5 })],
-  ["K-FAC by eigh", (p) => new Kfac(p, { learningRate: 0.1, factorUpdateEvery: 2, inversionEvery: 3, momentum: 0.9 })],
+  ["K-FAC by eigh", (p) => new Kfac(p, { learningRate: 0.1, inverse: "eigh", factorUpdateEvery: 2, inversionEvery: 3, momentum: 0.9 })],
   [
     "K-FAC by Cholesky, type-2",
     (p) =>
@@ -92,14 +92,14 @@ describe("an optimizer's state", () => {
     const states = {
       sgd: await after(sgd),
       adam: await after(new Adam(parameters, { learningRate: 0.1 })),
-      eigh: await after(new Kfac(parameters, { learningRate: 0.1 })),
+      eigh: await after(new Kfac(parameters, { learningRate: 0.1, inverse: "eigh" })),
       cholesky: await after(new Kfac(parameters, { learningRate: 0.1, inverse: "cholesky" })),
     };
     for (const [name, state] of Object.entries(states)) {
       for (const [other, make] of Object.entries({
         sgd: () => new Sgd(parameters, { learningRate: 0.1, momentum: 0.9 }),
         adam: () => new Adam(parameters, { learningRate: 0.1 }),
-        eigh: () => new Kfac(parameters, { learningRate: 0.1 }),
+        eigh: () => new Kfac(parameters, { learningRate: 0.1, inverse: "eigh" }),
         cholesky: () => new Kfac(parameters, { learningRate: 0.1, inverse: "cholesky" }),
       })) {
         const load = (): void => make().load(state);
@@ -109,7 +109,7 @@ describe("an optimizer's state", () => {
     }
     const stranger = new Parameter("stranger", normal([2, 2], 1));
     expect(() => new Sgd([stranger], { learningRate: 0.1, momentum: 0.9 }).load(states.sgd)).toThrow(/belongs to no parameter/);
-    expect(() => new Kfac([stranger], { learningRate: 0.1 }).load(states.eigh)).toThrow(/belongs to no weight/);
+    expect(() => new Kfac([stranger], { learningRate: 0.1, inverse: "eigh" }).load(states.eigh)).toThrow(/belongs to no weight/);
     const misshapen = new Parameter("0.weight", normal([1, 4], 1));
     expect(() => new Sgd([misshapen], { learningRate: 0.1, momentum: 0.9 }).load(states.sgd)).toThrow(
       /\[6, 4\] but the parameter \[1, 4\]/,

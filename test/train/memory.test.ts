@@ -36,7 +36,7 @@ const heapSlack = 2 ** 20;
 
 const optimizers: [name: string, make: (parameters: Parameter[]) => Optimizer][] = [
   ["SGD", (parameters) => new Sgd(parameters, { learningRate: 0.02, momentum: 0.9 })],
-  ["K-FAC by eigh", (parameters) => new Kfac(parameters, { learningRate: 0.03, momentum: 0.9, inversionEvery: 10 })],
+  ["K-FAC by eigh", (parameters) => new Kfac(parameters, { learningRate: 0.03, momentum: 0.9, inverse: "eigh", inversionEvery: 10 })],
   [
     "K-FAC by Cholesky, type-2 Fisher",
     (parameters) => new Kfac(parameters, { learningRate: 0.03, inverse: "cholesky", fisher: "type-2", inversionEvery: 10 }),

@@ -31,12 +31,15 @@ import {
 import { throughThinFactors, wantsThin, type ThinOptions, type ThinSide } from "./thin.ts";
 
 export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions, ThinOptions {
-  /** Default `relative`. With `inverse: "cholesky"` only those that damp one factor at a time, and the default is `pi`. */
+  /**
+   * Default `factor-relative`, which is what the randomized methods call `relative`: the same λ damps the whole family alike. By
+   * eigendecompositions the default is `relative`, as in the paper's code.
+   */
   readonly dampingKind?: DampingKind | undefined;
   /**
-   * `eigh`: eigendecompositions, so that damping may change every step and be exact on the product. `cholesky`: inverses of the
-   * factors damped one by one; several times cheaper, and the only one with thin application, since a damping of the product acts on the
-   * whole gradient. Default `eigh`.
+   * `cholesky`: inverses of the factors, each damped by itself with the λ of the last refresh; several times cheaper, and the only one
+   * with thin application, since a damping of the product acts on the whole gradient. `eigh`: eigendecompositions, so that damping may
+   * change every step, and be one of the product. Default `cholesky`, but for a damping of the product.
    */
   readonly inverse?: "eigh" | "cholesky" | undefined;
 }
@@ -50,7 +53,8 @@ export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOp
  */
 export class Kfac extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: KfacOptions) {
-    const { inverse = "eigh", dampingKind = inverse === "eigh" ? "relative" : "pi" } = options;
+    const { dampingKind = options.inverse === "eigh" ? "relative" : "factor-relative" } = options;
+    const { inverse = ofProduct(dampingKind) ? "eigh" : "cholesky" } = options;
     const { damping, review } = dampingOf(options);
     // An impossible damping is an error here, not in the first step.
     const factored = inverse === "cholesky" && ofFactors(dampingKind);
@@ -69,11 +73,15 @@ export class Kfac extends CurvatureOptimizer {
   }
 }
 
+function ofProduct(kind: DampingKind): kind is Exclude<DampingKind, DampingOfFactors> {
+  return kind === "relative" || kind === "absolute";
+}
+
 function ofFactors(kind: DampingKind): DampingOfFactors {
-  if (kind !== "relative" && kind !== "absolute") return kind;
+  if (!ofProduct(kind)) return kind;
   throw new UsageError(
     `Kfac: inverse "cholesky" inverts the factors one by one, so it cannot do dampingKind "${kind}"; ` +
-      `use "pi", "factored", "factor-relative" or inverse "eigh"`,
+      `use "factor-relative", "pi", "factored" or inverse "eigh"`,
   );
 }
 
@@ -239,9 +247,18 @@ async function measure({ matrix, residual }: FactorSnapshot, kind: DampingOfFact
   return { trace: (await traceOf(matrix)) + width * residual, width, largest };
 }
 
-/** From below, and close: a damping needs no more than that. */
+/** Width up to which all eigenvalues cost next to nothing. */
+const NARROW = 128;
+
+/** Of a wide factor from below, and close: a damping needs no more than that. */
 async function largestEigenvalue(matrix: Tensor, linalg: Routines): Promise<number> {
-  const sketch = { rank: 1, oversampling: Math.min(7, (matrix.shape[0] as number) - 1), iterations: 8, generator: new Generator(0) };
+  if ((matrix.shape[0] as number) <= NARROW) {
+    const values = await linalg.eigvalsh(matrix);
+    const largest = (await values.data()).at(-1) as number;
+    values.dispose();
+    return Math.max(0, largest);
+  }
+  const sketch = { rank: 1, oversampling: 7, iterations: 8, generator: new Generator(0) };
   const { vectors, values } = await linalg.randomizedEigh(matrix, sketch);
   const [largest = 0] = await values.data();
   for (const tensor of [vectors, values]) tensor.dispose();

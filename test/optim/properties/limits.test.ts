@@ -48,7 +48,7 @@ eachBackend(() => {
       ...dampingKinds.map((dampingKind): (typeof cases)[number] => [
         `K-FAC by eigenpairs, ${dampingKind}`,
         dampingKind,
-        kfac({ damping: lambda, dampingKind }),
+        kfac({ damping: lambda, dampingKind, inverse: "eigh" }),
       ]),
       ...(["factored", "pi", "factor-relative"] as const).map((dampingKind): (typeof cases)[number] => [
         `K-FAC by Cholesky, ${dampingKind}`,
@@ -109,9 +109,15 @@ eachBackend(() => {
         "K-FAC, factored damping",
         "J / (1 + √λ)²",
         (l) => (1 + Math.sqrt(l)) ** -2,
-        (damping) => kfac({ damping, dampingKind: "factored" }),
+        (damping) => kfac({ damping, dampingKind: "factored", inverse: "eigh" }),
       ],
-      ["K-FAC by Cholesky", "J / (1 + √λ)²", (l) => (1 + Math.sqrt(l)) ** -2, (damping) => kfac({ damping, inverse: "cholesky" })],
+      [
+        "K-FAC by Cholesky, π damping",
+        "J / (1 + √λ)²",
+        (l) => (1 + Math.sqrt(l)) ** -2,
+        (damping) => kfac({ damping, dampingKind: "pi", inverse: "cholesky" }),
+      ],
+      ["K-FAC by its defaults", "J / (1 + λ)²", (l) => (1 + l) ** -2, (damping) => kfac({ damping })],
       ...lowRankMethods.map(([name, Method]): (typeof methods)[number] => [
         `${name}, relative damping`,
         "J / (1 + λ)²",
@@ -201,7 +207,7 @@ eachBackend(() => {
 
   describe("the π-corrected damping", () => {
     const methods: [name: string, make: (damping: number) => (p: Parameter[]) => Optimizer][] = [
-      ["K-FAC by eigenpairs", (damping) => kfac({ damping, dampingKind: "pi" })],
+      ["K-FAC by eigenpairs", (damping) => kfac({ damping, dampingKind: "pi", inverse: "eigh" })],
       ["K-FAC by Cholesky", (damping) => kfac({ damping, dampingKind: "pi", inverse: "cholesky" })],
       ...lowRankMethods.map(([name, Method]): (typeof methods)[number] => [
         name,

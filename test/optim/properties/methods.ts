@@ -38,7 +38,7 @@ const lowRank = (options: { rank: number; oversampling: number; thin: boolean })
 export const positiveMethods: readonly Method[] = [
   ...dampingKinds.map((dampingKind): Method => [
     `K-FAC by eigenpairs, ${dampingKind} damping`,
-    (parameters, options) => new Kfac(parameters, { ...options, dampingKind }),
+    (parameters, options) => new Kfac(parameters, { ...options, dampingKind, inverse: "eigh" }),
   ]),
   ...(["factored", "pi", "factor-relative"] as const).map((dampingKind): Method => [
     `K-FAC by Cholesky, ${dampingKind} damping`,

@@ -339,7 +339,7 @@ async function trained(backend: Backend, make: (parameters: Parameter[]) => Opti
 const optimizers: [name: string, steps: number, make: (parameters: Parameter[]) => Optimizer][] = [
   ["SGD", 20, (parameters) => new Sgd(parameters, { learningRate: 0.05, momentum: 0.9, weightDecay: 1e-4 })],
   ["Adam", 20, (parameters) => new Adam(parameters, { learningRate: 1e-3 })],
-  ["K-FAC", 6, (parameters) => new Kfac(parameters, { learningRate: 0.03, momentum: 0.9, inversionEvery: 3 })],
+  ["K-FAC", 6, (parameters) => new Kfac(parameters, { learningRate: 0.03, momentum: 0.9, inverse: "eigh", inversionEvery: 3 })],
 ];
 
 describe("a training has the same bits on any number of threads, and without shared memory:", () => {
