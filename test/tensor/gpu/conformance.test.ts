@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
-import type { GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
+import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import {
   apply,

@@ -1,6 +1,6 @@
 import { afterAll, describe, test } from "vitest";
 import { BackendError } from "../../../src/tensor/index.ts";
-import { openGpu, type GpuBackend, type GpuOptions } from "../../../src/tensor/backends/gpu/index.ts";
+import { openWebGpu as openGpu, type WebGpuBackend as GpuBackend, type GpuOptions } from "../../../src/tensor/backends/gpu/index.ts";
 
 /** Whether this machine has a device; why not, otherwise. */
 const missing = await openGpu().then(
@@ -35,5 +35,17 @@ export function describeOnGpu(name: string, statements: (open: (options?: GpuOpt
       opened.push(backend);
       return backend;
     });
+  });
+}
+
+/** The same with a device of their own as the default backend while they run, opened as users do: with the CPU's engine at its side. */
+export function describeByDefaultOnGpu(name: string, statements: () => void, options: GpuOptions = {}): void {
+  describeOnGpu(name, () => {
+    whileDefault(async () => {
+      const backend = await openBackend("gpu", options);
+      afterAll(() => backend.close?.());
+      return backend;
+    });
+    statements();
   });
 }

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import type { GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
+import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
 import { portable, type DeviceArray } from "../../../src/tensor/backends/gpu/kernel.ts";
 import type { WgslKernel } from "../../../src/tensor/backends/gpu/queue.ts";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import type { GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
+import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
 import {
   portable,
   type ArgumentsOf,

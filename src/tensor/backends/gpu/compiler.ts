@@ -2,29 +2,29 @@ import { BackendError } from "../../errors.ts";
 import type { ArgumentKind, PortableKernel } from "./kernel.ts";
 
 /*
- * From a kernel in JavaScript to WGSL, by gpu.js. Only its translator is used: its own way of running a kernel allocates in each call, reads
- * back by itself and cannot put several kernels into one submission. That takes members that are not part of its interface, all of them
- * named here and nowhere else, and is why package.json pins its version to the letter.
+ * From a kernel in JavaScript to WGSL or GLSL, by gpu.js. Only its translator is used: its own way of running a kernel allocates in each
+ * call, reads back by itself and cannot put several kernels into one submission. That takes classes that gpu.js exports without describing
+ * them, all of them named here and nowhere else, and is why package.json pins its version to the letter.
  */
 
-/** What is used of gpu.js's `WebGPUKernel`. */
-interface Translator {
-  setupConstants(): void;
-  setupArguments(values: readonly unknown[]): void;
-  validateSettings(values: readonly unknown[]): void;
-  threadDim: number[];
-  translateSource(): void;
-  /** The kernel's statements, and the functions that it calls, as WGSL. */
-  readonly translatedBody: string;
-  readonly translatedFunctions: string;
+/** What is used of gpu.js's `FunctionBuilder`. */
+interface FunctionBuilder {
+  /** The kernel as text, behind the functions that it calls. */
+  getPrototypes(name: "kernel"): string[];
 }
 
+/** What makes text of one function, in one language. */
+type FunctionNode = new (source: string, settings: object) => object;
+
 export interface GpuJs {
-  readonly WebGPUKernel: new (source: string, settings: object) => Translator;
+  readonly FunctionBuilder: { fromKernel(kernel: object, node: FunctionNode, settings: object): FunctionBuilder };
+  readonly WGSLFunctionNode: FunctionNode;
+  readonly WebGL2FunctionNode: FunctionNode;
 }
 
 const TYPES: Readonly<Record<ArgumentKind, string>> = { array: "Array", integer: "Integer", float: "Float" };
 const WGSL_TYPES = { integer: "i32", float: "f32" } as const;
+const GLSL_TYPES = { array: "sampler2D", integer: "int", float: "float" } as const;
 
 /** A function that kernels may call, with integers for arguments and result. */
 interface Helper {
@@ -33,6 +33,7 @@ interface Helper {
   readonly body: string;
   /** In place of what gpu.js would make of it. */
   readonly wgsl?: string;
+  readonly glsl?: string;
 }
 
 /*
@@ -40,7 +41,7 @@ interface Helper {
  */
 const helpers: readonly Helper[] = [
   {
-    // gpu.js divides integers as float32: made right up to 2²⁴ here, and beyond that in WGSL, which can divide them.
+    // gpu.js divides integers as float32: made right up to 2²⁴ here, and beyond that by languages that can divide them.
     name: "quotient",
     takes: ["a", "b"],
     body: `let q = Math.floor(a / b);
@@ -48,6 +49,7 @@ const helpers: readonly Helper[] = [
       if ((q + 1) * b <= a) { q = q + 1; }
       return q;`,
     wgsl: "fn fn_quotient(a : i32, b : i32) -> i32 { return a / b; }",
+    glsl: "int quotient(int a, int b) { return a / b; }",
   },
   { name: "remainder", takes: ["a", "b"], body: "return a - b * quotient(a, b);" },
   {
@@ -58,9 +60,6 @@ const helpers: readonly Helper[] = [
   },
 ];
 
-/** What gpu.js calls for Math.pow. */
-const POW = "fn _pow(x : f32, y : f32) -> f32 { return pow(x, y); }\n";
-
 /** A loop of gpu.js ends after so many rounds, whatever its condition says; its default of 1000 would cut sums short in silence. */
 const ROUNDS = 2 ** 31 - 1;
 
@@ -68,39 +67,65 @@ const ROUNDS = 2 ** 31 - 1;
 export const GROUP = 64;
 
 /** gpu.js's own settings of a kernel, for WebGPU and for WebGL alike. */
-function settingsOf({ takes }: PortableKernel): object {
-  const functions = helpers.map(({ name, takes, body }) => ({
-    name,
-    source: `function ${name}(${takes.join(", ")}) {${body}}`,
-    settings: { argumentTypes: takes.map(() => "Integer"), returnType: "Integer" },
-  }));
+function settingsOf({ takes, body }: PortableKernel): object {
+  const kernelArguments = Object.entries(takes).map(([name, kind]) => ({ name, type: TYPES[kind] }));
   return {
+    source: sourceOf({ takes, body }),
+    kernelArguments,
+    argumentNames: Object.keys(takes),
+    // Of arrays: flat, in float32.
+    argumentSizes: kernelArguments.map(() => 0),
+    argumentBitRatios: kernelArguments.map(() => 4),
+    kernelConstants: [],
+    constants: {},
+    constantBitRatios: {},
+    functions: helpers.map(({ name, takes: names, body: text }) => ({
+      name,
+      source: `function ${name}(${names.join(", ")}) {${text}}`,
+      argumentTypes: names.map(() => "Integer"),
+      returnType: "Integer",
+    })),
     output: [1, 1, 1],
-    argumentTypes: Object.values(takes).map((kind) => TYPES[kind]),
     precision: "single",
-    tactic: "precision",
     loopMaxIterations: ROUNDS,
     dynamicOutput: true,
     dynamicArguments: true,
-    functions,
   };
 }
 
 /** A kernel as gpu.js takes it. */
-function sourceOf({ takes, body }: PortableKernel): string {
+function sourceOf({ takes, body }: Pick<PortableKernel, "takes" | "body">): string {
   return `function (${Object.keys(takes).join(", ")}) {${body}}`;
+}
+
+/** @throws BackendError for a kernel that gpu.js cannot translate. */
+function translate(gpuJs: GpuJs, kernel: PortableKernel, language: "wgsl" | "glsl"): { body: string; functions: string } {
+  const node = language === "wgsl" ? gpuJs.WGSLFunctionNode : gpuJs.WebGL2FunctionNode;
+  try {
+    const builder = gpuJs.FunctionBuilder.fromKernel(settingsOf(kernel), node, { fixIntegerDivisionAccuracy: false });
+    const parts = builder.getPrototypes("kernel");
+    const functions = parts.slice(0, -1).map((text) => helpers.find(({ name }) => calls(text, name, language))?.[language] ?? text);
+    return { body: parts.at(-1) as string, functions: functions.join("\n") };
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new BackendError(`gpu: gpu.js cannot translate the kernel "${kernel.name}" (${why}): ${sourceOf(kernel)}`, { cause });
+  }
+}
+
+/** Whether a translated function is the helper of that name. */
+function calls(text: string, name: string, language: "wgsl" | "glsl"): boolean {
+  return text.startsWith(language === "wgsl" ? `fn fn_${name}(` : `int ${name}(`);
 }
 
 /**
  * A whole WGSL module. Bindings: 0 the parameters, then the arrays in their order, then the result. The parameters are the extents of the
  * threads and the width of a row of workgroups, in threads, as u32; then the numbers in their order.
- * @throws BackendError for a kernel that gpu.js cannot translate.
  */
-export function toWgsl({ WebGPUKernel }: GpuJs, kernel: PortableKernel): string {
+export function toWgsl(gpuJs: GpuJs, kernel: PortableKernel): string {
   const kinds = Object.entries(kernel.takes);
   const arrays = kinds.flatMap(([name, kind]) => (kind === "array" ? [name] : []));
   const numbers = kinds.flatMap(([name, kind]) => (kind === "array" ? [] : [[name, WGSL_TYPES[kind]] as const]));
-  const { body, functions } = translate(WebGPUKernel, kernel);
+  const { body, functions } = translate(gpuJs, kernel, "wgsl");
   return `struct Params {
   outputX : u32, outputY : u32, outputZ : u32, width : u32,
 ${numbers.map(([name, type]) => `  user_${name} : ${type},\n`).join("")}}
@@ -110,7 +135,7 @@ ${arrays.map((name, i) => `@group(0) @binding(${i + 1}) var<storage, read> user_
 const LOOP_MAX : i32 = ${ROUNDS};
 var<private> threadGid : vec3<u32>;
 ${arrays.map((name) => `fn get_user_${name}(z : i32, y : i32, x : i32) -> f32 { return user_${name}[x]; }\n`).join("")}\
-${`${functions}${body}`.includes("_pow(") ? POW : ""}${functions}
+${`${functions}${body}`.includes("_pow(") ? "fn _pow(x : f32, y : f32) -> f32 { return pow(x, y); }\n" : ""}${functions}
 @compute @workgroup_size(${GROUP}) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   let flat = id.x + id.y * params.width;
   let plane = params.outputX * params.outputY;
@@ -122,25 +147,37 @@ ${body}
 `;
 }
 
-function translate(WebGPUKernel: GpuJs["WebGPUKernel"], kernel: PortableKernel): { body: string; functions: string } {
-  // Of the values only the types count.
-  const values = Object.values(kernel.takes).map((kind) => (kind === "array" ? [0] : 0));
-  try {
-    const translator = new WebGPUKernel(sourceOf(kernel), settingsOf(kernel));
-    translator.setupConstants();
-    translator.setupArguments(values);
-    translator.validateSettings(values);
-    translator.threadDim = [1, 1, 1];
-    translator.translateSource();
-    return { body: translator.translatedBody, functions: helpers.reduce(withWgsl, translator.translatedFunctions) };
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new BackendError(`gpu: gpu.js cannot translate the kernel "${kernel.name}" (${why}): ${sourceOf(kernel)}`, { cause });
-  }
-}
+/** Numbers in a row of a texture. */
+export const TEXTURE_ROW = 4096;
 
-/** The translated functions, a helper's replaced by the WGSL that it brings. */
-function withWgsl(functions: string, { name, wgsl }: Helper): string {
-  if (wgsl === undefined) return functions;
-  return functions.replace(new RegExp(`^fn fn_${name}\\([^]*?^}$`, "m"), wgsl);
+/**
+ * A whole fragment shader for WebGL2, whose fragment is an element of the result. Uniforms: `extents` of the threads, and the arguments as
+ * `user_` and their names. An array is a texture of float32 with ${TEXTURE_ROW} numbers a row.
+ */
+export function toGlsl(gpuJs: GpuJs, kernel: PortableKernel): string {
+  const { body, functions } = translate(gpuJs, kernel, "glsl");
+  const row = `${TEXTURE_ROW - 1}, (place) >> ${Math.log2(TEXTURE_ROW)}`;
+  return `#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+#define getMemoryOptimized32(array, size, extents, z, y, place) texelFetch(array, ivec2((place) & ${row}), 0).x
+const int LOOP_MAX = ${ROUNDS};
+uniform ivec3 extents;
+${Object.entries(kernel.takes)
+  .map(([name, kind]) => `uniform ${GLSL_TYPES[kind]} user_${name};\n`)
+  .join("")}\
+out float kernelResult;
+ivec3 threadId;
+float _pow(float x, float y) { return pow(x, y); }
+${functions}
+${body}
+void main() {
+  int flatId = int(gl_FragCoord.x) + ${TEXTURE_ROW} * int(gl_FragCoord.y);
+  int plane = extents.x * extents.y;
+  if (flatId >= plane * extents.z) { kernelResult = 0.0; return; }
+  threadId = ivec3(flatId % extents.x, flatId / extents.x % extents.y, flatId / plane);
+  kernel();
+}
+`;
 }

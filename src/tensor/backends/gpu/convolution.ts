@@ -1,7 +1,7 @@
 import type { Shape } from "../../shape.ts";
 import { portable, type Kernels, type Operand } from "./kernel.ts";
 import { columnOf, isColumn, isRow, MOST_NUMBERS, overWindow, overWindowsOf, rowOf, WINDOW, windowNumbers } from "./patches.ts";
-import type { Queue } from "./queue.ts";
+import type { Queue, WgslQueue } from "./queue.ts";
 import { inBlocks } from "./sums.ts";
 import * as wgsl from "./wgsl/convolution.ts";
 
@@ -82,15 +82,16 @@ const sumOfParts = portable(
   return total;`,
 );
 
-/** Whether a kernel in WGSL takes over: it has no words for groups, nor for nothing. */
-function overridden(queue: Queue, groups: number, operands: readonly Operand[]): boolean {
-  return queue.overrides && groups === 1 && operands.every(({ array }) => array.size > 0);
+/** The queue for a kernel in WGSL, if one takes over: it has no words for groups, nor for nothing. */
+function overridden({ wgsl }: Queue, groups: number, operands: readonly Operand[]): WgslQueue | null {
+  return groups === 1 && operands.every(({ array }) => array.size > 0) ? wgsl : null;
 }
 
 export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeightGradient"> = {
   conv2d: (queue, [x, weight, bias], { groups, ...window }, [y]) => {
-    if (overridden(queue, groups, [x, weight, y])) {
-      wgsl.conv2d(queue, x, weight, window, y, bias?.array);
+    const own = overridden(queue, groups, [x, weight, y]);
+    if (own) {
+      wgsl.conv2d(own, x, weight, window, y, bias?.array);
       return;
     }
     const [n, outHeight, outWidth, outChannels] = y.shape as [number, number, number, number];
@@ -102,7 +103,8 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     else queue.run(plain, threads, y.array, { ...arrays, ...numbers });
   },
   conv2dInputGradient: (queue, [gradient, weight], { groups, ...window }, [y]) => {
-    if (overridden(queue, groups, [gradient, weight, y]) && wgsl.conv2dInputGradient(queue, gradient, weight, window, y)) return;
+    const own = overridden(queue, groups, [gradient, weight, y]);
+    if (own && wgsl.conv2dInputGradient(own, gradient, weight, window, y)) return;
     const [n, height, width, channels] = y.shape as [number, number, number, number];
     const kernel = [weight.shape[1] as number, weight.shape[2] as number] as const;
     const numbers = {
@@ -112,8 +114,9 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
     queue.run(inputGradient, [channels, width, n * height], y.array, { gradient: gradient.array, weight: weight.array, ...numbers });
   },
   conv2dWeightGradient: (queue, [x, gradient], { groups, ...window }, [weight]) => {
-    if (overridden(queue, groups, [x, gradient, weight])) {
-      wgsl.conv2dWeightGradient(queue, x, gradient, window, weight);
+    const own = overridden(queue, groups, [x, gradient, weight]);
+    if (own) {
+      wgsl.conv2dWeightGradient(own, x, gradient, window, weight);
       return;
     }
     const { array: y } = weight;

@@ -36,12 +36,28 @@ export function nameOf({ info }: GPUAdapter): string {
 /** Dawn's, kept for the life of the process: devices of one that was garbage collected crash. */
 let dawn: GPU | undefined;
 
+export function isBrowser(): boolean {
+  return !runtime().getBuiltinModule;
+}
+
+export function hasWebGpu(): boolean {
+  return Boolean(browsers());
+}
+
+/** A browser's. */
+function browsers(): GPU | undefined {
+  return (globalThis as { navigator?: { readonly gpu?: GPU } }).navigator?.gpu;
+}
+
 /** Of the browser; in Node, Dawn's. */
 async function webgpu(): Promise<GPU> {
-  const { navigator } = globalThis as { navigator?: { readonly gpu?: GPU } };
-  if (navigator?.gpu) return navigator.gpu;
-  if (!runtime().getBuiltinModule) {
-    throw new BackendError(`gpu: this browser has no WebGPU (navigator.gpu), or the page is not in a secure context; compute on "wasm"`);
+  const gpu = browsers();
+  if (gpu) return gpu;
+  if (isBrowser()) {
+    throw new BackendError(
+      `gpu: this browser has no WebGPU (navigator.gpu), or the page is not in a secure context; open WebGL2 in its place with ` +
+        `openBackend("gpu", { api: "webgl2" }), or compute on "wasm"`,
+    );
   }
   try {
     return (dawn ??= (await import("webgpu")).create([]));

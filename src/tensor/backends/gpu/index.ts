@@ -1,9 +1,9 @@
 /**
- * The GPU backend: WebGPU in Node (Dawn, by the npm package webgpu) and in browsers. A kernel is a few lines of JavaScript that gpu.js
- * translates (portable), or WGSL where that is not enough (wgsl/); the queue issues both without waiting. Numbers are float32, and int32
- * is held in float32, exactly up to 2²⁴. The reference backend says what each primitive computes.
+ * The GPU backend: WebGPU in Node (Dawn, by the npm package webgpu) and in browsers, and WebGL2 in browsers without it. A kernel is a few
+ * lines of JavaScript that gpu.js translates (portable), or on WebGPU WGSL where that is not enough (wgsl/); the queue issues both without
+ * waiting. Numbers are float32, and int32 is held in float32, exactly up to 2²⁴. The reference backend says what each primitive computes.
  *
- * Reading order: kernel → compiler → memory, queue → device → walk → elementwise and the other families.
+ * Reading order: kernel → compiler → memory, queue → device, webgpu → webgl → walk → elementwise and the other families.
  */
 import type { Backend, KernelName, View } from "../../backend.ts";
 import type { TypedArray } from "../../dtype.ts";
@@ -12,7 +12,7 @@ import type { Inputs, Outputs, Params } from "../../primitives.ts";
 import type { GpuJs } from "./compiler.ts";
 import { convolution } from "./convolution.ts";
 import { creation, requireHeld } from "./creation.ts";
-import { findDevice, nameOf } from "./device.ts";
+import { findDevice, hasWebGpu, isBrowser, nameOf } from "./device.ts";
 import { elementwise } from "./elementwise.ts";
 import type { DeviceArray, Kernels, Operand } from "./kernel.ts";
 import { loss } from "./loss.ts";
@@ -21,11 +21,15 @@ import { normalization } from "./normalization.ts";
 import { patches } from "./patches.ts";
 import { pooling } from "./pooling.ts";
 import { product } from "./product.ts";
-import { Queue } from "./queue.ts";
+import type { Queue } from "./queue.ts";
 import { reduction } from "./reduction.ts";
+import { findContext, nameOfContext, WebGlQueue } from "./webgl.ts";
+import { WebGpuQueue } from "./webgpu.ts";
 
 export interface GpuOptions {
-  /** Whether kernels in WGSL take the place of portable ones. Default true. */
+  /** Default: `webgpu`, and `webgl2` in a browser without it. */
+  readonly api?: "webgpu" | "webgl2";
+  /** Whether kernels in WGSL take the place of portable ones. Default true. WebGL2 has portable ones only. */
   readonly overrides?: boolean;
 }
 
@@ -46,6 +50,11 @@ const operand = ({ buffer, shape, dtype }: View<DeviceArray>): Operand => ({ arr
 
 export interface GpuBackend extends Backend<DeviceArray> {
   readonly queue: Queue;
+}
+
+/** On WebGPU. */
+export interface WebGpuBackend extends GpuBackend {
+  readonly queue: WebGpuQueue;
   readonly device: GPUDevice;
 }
 
@@ -53,17 +62,37 @@ export interface GpuBackend extends Backend<DeviceArray> {
  * @param host computes linear algebra in float64 for this device.
  * @throws BackendError if there is no device, saying how to get one.
  */
-export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Backend): Promise<GpuBackend> {
+export async function openGpu(options: GpuOptions = {}, host?: Backend): Promise<GpuBackend> {
+  const { api = isBrowser() && !hasWebGpu() ? "webgl2" : "webgpu" } = options;
+  return api === "webgpu" ? openWebGpu(options, host) : openWebGl(host);
+}
+
+/** The same for WebGPU alone. */
+export async function openWebGpu({ overrides = true }: GpuOptions = {}, host?: Backend): Promise<WebGpuBackend> {
   const { adapter, device } = await findDevice();
+  const queue = new WebGpuQueue(device, await loadGpuJs(), overrides);
+  const software = adapter.info.isFallbackAdapter ? " (software)" : "";
+  return Object.assign(backendOf(queue, `${nameOf(adapter)}${software}, WebGPU, float32`, host), { queue, device });
+}
+
+/** The same for WebGL2 alone. */
+async function openWebGl(host?: Backend): Promise<GpuBackend> {
+  const gl = findContext();
+  return backendOf(new WebGlQueue(gl, await loadGpuJs()), `${nameOfContext(gl)}, WebGL2, float32`, host);
+}
+
+async function loadGpuJs(): Promise<GpuJs> {
   const { default: gpuJs } = (await import("gpu.js")) as unknown as { default: GpuJs };
-  const queue = new Queue(device, gpuJs, overrides);
+  return gpuJs;
+}
+
+function backendOf(queue: Queue, description: string, host?: Backend): GpuBackend {
   const { memory } = queue;
   return {
     name: "gpu",
     ...(host && { host }),
     dtypes: ["float32", "int32"],
     queue,
-    device,
     alloc(dtype, size, origin = "a tensor"): DeviceArray {
       if (dtype === "float64") {
         throw new DTypeError(
@@ -79,9 +108,9 @@ export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Back
       if (array.dtype === "int32") for (const value of data) requireHeld("a tensor", value);
       queue.write(array, data instanceof Float32Array ? data : Float32Array.from(data));
     },
-    async download({ block, size, dtype }): Promise<TypedArray> {
-      const data = await queue.read(block, size);
-      return dtype === "int32" ? Int32Array.from(data) : data;
+    async download(array): Promise<TypedArray> {
+      const data = await queue.read(array);
+      return array.dtype === "int32" ? Int32Array.from(data) : data;
     },
     run<K extends KernelName>(name: K, inputs: Inputs<K, View<DeviceArray>>, params: Params<K>, outputs: Outputs<K, View<DeviceArray>>) {
       const views: readonly View<DeviceArray>[] = inputs;
@@ -108,7 +137,7 @@ export async function openGpu({ overrides = true }: GpuOptions = {}, host?: Back
     resetPeak() {
       memory.resetPeak();
     },
-    describe: () => `${nameOf(adapter)}${adapter.info.isFallbackAdapter ? " (software)" : ""}, WebGPU, float32`,
+    describe: () => description,
     close() {
       queue.close();
     },

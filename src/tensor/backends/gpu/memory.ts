@@ -1,9 +1,9 @@
 import { BackendError } from "../../errors.ts";
 import type { MemoryStatistics } from "../../backend.ts";
 
-/** A buffer of the device, at least as large as what was asked for. */
-export interface Block {
-  readonly gpu: GPUBuffer;
+/** A buffer of the device, or a texture, at least as large as what was asked for. */
+export interface Block<Resource = unknown> {
+  readonly resource: Resource;
   /** Names it in the keys of bind groups. */
   readonly id: number;
   readonly bytes: number;
@@ -11,8 +11,17 @@ export interface Block {
   batch: number;
 }
 
-/** GPUBufferUsage.STORAGE, COPY_SRC and COPY_DST: the names are there only where WebGPU is. */
-const USAGE = 0x80 | 0x4 | 0x8;
+/** What makes the blocks. */
+export interface Maker<Resource> {
+  /** The most bytes that a kernel sees at once, and what says so. */
+  readonly limit: number;
+  readonly limitedBy: string;
+  make(bytes: number): Resource;
+  destroy(resource: Resource): void;
+  /** Called before resources are destroyed: what refers to them must be done, and is of no use any more. */
+  beforeDestroying(): void;
+}
+
 const MEBIBYTE = 2 ** 20;
 /** Freed buffers are kept for reuse up to this many bytes. */
 const POOL_LIMIT = 512 * MEBIBYTE;
@@ -27,11 +36,9 @@ function sizeClass(bytes: number): number {
  * Buffers by size, reused as soon as they are free: commands run in the order in which they were issued, so that whoever comes next writes
  * after whoever was before has read.
  */
-export class Memory {
-  readonly #device: GPUDevice;
-  readonly #pool = new Map<number, Block[]>();
-  /** Called before buffers are destroyed: what refers to them must be done, and is of no use any more. */
-  readonly #beforeDestroying: () => void;
+export class Memory<Resource> {
+  readonly #maker: Maker<Resource>;
+  readonly #pool = new Map<number, Block<Resource>[]>();
   #lastId = 0;
   #buffers = 0;
   #bytes = 0;
@@ -39,18 +46,16 @@ export class Memory {
   #peakBytes = 0;
   #pooledBytes = 0;
 
-  constructor(device: GPUDevice, beforeDestroying: () => void) {
-    this.#device = device;
-    this.#beforeDestroying = beforeDestroying;
+  constructor(maker: Maker<Resource>) {
+    this.#maker = maker;
   }
 
   /** @throws BackendError for more bytes than a kernel of this device can see at once. */
-  take(bytes: number, origin: string): Block {
-    const { maxStorageBufferBindingSize, maxBufferSize } = this.#device.limits;
-    const limit = Math.min(maxStorageBufferBindingSize, maxBufferSize);
+  take(bytes: number, origin: string): Block<Resource> {
+    const { limit, limitedBy } = this.#maker;
     if (bytes > limit) {
       throw new BackendError(
-        `gpu: ${origin} needs ${bytes} bytes in one tensor, but this device's kernels see at most ${limit} (maxStorageBufferBindingSize); ` +
+        `gpu: ${origin} needs ${bytes} bytes in one tensor, but this device's kernels see at most ${limit} (${limitedBy}); ` +
           `use a smaller batch, or the device "wasm"`,
       );
     }
@@ -65,23 +70,23 @@ export class Memory {
     return block;
   }
 
-  #make(bytes: number): Block {
-    return { gpu: this.#device.createBuffer({ size: bytes, usage: USAGE }), id: ++this.#lastId, bytes, batch: -1 };
+  #make(bytes: number): Block<Resource> {
+    return { resource: this.#maker.make(bytes), id: ++this.#lastId, bytes, batch: -1 };
   }
 
   /** A block of the same size that no command of a batch uses, in exchange for one that is. */
-  exchange(block: Block): Block {
+  exchange(block: Block<Resource>): Block<Resource> {
     const list = this.#pool.get(block.bytes) ?? [];
     this.#pool.set(block.bytes, list);
     // The first one has been there for longest.
-    const other = list[0] && list[0].batch !== block.batch ? (list.shift() as Block) : null;
+    const other = list[0] && list[0].batch !== block.batch ? (list.shift() as Block<Resource>) : null;
     list.push(block);
     if (other) return other;
     this.#pooledBytes += block.bytes;
     return this.#make(block.bytes);
   }
 
-  give(block: Block): void {
+  give(block: Block<Resource>): void {
     this.#buffers--;
     this.#bytes -= block.bytes;
     const list = this.#pool.get(block.bytes) ?? [];
@@ -93,11 +98,11 @@ export class Memory {
 
   /** Destroys what lies in the pool, the largest first, down to half of the limit. */
   #makeRoom(): void {
-    this.#beforeDestroying();
+    this.#maker.beforeDestroying();
     for (const size of [...this.#pool.keys()].sort((a, b) => b - a)) {
       const list = this.#pool.get(size) ?? [];
       while (list.length > 0 && this.#pooledBytes > POOL_LIMIT / 2) {
-        list.pop()?.gpu.destroy();
+        this.#maker.destroy((list.pop() as Block<Resource>).resource);
         this.#pooledBytes -= size;
       }
     }

@@ -156,7 +156,7 @@ interface Rows {
 function covariance(queue: Queue, rows: Rows, first: number, count: number, y: DeviceArray): void {
   const { outWidth, columns, scale, write } = rows;
   // Rows of whole vectors, where vectors are read.
-  const padded = queue.overrides ? 4 * Math.ceil(columns / 4) : columns;
+  const padded = queue.wgsl ? 4 * Math.ceil(columns / 4) : columns;
   const size = count * outWidth * padded;
   if ((size > MOST_NUMBERS && count > 1) || count > MOST_ROWS) {
     const half = Math.ceil(count / 2);
@@ -175,8 +175,8 @@ function covariance(queue: Queue, rows: Rows, first: number, count: number, y: D
   queue.temporary(parts * y.size, "patchCovariance", (sums) => {
     queue.temporary(size, "patchCovariance", (x) => {
       write(x, first, count, padded);
-      if (queue.overrides) {
-        productsOfColumns(queue, x, sums, { rows: count * outWidth, columns: padded, size: columns, parts });
+      if (queue.wgsl) {
+        productsOfColumns(queue.wgsl, x, sums, { rows: count * outWidth, columns: padded, size: columns, parts });
         return;
       }
       const numbers = { rows: count * outWidth, columns, blocks: Math.ceil(blocks / parts) };
@@ -203,10 +203,10 @@ export const patches: Kernels<"im2col" | "col2im" | "patchCovariance"> = {
     const columns = sizeOf(geometry.kernel) * channels + (bias ? 1 : 0);
     const numbers = { ...windowNumbers(shape, [n, outHeight, outWidth], geometry), channels };
     const write: Rows["write"] = (to, first, count, padded) => {
-      if (queue.overrides) {
+      if (queue.wgsl) {
         const { channels, ...window } = numbers;
         const extents = { channels, taps: sizeOf(geometry.kernel), first, count, outWidth, columns: padded };
-        writeWindows(queue, x, to, Object.keys(WINDOW).map((name) => window[name as keyof typeof WINDOW]), extents); // prettier-ignore
+        writeWindows(queue.wgsl, x, to, Object.keys(WINDOW).map((name) => window[name as keyof typeof WINDOW]), extents); // prettier-ignore
       } else queue.run(windows, [columns, outWidth, count], to, { x, ...numbers, first });
     };
     if (columns > 0) covariance(queue, { outWidth, columns, scale, write }, 0, n * outHeight, y.array);

@@ -48,7 +48,7 @@ function multiply(
   c: DeviceArray,
   { scale = 1, bias, batch = single }: { readonly scale?: number; readonly bias?: DeviceArray | undefined; readonly batch?: Batch } = {},
 ): void {
-  if (queue.overrides && batch === single && gemm(queue, [m, n, k], a, b, c, scale, bias)) return;
+  if (queue.wgsl && batch === single && gemm(queue.wgsl, [m, n, k], a, b, c, scale, bias)) return;
   const { count, e1, e2, a: [a0, a1, a2], b: [b0, b1, b2] } = batch; // prettier-ignore
   const numbers = { k, aRow: a.rowStride, aColumn: a.columnStride, bRow: b.rowStride, bColumn: b.columnStride, scale };
   const arrays = { a: a.array, b: b.array };

@@ -1,6 +1,6 @@
 import type { Conv2dParams } from "../../../primitives.ts";
 import { portable, type DeviceArray, type Operand } from "../kernel.ts";
-import type { Parameter, Queue, WgslKernel } from "../queue.ts";
+import type { Parameter, WgslKernel, WgslQueue } from "../queue.ts";
 import { MOST_NUMBERS } from "../patches.ts";
 import { sums } from "../reduction.ts";
 import { packRows } from "./gemm.ts";
@@ -97,7 +97,7 @@ interface Weights {
 }
 
 /** An image's channels in whole vectors: itself, or a copy. */
-function inVectors(queue: Queue, { array, shape }: Operand, f: (x: DeviceArray, vectors: number) => void): void {
+function inVectors(queue: WgslQueue, { array, shape }: Operand, f: (x: DeviceArray, vectors: number) => void): void {
   const channels = shape[3] as number;
   const vectors = Math.ceil(channels / 4);
   const pixels = array.size / channels;
@@ -112,7 +112,7 @@ function inVectors(queue: Queue, { array, shape }: Operand, f: (x: DeviceArray, 
   });
 }
 
-function correlate(queue: Queue, x: Operand, weights: Weights, geometry: Geometry, y: Operand, bias?: DeviceArray): void {
+function correlate(queue: WgslQueue, x: Operand, weights: Weights, geometry: Geometry, y: Operand, bias?: DeviceArray): void {
   const { array, kernel, ins, outs, flip, ...strides } = weights;
   const [n, outHeight, outWidth] = y.shape as [number, number, number];
   const [, height, width] = x.shape as [number, number, number];
@@ -149,7 +149,7 @@ function correlate(queue: Queue, x: Operand, weights: Weights, geometry: Geometr
 }
 
 /** Issues `conv2d`. */
-export function conv2d(queue: Queue, x: Operand, weight: Operand, geometry: Geometry, y: Operand, bias?: DeviceArray): void {
+export function conv2d(queue: WgslQueue, x: Operand, weight: Operand, geometry: Geometry, y: Operand, bias?: DeviceArray): void {
   const [outs, kernelHeight, kernelWidth, ins] = weight.shape as [number, number, number, number];
   const taps = kernelHeight * kernelWidth;
   const layout = { ins, outs, inStride: 1, outStride: taps * ins, tapStride: ins, flip: false };
@@ -158,7 +158,7 @@ export function conv2d(queue: Queue, x: Operand, weight: Operand, geometry: Geom
 
 /** Issues `conv2dInputGradient`, unless the stride is not 1. @returns whether it did. */
 export function conv2dInputGradient(
-  queue: Queue,
+  queue: WgslQueue,
   gradient: Operand,
   weight: Operand,
   { stride, dilation, padding }: Geometry,
@@ -236,7 +236,7 @@ struct Params {
 };
 
 /** Issues `conv2dWeightGradient`. */
-export function conv2dWeightGradient(queue: Queue, x: Operand, gradient: Operand, geometry: Geometry, y: Operand): void {
+export function conv2dWeightGradient(queue: WgslQueue, x: Operand, gradient: Operand, geometry: Geometry, y: Operand): void {
   const [n, outHeight, outWidth, outChannels] = gradient.shape as [number, number, number, number];
   const [, height, width, channels] = x.shape as [number, number, number, number];
   const [, ...kernel] = y.shape.slice(0, 3) as [number, number, number];

@@ -1,5 +1,5 @@
 import { portable, type DeviceArray } from "../kernel.ts";
-import { MOST_GROUPS, type Queue, type WgslKernel } from "../queue.ts";
+import { MOST_GROUPS, type WgslKernel, type WgslQueue } from "../queue.ts";
 
 /*
  * C = scale · A B + bias, a tile of 4 × 4 a thread in registers: of each four columns of A and rows of B, read as vectors, come 64 multiply-adds.
@@ -68,7 +68,7 @@ const WORTH = 4096;
 
 /** Issues the product, unless the portable kernel does as well, or C has more tiles than a device has workgroups. @returns whether it did. */
 export function gemm(
-  queue: Queue,
+  queue: WgslQueue,
   [m, n, k]: readonly [number, number, number],
   a: MatrixLayout,
   b: MatrixLayout,
@@ -90,7 +90,7 @@ export function gemm(
 
 /** A matrix [rows, columns] in row-major order with the extents `padded`: itself if it is that, or else a copy. */
 function inVectors(
-  queue: Queue,
+  queue: WgslQueue,
   { array, rowStride, columnStride }: MatrixLayout,
   [rows, columns]: readonly [number, number],
   padded: readonly [number, number],

@@ -1,5 +1,5 @@
 import type { DeviceArray } from "../kernel.ts";
-import { MOST_GROUPS, type Parameter, type Queue, type WgslKernel } from "../queue.ts";
+import { MOST_GROUPS, type Parameter, type WgslKernel, type WgslQueue } from "../queue.ts";
 
 /*
  * For covariances of patches: windows as rows, and the products of the rows' columns.
@@ -49,7 +49,7 @@ struct Params {
  * @param numbers those of `WINDOW`, in its order.
  */
 export function writeWindows(
-  queue: Queue,
+  queue: WgslQueue,
   x: DeviceArray,
   to: DeviceArray,
   numbers: readonly number[],
@@ -106,7 +106,7 @@ struct Params { rows : i32, vectors : i32, size : i32, perPart : i32 }
 
 /** Issues the products of the first `size` columns of X [rows, columns], `columns` a multiple of four, as `parts` sums [size, size]. */
 export function productsOfColumns(
-  queue: Queue,
+  queue: WgslQueue,
   x: DeviceArray,
   sums: DeviceArray,
   { rows, columns, size, parts }: Readonly<Record<"rows" | "columns" | "size" | "parts", number>>,

@@ -1,0 +1,261 @@
+import { BackendError } from "../../errors.ts";
+import { GROUP, toWgsl, type GpuJs } from "./compiler.ts";
+import type { ArgumentKind, ArgumentsOf, DeviceArray, PortableKernel, Takes, Threads } from "./kernel.ts";
+import { Memory, type Block } from "./memory.ts";
+import { MOST_GROUPS, Queue, type Parameter, type WgslKernel, type WgslQueue } from "./queue.ts";
+
+/** Parameters of one dispatch: the device wants each set to begin at a multiple of this many bytes. */
+const SLOT = 256;
+/** Dispatches that are submitted together. */
+const BATCH = 256;
+/** Bind groups that are kept. */
+const KEPT = 8192;
+/** GPUBufferUsage and GPUMapMode, of which the names are there only where WebGPU is. */
+const [MAP_READ, COPY_SRC, COPY_DST, UNIFORM, STORAGE, READ] = [0x1, 0x4, 0x8, 0x40, 0x80, 0x1];
+/** GPUShaderStage.COMPUTE. */
+const COMPUTE = 0x4;
+
+/** A queue meets only arrays of its own memory. */
+const bufferOf = ({ block }: DeviceArray): GPUBuffer => block.resource as GPUBuffer;
+
+interface Pipeline {
+  readonly id: number;
+  readonly name: string;
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  /** A portable kernel's arguments. */
+  readonly takes: readonly (readonly [name: string, kind: ArgumentKind])[];
+}
+
+interface Dispatch {
+  readonly pipeline: GPUComputePipeline;
+  readonly bindings: GPUBindGroup;
+  readonly groups: readonly [number, number, number];
+}
+
+/** The commands of a WebGPU device, put together and submitted when something is read, or when they are many. */
+export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
+  readonly memory: Memory<GPUBuffer>;
+  readonly wgsl: WgslQueue | null;
+  readonly #device: GPUDevice;
+  readonly #gpuJs: GpuJs;
+  readonly #uniforms: GPUBuffer;
+  /** What goes to `#uniforms` with the present batch, by type. */
+  readonly #u32 = new Uint32Array((SLOT * BATCH) / 4);
+  readonly #i32 = new Int32Array(this.#u32.buffer);
+  readonly #f32 = new Float32Array(this.#u32.buffer);
+  readonly #pipelines = new Map<object, Pipeline>();
+  readonly #bindGroups = new Map<string, GPUBindGroup>();
+  readonly #staging: GPUBuffer[] = [];
+  #pending: Dispatch[] = [];
+  #batch = 0;
+  /** Validations whose outcome is not known yet. */
+  readonly #checks = new Set<Promise<unknown>>();
+
+  constructor(device: GPUDevice, gpuJs: GpuJs, overrides: boolean) {
+    super();
+    this.#device = device;
+    this.#gpuJs = gpuJs;
+    this.wgsl = overrides ? this : null;
+    const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
+    this.memory = new Memory({
+      limit: Math.min(maxStorageBufferBindingSize, maxBufferSize),
+      limitedBy: "maxStorageBufferBindingSize",
+      make: (size) => device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST }),
+      destroy: (buffer) => {
+        buffer.destroy();
+      },
+      beforeDestroying: () => {
+        this.flush();
+        this.#bindGroups.clear();
+      },
+    });
+    this.#uniforms = device.createBuffer({ size: SLOT * BATCH, usage: UNIFORM | COPY_DST });
+    device.addEventListener("uncapturederror", ({ error }) => this.fail(`the device refused a command: ${error.message}`));
+    void device.lost.then(({ message, reason }) => this.lose(message || reason));
+  }
+
+  // ── kernels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Issues a portable kernel for every element of `result`. */
+  run<T extends Takes>(kernel: PortableKernel<T>, threads: Threads, result: DeviceArray, values: ArgumentsOf<T>): void {
+    const [x, y = 1, z = 1] = threads;
+    const total = x * y * z;
+    if (total === 0) return;
+    const rows = Math.ceil(Math.ceil(total / GROUP) / MOST_GROUPS);
+    const across = Math.ceil(Math.ceil(total / GROUP) / rows);
+    const pipeline = this.#pipelines.get(kernel) ?? this.#prepare(kernel);
+    let at = this.#slot;
+    for (const extent of [x, y, z, across * GROUP]) this.#u32[at++] = extent;
+    const arrays: DeviceArray[] = [];
+    for (const [name, kind] of pipeline.takes) {
+      const value = values[name as keyof T];
+      if (kind === "array") arrays.push(value as DeviceArray);
+      else if (kind === "integer") this.#i32[at++] = value as number;
+      else this.#f32[at++] = value as number;
+    }
+    arrays.push(result);
+    this.#issue(pipeline, arrays, [across, rows, 1]);
+  }
+
+  /** Where the parameters of the next dispatch go, in words. */
+  get #slot(): number {
+    return (this.#pending.length * SLOT) / 4;
+  }
+
+  #prepare(kernel: PortableKernel): Pipeline {
+    const takes = Object.entries(kernel.takes);
+    if (takes.length + 4 > SLOT / 4)
+      throw new BackendError(`gpu: the kernel "${kernel.name}" takes ${takes.length} arguments, and may take ${SLOT / 4 - 4}`);
+    const reads = takes.filter(([, kind]) => kind === "array").length;
+    const code = { name: kernel.name, code: toWgsl(this.#gpuJs, kernel), reads, writes: 1 };
+    return this.#compile(kernel, code, takes);
+  }
+
+  /** Issues a kernel in WGSL. @param groups workgroups along each axis. */
+  runWgsl(
+    kernel: WgslKernel,
+    groups: readonly [number, number, number],
+    reads: readonly DeviceArray[],
+    writes: readonly DeviceArray[],
+    parameters: readonly Parameter[],
+  ): void {
+    if (groups.includes(0)) return;
+    const most = Math.max(...groups);
+    if (most > MOST_GROUPS)
+      throw new BackendError(`gpu: ${kernel.name} would take ${most} workgroups along an axis; there are ${MOST_GROUPS}`);
+    const pipeline = this.#pipelines.get(kernel) ?? this.#compile(kernel, kernel, []);
+    let at = this.#slot;
+    for (const parameter of parameters) {
+      if ("f" in parameter) this.#f32[at++] = parameter.f;
+      else if ("i" in parameter) this.#i32[at++] = parameter.i;
+      else this.#u32[at++] = parameter.u;
+    }
+    this.#issue(pipeline, [...reads, ...writes], groups);
+  }
+
+  #compile(key: object, { name, code, reads, writes }: WgslKernel, takes: Pipeline["takes"]): Pipeline {
+    this.check();
+    const device = this.#device;
+    const storage = (type: GPUBufferBindingType, i: number): GPUBindGroupLayoutEntry => ({
+      binding: i,
+      visibility: COMPUTE,
+      buffer: { type },
+    });
+    device.pushErrorScope("validation");
+    const module = device.createShaderModule({ code, label: name });
+    const layout = device.createBindGroupLayout({
+      entries: [
+        { binding: 0, visibility: COMPUTE, buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: SLOT } },
+        ...Array.from({ length: reads }, (_, i) => storage("read-only-storage", i + 1)),
+        ...Array.from({ length: writes }, (_, i) => storage("storage", reads + i + 1)),
+      ],
+    });
+    const pipeline = device.createComputePipeline({
+      label: name,
+      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: "main" },
+    });
+    this.#later(
+      device.popErrorScope().then((error) => {
+        // What follows from it is less telling, and may have come first.
+        if (error) this.fail(`the kernel "${name}" does not compile: ${error.message}\n${code}`, { instead: true });
+      }),
+    );
+    const made = { id: this.#pipelines.size, name, pipeline, layout, takes };
+    this.#pipelines.set(key, made);
+    return made;
+  }
+
+  /** Reads wait for this, so that they can tell of it. */
+  #later(check: Promise<unknown>): void {
+    const settled = check.catch(() => undefined).finally(() => this.#checks.delete(settled)); // a lost device says so itself
+    this.#checks.add(settled);
+  }
+
+  /** The parameters are in their place. */
+  #issue({ id, pipeline, layout }: Pipeline, arrays: readonly DeviceArray[], groups: readonly [number, number, number]): void {
+    this.check();
+    let key = `${id}`;
+    for (const { block } of arrays) {
+      block.batch = this.#batch;
+      key += ` ${block.id}`;
+    }
+    let bindings = this.#bindGroups.get(key);
+    if (!bindings) {
+      if (this.#bindGroups.size >= KEPT) this.#bindGroups.clear();
+      bindings = this.#device.createBindGroup({
+        layout,
+        entries: [
+          { binding: 0, resource: { buffer: this.#uniforms, size: SLOT } },
+          ...arrays.map(({ block }, i) => ({ binding: i + 1, resource: { buffer: block.resource as GPUBuffer } })),
+        ],
+      });
+      this.#bindGroups.set(key, bindings);
+    }
+    this.#pending.push({ pipeline, bindings, groups });
+    if (this.#pending.length === BATCH) this.flush();
+  }
+
+  /** Submits what was issued. */
+  flush(): void {
+    const pending = this.#pending;
+    if (pending.length === 0) return;
+    [this.#pending, this.#batch] = [[], this.#batch + 1];
+    this.#device.queue.writeBuffer(this.#uniforms, 0, this.#u32, 0, (pending.length * SLOT) / 4);
+    const encoder = this.#device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pending.forEach(({ pipeline, bindings, groups }, i) => {
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, bindings, [i * SLOT]);
+      pass.dispatchWorkgroups(...groups);
+    });
+    pass.end();
+    this.#device.queue.submit([encoder.finish()]);
+  }
+
+  // ── memory ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  write(array: DeviceArray, data: Float32Array): void {
+    this.check();
+    if (data.length === 0) return;
+    // Commands that were issued and not submitted would come after the write, and may read what the block held before.
+    if (array.block.batch === this.#batch) array.block = this.memory.exchange(array.block as Block<GPUBuffer>);
+    this.#device.queue.writeBuffer(bufferOf(array), 0, data);
+  }
+
+  async read(array: DeviceArray): Promise<Float32Array> {
+    this.check();
+    this.flush();
+    const bytes = Math.max(4, 4 * array.size);
+    const device = this.#device;
+    const index = this.#staging.findIndex((buffer) => buffer.size >= bytes && buffer.size <= 4 * bytes + 4096);
+    const staging =
+      index >= 0 ? (this.#staging.splice(index, 1)[0] as GPUBuffer) : device.createBuffer({ size: bytes, usage: MAP_READ | COPY_DST });
+    const encoder = device.createCommandEncoder();
+    encoder.copyBufferToBuffer(bufferOf(array), 0, staging, 0, bytes);
+    device.queue.submit([encoder.finish()]);
+    try {
+      await staging.mapAsync(READ, 0, bytes);
+    } catch (cause) {
+      await Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 0))]);
+      await Promise.all(this.#checks);
+      this.check();
+      this.raise();
+      throw new BackendError(`gpu: reading ${bytes} bytes failed (${String(cause)})`, { cause });
+    }
+    const data = new Float32Array(staging.getMappedRange(0, bytes).slice(0)).subarray(0, array.size);
+    staging.unmap();
+    if (this.#staging.length < 8) this.#staging.push(staging);
+    else staging.destroy();
+    await Promise.all(this.#checks);
+    this.raise();
+    return data;
+  }
+
+  close(): void {
+    this.lose("it was closed");
+    this.#pending = [];
+    this.#device.destroy();
+  }
+}
