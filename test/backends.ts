@@ -5,18 +5,23 @@ import { defaultBackend, openBackend, setDefaultBackend, type Backend } from "..
 const names = ["reference", "wasm"] as const;
 export type BackendName = (typeof names)[number];
 
-/** The same tests once on each backend, which is the default one while they run: not yet where they are collected. */
+/** What is opened is the default backend while the tests around it run: not yet where they are collected. */
+export function whileDefault(open: () => Promise<Backend>): void {
+  let before: Backend;
+  beforeAll(async () => {
+    const backend = await open();
+    before = defaultBackend();
+    setDefaultBackend(backend);
+  });
+  afterAll(() => {
+    setDefaultBackend(before);
+  });
+}
+
+/** The same tests once on each of them, which is the default one while they run. */
 export function eachBackend(statements: (name: BackendName) => void): void {
   describe.each(names)("on %s:", (name) => {
-    let before: Backend;
-    beforeAll(async () => {
-      const backend = await openBackend(name);
-      before = defaultBackend();
-      setDefaultBackend(backend);
-    });
-    afterAll(() => {
-      setDefaultBackend(before);
-    });
+    whileDefault(() => openBackend(name));
     statements(name);
   });
 }

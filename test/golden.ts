@@ -1,11 +1,20 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
-import { sizeOf, Tensor, type DType, type Shape } from "../src/tensor/index.ts";
+import { sizeOf, Tensor, type DType, type FloatDType, type Shape, type TypedArray } from "../src/tensor/index.ts";
 
 /**
  * Reads the reference vectors of `test/golden/`, which are in PyTorch's layouts, and converts them to kfacet's:
  * images NCHW → NHWC, convolution weights OIHW → OHWI. See the README there for what each file holds.
  */
+
+/** A number type, and the error that a result may have in it, relative to the largest element. */
+export type Precision = readonly [dtype: FloatDType, relative: number];
+
+/** What the CPU's backends keep to. */
+export const precisions: readonly Precision[] = [
+  ["float64", 1e-9],
+  ["float32", 1e-4],
+];
 
 /** An array of the files: row-major elements and their shape. */
 export interface GoldenArray {
@@ -55,9 +64,21 @@ export function goldenTensor({ shape, data, dtype: kind }: GoldenArray, dtype: D
   return Tensor.from([...data], { shape, dtype: kind === "int" ? "int32" : dtype });
 }
 
-/** A float tensor in kfacet's layout: arrays of rank 4 become channels-last. */
+/** The array in kfacet's layout: those of rank 4 become channels-last. */
+export function channelsLast(array: GoldenArray): GoldenArray {
+  return array.shape.length === 4 ? nchwToNhwc(array) : array;
+}
+
+/** The same as a float tensor. */
 export function tensorOf(array: GoldenArray, dtype: DType = "float64"): Tensor {
-  return goldenTensor(array.shape.length === 4 ? nchwToNhwc(array) : array, dtype);
+  return goldenTensor(channelsLast(array), dtype);
+}
+
+/** The numbers of a result, which is disposed. */
+export async function read(result: Tensor | undefined): Promise<TypedArray> {
+  if (!result) throw new Error("there is no such result");
+  using tensor = result;
+  return await tensor.data();
 }
 
 /**

@@ -1,5 +1,4 @@
 import fc from "fast-check";
-import { z } from "zod";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   lowRankInverse,
@@ -23,7 +22,7 @@ import {
 } from "../../src/tensor/index.ts";
 import { ofSingularValues, ofSpectrum, seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
-import { goldenArray, readGolden } from "../golden.ts";
+import { precisions } from "../golden.ts";
 import {
   at,
   build,
@@ -40,6 +39,7 @@ import {
   transpose,
   type Matrix,
 } from "./dense.ts";
+import { randomizedEighEqualsGolden, randomizedSvdEqualsGolden } from "./goldenStatements.ts";
 
 const tensorOf = (a: Matrix, dtype: FloatDType = "float64"): Tensor => Tensor.from(a.data, { dtype, shape: [a.rows, a.columns] });
 
@@ -84,35 +84,6 @@ const cases = fc
     const spectrum = Float64Array.from({ length: n }, (_, k) => ratio ** k);
     return { ...rest, rank: rank % (n + 1), seed, ...ofSpectrum(spectrum, seed, scale) };
   });
-
-const goldenCases = readGolden(
-  "rnla",
-  z.object({
-    cases: z.array(
-      z.object({
-        name: z.string(),
-        niter: z.int(),
-        rank: z.int(),
-        M: goldenArray.nullish(),
-        M_of: z.string(),
-        Omega: goldenArray.nullish(),
-        srevd_eigvals_ascending: goldenArray,
-        exact_top_eigvals_ascending: goldenArray,
-        srevd_U_D_Ut: goldenArray.nullish(),
-        srevd_err_fro: z.number(),
-        rsvd_singvals_descending: goldenArray,
-        rsvd_V_D_Vt: goldenArray.nullish(),
-        rsvd_err_fro: z.number(),
-      }),
-    ),
-  }),
-).cases;
-
-/** The matrix and the test matrix of a golden case. */
-function goldenOperands(of: string): readonly [m: Matrix, omega: Matrix] {
-  const own = goldenCases.find(({ name }) => name === of);
-  return [own?.M, own?.Omega].map((array) => matrix(array?.shape[0] ?? 0, array?.shape[1] ?? 0, array?.data ?? [])) as [Matrix, Matrix];
-}
 
 eachBackend(() => {
   let buffers: number;
@@ -307,24 +278,7 @@ eachBackend(() => {
   });
 
   describe("randomizedEigh", () => {
-    it.each(goldenCases)("equals the golden $name without bases between products, and is no worse with them", async (golden) => {
-      const [m, omega] = goldenOperands(golden.M_of);
-      using x = tensorOf(m);
-      using testMatrix = tensorOf(omega);
-      const options = { rank: golden.rank, testMatrix, iterations: golden.niter } as const;
-      const plain = read(await randomizedEigh(x, { ...options, orthonormalize: "last" }));
-      // X^q without bases keeps of an eigenvector no digit where (λ/λ₁)^q is below ε, wherever it is computed: what is found there
-      // instead is rounding, and no more than λ. All else agrees to 1e-9.
-      const exactly = golden.exact_top_eigvals_ascending.data;
-      const top = exactly.at(-1) as number;
-      const lost = Math.max(0, ...exactly.filter((value) => (value / top) ** golden.niter < epsilon64));
-      const relative = Math.max(1e-9, lost / top);
-      expect(plain.d).toBeAllclose(golden.srevd_eigvals_ascending.data, { relative });
-      if (golden.srevd_U_D_Ut) expect(plain.rebuilt.data).toBeAllclose(golden.srevd_U_D_Ut.data, { relative });
-      expect(Math.abs(norm(minus(plain.rebuilt, m)) - golden.srevd_err_fro)).toBeLessThanOrEqual(relative * top);
-      const better = read(await randomizedEigh(x, options));
-      expect(norm(minus(better.rebuilt, m))).toBeLessThanOrEqual(golden.srevd_err_fro * (1 + 1e-6));
-    });
+    randomizedEighEqualsGolden(precisions);
 
     it("loses in float32, without bases between products, what is below ε^(1/4) of the largest eigenvalue", async () => {
       const spectrum = Array.from({ length: 60 }, (_, k) => 0.75 ** k);
@@ -385,20 +339,7 @@ eachBackend(() => {
   });
 
   describe("randomizedSvd", () => {
-    it.each(goldenCases)("equals the golden $name", async (golden) => {
-      const [m, omega] = goldenOperands(golden.M_of);
-      using x = tensorOf(m);
-      using testMatrix = tensorOf(omega);
-      const { u, values, v } = await randomizedSvd(x, { rank: golden.rank, testMatrix, iterations: golden.niter });
-      const sigma = Float64Array.from(values.dataSync());
-      const right = matrix(m.columns, golden.rank, v.dataSync());
-      for (const tensor of [u, values, v]) tensor.dispose();
-      const rebuilt = product(right, diagonal(sigma), transpose(right));
-      const relative = 1e-9;
-      expect(sigma).toBeAllclose(golden.rsvd_singvals_descending.data, { relative });
-      if (golden.rsvd_V_D_Vt) expect(rebuilt.data).toBeAllclose(golden.rsvd_V_D_Vt.data, { relative });
-      expect(Math.abs(norm(minus(rebuilt, m)) - golden.rsvd_err_fro)).toBeLessThanOrEqual(relative * norm(m));
-    });
+    randomizedSvdEqualsGolden(precisions);
 
     const rectangles = fc.record({
       m: fc.integer({ min: 1, max: 14 }),

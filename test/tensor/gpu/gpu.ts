@@ -37,15 +37,3 @@ export function describeOnGpu(name: string, statements: (open: (options?: GpuOpt
     });
   });
 }
-
-/** The same with a device of their own as the default backend while they run, opened as users do: with the CPU's engine at its side. */
-export function describeByDefaultOnGpu(name: string, statements: () => void, options: GpuOptions = {}): void {
-  describeOnGpu(name, () => {
-    whileDefault(async () => {
-      const backend = await openBackend("gpu", options);
-      afterAll(() => backend.close?.());
-      return backend;
-    });
-    statements();
-  });
-}
