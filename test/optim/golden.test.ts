@@ -2,6 +2,7 @@ import { eachBackend } from "../backends.ts";
 import { precisions } from "../golden.ts";
 import {
   firstOrderFollowsPyTorch,
+  iteratedTrajectoriesEqualPaperCode,
   kfacLayersEqualDenseSolves,
   smallVggEqualsPyTorch,
   trajectoriesEqualPaperCode,
@@ -12,4 +13,5 @@ eachBackend(() => {
   kfacLayersEqualDenseSolves(precisions);
   smallVggEqualsPyTorch(precisions);
   trajectoriesEqualPaperCode(precisions);
+  iteratedTrajectoriesEqualPaperCode(precisions);
 });
