@@ -1,63 +1,17 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { gradcheck, hvp, record, rules, valueAndGrad } from "../../src/autograd/index.ts";
-import {
-  apply,
-  concat,
-  defaultBackend,
-  isFloat,
-  linear,
-  signatures,
-  Tensor,
-  tidy,
-  type Inputs,
-  type Params,
-  type PrimitiveName,
-} from "../../src/tensor/index.ts";
+import { apply, concat, defaultBackend, linear, signatures, Tensor, tidy, type PrimitiveName } from "../../src/tensor/index.ts";
 import { eachBackend } from "../backends.ts";
 import { realize, sampledNames, samples, type Sample } from "../samples.ts";
+import { differentiable, Restriction } from "./restriction.ts";
 
 /*
  * The table of derivatives against central differences in float64: for each primitive, ⟨c, outputs⟩ for random c (first order),
  * and the gradient of that as a function of inputs and c (second order). Every floating output takes part.
  */
 
-/** Primitives whose floating inputs lead to no floating output. */
-const withoutDerivative = new Set<PrimitiveName>(["fill", "arange", "uniform", "normal", "equal", "less", "lessEqual", "argmax"]);
-const differentiable = sampledNames.filter((name) => !withoutDerivative.has(name));
 const severalOutputs = ["batchNorm", "batchNormGradient", "softmaxCrossEntropy"] as const;
-
-/** The primitive as a function of its floating inputs; integer inputs are closed over. */
-class Restriction<K extends PrimitiveName> {
-  readonly #name: K;
-  readonly #inputs: readonly Tensor[];
-  readonly #params: Params<K>;
-
-  constructor(name: K, sample: Sample<K>) {
-    const { inputs, params } = realize(sample, "float64");
-    this.#name = name;
-    this.#inputs = inputs;
-    this.#params = params;
-  }
-
-  get floats(): readonly Tensor[] {
-    return this.#inputs.filter((input) => isFloat(input.dtype));
-  }
-
-  readonly outputs = (...floats: Tensor[]): Tensor[] => {
-    let next = 0;
-    const all: unknown = this.#inputs.map((input) => (isFloat(input.dtype) ? floats[next++] : input));
-    const outputs: readonly Tensor[] = apply(this.#name, all as Inputs<K, Tensor>, this.#params);
-    return outputs.filter((output) => isFloat(output.dtype));
-  };
-
-  dispose(): void {
-    for (const input of this.#inputs) input.dispose();
-  }
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-}
 
 /** Runs `check` on restrictions that have something to differentiate: not an integer variant, not a cast to integers. */
 function eachSample<K extends PrimitiveName>(
