@@ -1,30 +1,10 @@
-import { queryObjects, setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { describe, expect, test } from "vitest";
 import { Kfac, Sgd, type Optimizer } from "../../src/optim/index.ts";
 import type { Parameter } from "../../src/nn/index.ts";
-import { defaultBackend, Tensor } from "../../src/tensor/index.ts";
+import { defaultBackend } from "../../src/tensor/index.ts";
 import { train } from "../../src/train/index.ts";
+import { living, type Living } from "./living.ts";
 import { loaders, smallData, smallModel } from "./small.ts";
-
-setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as () => void;
-
-interface Living {
-  /** Tensor handles, those of forgotten scopes and tapes included. */
-  readonly tensors: number;
-  /** All objects of the process. */
-  readonly objects: number;
-  readonly heapBytes: number;
-}
-
-/** What is still in use after everything unreachable is gone, finalizers' work included. */
-async function living(): Promise<Living> {
-  collect();
-  await new Promise((resolve) => setTimeout(resolve, 5));
-  const count = (type: new (...args: never[]) => unknown): number => queryObjects(type, { format: "count" });
-  return { tensors: count(Tensor), objects: count(Object), heapBytes: process.memoryUsage().heapUsed };
-}
 
 /*
  * A training must stand still once optimizer state and curvature factors exist: not one buffer and not one tensor handle more at
