@@ -2,83 +2,17 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";
-import {
-  apply,
-  isFloat,
-  Tensor,
-  tidy,
-  unscoped,
-  type Backend,
-  type DType,
-  type KernelName,
-  type PrimitiveName,
-  type TypedArray,
-} from "../../../src/tensor/index.ts";
+import { apply, isFloat, Tensor, unscoped, type KernelName, type PrimitiveName } from "../../../src/tensor/index.ts";
 import { kernelNames, larger, writtenOut, type LargerSample } from "../../larger.ts";
-import { realize, samples, type HostTensor, type Sample } from "../../samples.ts";
-import { definitions } from "../definitions.ts";
+import { samples, type HostTensor, type Sample } from "../../samples.ts";
 import { emptySamples } from "../empty.ts";
+import { equalsDefinition, ERROR, requireNear, resultsOf } from "./checks.ts";
 import { describeOnGpu } from "./gpu.ts";
 
 /*
  * The device computes what the primitives mean, with and without kernels in WGSL: on small samples what their definitions say, on larger
  * ones what the reference backend says in float64.
  */
-
-interface Result {
-  readonly shape: readonly number[];
-  readonly dtype: DType;
-  readonly data: TypedArray;
-}
-
-async function resultsOf<K extends PrimitiveName>(
-  name: K,
-  sample: Sample<K>,
-  backend: Backend,
-  dtype: "float32" | "float64" = "float32",
-): Promise<Result[]> {
-  const tensors: Tensor[] = [];
-  try {
-    const outputs = unscoped((): readonly Tensor[] => {
-      const { inputs, params } = realize(sample, dtype, backend);
-      tensors.push(...(inputs as readonly Tensor[]));
-      return apply(name, inputs, params, { backend });
-    });
-    tensors.push(...outputs);
-    const read = outputs.map(async (output) => ({ shape: output.shape, dtype: output.dtype, data: await output.data() }));
-    return await Promise.all(read);
-  } finally {
-    for (const tensor of tensors) tensor.dispose();
-  }
-}
-
-/** float32 rounds by 6e-8, and WGSL allows its functions a few such units each. */
-const ERROR = 4e-6;
-
-/** Equal to an error relative to the largest element, or 1. */
-function expectNear(actual: TypedArray, expected: ArrayLike<number>, relative: number): void {
-  expect(actual.length).toBe(expected.length);
-  let [worst, scale] = [0, 1];
-  for (let i = 0; i < expected.length; i++) {
-    const [a, b] = [actual[i] as number, expected[i] as number];
-    worst = Math.max(worst, Object.is(a, b) || a === b ? 0 : Math.abs(a - b));
-    scale = Math.max(scale, Math.abs(b));
-  }
-  if (!(worst <= relative * scale)) expect([...actual, 1]).toBeAllclose([...Array.from(expected), 1], { relative });
-}
-
-async function equalsDefinition<K extends PrimitiveName>(name: K, sample: Sample<K>, backend: Backend): Promise<void> {
-  const { params } = tidy(() => ({ params: realize(sample, "float32", backend).params }));
-  const expected: readonly HostTensor[] = definitions[name](sample.inputs, params);
-  const results = await resultsOf(name, sample, backend);
-  expect(results).toHaveLength(expected.length);
-  for (const [i, result] of results.entries()) {
-    const definition = expected[i] as HostTensor;
-    expect(result.shape).toEqual(definition.shape);
-    expect(result.dtype).toBe(definition.kind === "int" ? "int32" : "float32");
-    expectNear(result.data, definition.values, result.dtype === "int32" ? 0 : ERROR);
-  }
-}
 
 /** They draw other numbers in float32 than in float64. */
 const drawing: readonly PrimitiveName[] = ["uniform", "normal"];
@@ -146,7 +80,7 @@ describeOnGpu("a GPU", (open) => {
         const expected = await resultsOf(of, written, oracle, drawing.includes(of) ? "float32" : "float64");
         for (const [i, { dtype, data, shape }] of (await resultsOf(of, written, backend)).entries()) {
           expect(shape).toEqual(expected[i]?.shape);
-          expectNear(data, expected[i]?.data ?? [], isFloat(dtype) ? ERROR : 0);
+          requireNear(data, expected[i]?.data ?? [], isFloat(dtype) ? ERROR : 0);
         }
       };
       await fc.assert(

@@ -26,10 +26,12 @@ const TYPES: Readonly<Record<ArgumentKind, string>> = { array: "Array", integer:
 const WGSL_TYPES = { integer: "i32", float: "f32" } as const;
 const GLSL_TYPES = { array: "sampler2D", integer: "int", float: "float" } as const;
 
-/** A function that kernels may call, with integers for arguments and result. */
+/** A function that kernels may call, with an integer for result. */
 interface Helper {
   readonly name: string;
   readonly takes: readonly string[];
+  /** Default integers. */
+  readonly of?: "Float";
   readonly body: string;
   /** In place of what gpu.js would make of it. */
   readonly wgsl?: string;
@@ -51,6 +53,8 @@ const helpers: readonly Helper[] = [
     wgsl: "fn fn_quotient(a : i32, b : i32) -> i32 { return a / b; }",
     glsl: "int quotient(int a, int b) { return a / b; }",
   },
+  // What was read of an array, as an integer.
+  { name: "whole", takes: ["x"], of: "Float", body: "return x;" },
   { name: "remainder", takes: ["a", "b"], body: "return a - b * quotient(a, b);" },
   {
     // Of the walk along five axes: see walk.ts.
@@ -79,10 +83,10 @@ function settingsOf({ takes, body }: PortableKernel): object {
     kernelConstants: [],
     constants: {},
     constantBitRatios: {},
-    functions: helpers.map(({ name, takes: names, body: text }) => ({
+    functions: helpers.map(({ name, takes: names, body: text, of = "Integer" }) => ({
       name,
       source: `function ${name}(${names.join(", ")}) {${text}}`,
-      argumentTypes: names.map(() => "Integer"),
+      argumentTypes: names.map(() => of),
       returnType: "Integer",
     })),
     output: [1, 1, 1],

@@ -100,12 +100,11 @@ function joined(queue: Queue, rows: number, parts: readonly Part[], f: (part: Pa
  * nearest one that is in range when rows are gathered, so that nothing outside is read, and adds to no row when they are scattered.
  */
 
-/** `| 0` makes an integer of the float, so that the product is exact beyond 2²⁴, too. */
 const gatherRows = portable(
   "gather",
   { x: "array", indices: "array", last: "float", row: "integer" },
   `const index = Math.max(0, Math.min(last, indices[this.thread.y]));
-  return x[(index | 0) * row + this.thread.x];`,
+  return x[whole(index) * row + this.thread.x];`,
 );
 
 /** Each element looks for the rows that are added to it. A block is summed by itself, since a long sum would lose digits. */

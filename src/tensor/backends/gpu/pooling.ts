@@ -75,12 +75,12 @@ const scatter = portable(
 );
 
 const own = "((this.thread.z * outWidth + this.thread.y) * channels + this.thread.x)";
-/** An index out of range counts as the nearest one: the device cannot throw. `| 0` makes an integer again of what was read. */
+/** An index out of range counts as the nearest one: the device cannot throw. */
 const pick = portable(
   "maxPool2dGather",
   { x: "array", indices: "array", pixels: "integer", last: "float", outHeight: "integer", outWidth: "integer", ...CHANNELS },
   `const index = Math.max(0, Math.min(last, indices[${own}]));
-  return x[(quotient(this.thread.z, outHeight) * pixels + (index | 0)) * channels + this.thread.x];`,
+  return x[(quotient(this.thread.z, outHeight) * pixels + whole(index)) * channels + this.thread.x];`,
 );
 
 /** The mean of `points`, or of as many as are inside the image for −1. */

@@ -1,0 +1,20 @@
+import { describe, expect, test } from "vitest";
+import { kernelNames } from "../larger.ts";
+import { describeInBrowser } from "./chromium.ts";
+
+/* In a browser the primitives mean what they mean in Node. Its software driver is slow: small samples, and few of them. */
+
+describeInBrowser("Chromium", (call) => {
+  describe.each([
+    ["webgpu", /WebGPU, float32$/],
+    ["webgl2", /WebGL2, float32$/],
+  ] as const)("with %s", (api, description) => {
+    test("says what computes", async () => {
+      expect(await call("describe", api)).toMatch(description);
+    });
+
+    test.each(kernelNames)("%s equals its definition", async (name) => {
+      await call("equalsDefinition", api, name, 6);
+    });
+  });
+});
