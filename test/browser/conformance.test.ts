@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { kernelNames } from "../larger.ts";
+import { traps } from "../tensor/gpu/traps.ts";
 import { describeInBrowser } from "./chromium.ts";
 
 /* In a browser the primitives mean what they mean in Node. Its software driver is slow: small samples, and few of them. */
@@ -15,6 +16,10 @@ describeInBrowser("Chromium", (call) => {
 
     test.each(kernelNames)("%s equals its definition", async (name) => {
       await call("equalsDefinition", api, name, 6);
+    });
+
+    test.each(traps)("%s", async (trap) => {
+      await call("avoids", api, trap);
     });
   });
 });

@@ -1,18 +1,20 @@
 import fc from "fast-check";
-import type { GpuOptions } from "../../src/tensor/backends/gpu/index.ts";
+import type { GpuBackend, GpuOptions } from "../../src/tensor/backends/gpu/index.ts";
 import { openBackend, type Backend, type KernelName } from "../../src/tensor/index.ts";
 import { samples, type Sample } from "../samples.ts";
 import { equalsDefinition } from "../tensor/gpu/checks.ts";
+import { avoids } from "../tensor/gpu/traps.ts";
 import { lossesOf, type Digits, type OptimizerName } from "./training.ts";
 
 /* The page's side of the browser tests: what runs there, asked for by name from outside. What fails throws. */
 
 export type Api = NonNullable<GpuOptions["api"]>;
 
-const backends = new Map<Api, Promise<Backend>>();
-function backendOf(api: Api): Promise<Backend> {
-  const opened = backends.get(api) ?? openBackend("gpu", { api });
-  backends.set(api, opened);
+const backends = new Map<string, Promise<Backend>>();
+function backendOf(api: Api, overrides = true): Promise<Backend> {
+  const key = `${api} ${overrides}`;
+  const opened = backends.get(key) ?? openBackend("gpu", { api, overrides });
+  backends.set(key, opened);
   return opened;
 }
 
@@ -31,6 +33,11 @@ const page = {
     );
     const after = backend.memory().buffers;
     if (after !== before) throw new Error(`${after - before} buffers are left of ${name}`);
+  },
+
+  /** A case of traps.ts. */
+  async avoids(api: Api, trap: string): Promise<void> {
+    await avoids(trap, (await backendOf(api, false)) as GpuBackend);
   },
 
   /** A training, and that nothing is left of it. */

@@ -49,7 +49,7 @@ export function requireNear(actual: ArrayLike<number>, expected: ArrayLike<numbe
   let [worst, at, scale] = [0, 0, 1];
   for (let i = 0; i < expected.length; i++) {
     const [a, b] = [actual[i] as number, expected[i] as number];
-    scale = Math.max(scale, Math.abs(b));
+    if (Number.isFinite(b)) scale = Math.max(scale, Math.abs(b));
     const error = Object.is(a, b) || a === b ? 0 : Math.abs(a - b);
     if (error <= worst) continue;
     [worst, at] = [error, i];
