@@ -19,6 +19,7 @@ const exponentials = sums.of(
   "sum of exponentials",
   { x: "array", top: "array" },
   (at) => `const v = Math.exp(x[${at}] - top[this.thread.y]);`,
+  "v = exp(x[at] - top[row]);",
 );
 
 /** x − top is exact where they are close, and top + log total would round away the logarithm's digits when x is large. */
@@ -46,6 +47,9 @@ const crossEntropy = sums.of(
     if (${inRow} == labels[this.thread.y]) { q = own; }
     let v = 0;
     if (q != 0) { v = -q * logp[${at}]; }`,
+  `var q = other;
+    if (f32(i) == labels[row]) { q = own; }
+    if (q != 0) { v = -q * logp[at]; }`,
 );
 
 const crossEntropyGradient = portable(
@@ -61,6 +65,8 @@ const squares = sums.of(
   { a: "array", b: "array" },
   (at) => `const d = a[${at}] - b[${at}];
     const v = d * d;`,
+  `let d = a[at] - b[at];
+    v = d * d;`,
 );
 
 export const loss: Kernels<"logSoftmax" | "softmaxCrossEntropy" | "softmaxCrossEntropyGradient" | "squaredError"> = {

@@ -20,6 +20,8 @@ const squares = sums.of(
   { x: "array", mean: "array", channels: "integer" },
   (at) => `const d = x[${at}] - mean[${CHANNEL}];
     const v = d * d;`,
+  `let d = x[at] - mean[column];
+    v = d * d;`,
 );
 
 const inverseRoots = portable(
@@ -59,6 +61,7 @@ const dots = sums.of(
   "batchNormGradient, scale",
   { x: "array", mean: "array", rstd: "array", g: "array", channels: "integer" },
   (at) => `const v = g[${at}] * (x[${at}] - mean[${CHANNEL}]) * rstd[${CHANNEL}];`,
+  "v = g[at] * (x[at] - mean[column]) * rstd[column];",
 );
 
 const inputGradient = portable(

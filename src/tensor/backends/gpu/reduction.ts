@@ -3,6 +3,7 @@ import { requireHeld } from "./creation.ts";
 import { copyArray } from "./elementwise.ts";
 import { portable, type ArgumentsOf, type DeviceArray, type Kernel, type Kernels, type Takes } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
+import { foldByGroups, nanTest, wgslFold } from "./wgsl/reduce.ts";
 
 /** An array seen with the middle one of three axes to be reduced. */
 export type Extents = readonly [outer: number, n: number, inner: number];
@@ -19,17 +20,25 @@ interface Folding {
   /**
    * What remains of numbers that are made of elements.
    * @param term declares such a number, `v`, given the place of its element in an array and the one in its row of n · inner elements.
+   * @param wgslTerm sets `v` in WGSL: see `wgslFold`.
    */
-  readonly of: <const T extends Takes>(name: string, takes: T, term: (at: string, inRow: string) => string) => Fold<T>;
+  readonly of: <const T extends Takes>(name: string, takes: T, term: (at: string, inRow: string) => string, wgslTerm: string) => Fold<T>;
 }
 
 /**
  * Reductions by passes, each of which leaves one number of up to 64 that lie at equal distances: neighbouring threads read neighbours, a
  * long row is shared by many threads, and float32 is enough for its sum.
  * @param combine puts `v` into `total`, which is the first number at first; 0 remains of none.
+ * @param wgsl the same in WGSL, where `total` is `identity` at first.
  */
-function folding(name: string, combine: string): Folding {
-  const of: Folding["of"] = <const T extends Takes>(ofName: string, takes: T, term: (at: string, inRow: string) => string): Fold<T> => {
+function folding(name: string, combine: string, wgsl: { readonly combine: string; readonly identity: number }): Folding {
+  const of: Folding["of"] = <const T extends Takes>(
+    ofName: string,
+    takes: T,
+    term: (at: string, inRow: string) => string,
+    wgslTerm: string,
+  ): Fold<T> => {
+    const byGroups = wgslFold(ofName, takes, wgsl.combine, wgsl.identity, wgslTerm);
     const inRow = "i * stride + this.thread.x";
     const kernel = portable(
       ofName,
@@ -44,29 +53,35 @@ function folding(name: string, combine: string): Folding {
       return total;`,
     );
     return (queue, [outer, n, inner], values, to) => {
+      const inParts = (parts: number, issue: (result: DeviceArray) => void): void => {
+        if (parts === 1) {
+          issue(to);
+          return;
+        }
+        queue.temporary(outer * parts * inner, ofName, (partial) => {
+          issue(partial);
+          plain(queue, [outer, parts, inner], { x: partial }, to);
+        });
+      };
+      if (queue.wgsl && foldByGroups<T>(queue.wgsl, byGroups, [outer, n, inner], values, inParts)) return;
       const blocks = Math.max(1, Math.ceil(n / BLOCK));
-      const pass = (result: DeviceArray): void => {
+      inParts(blocks, (result) => {
         const numbers = { rounds: Math.ceil(n / blocks), stride: blocks * inner, row: n * inner };
         queue.run(kernel, [blocks * inner, outer], result, { ...values, ...numbers });
-      };
-      if (blocks === 1) {
-        pass(to);
-        return;
-      }
-      queue.temporary(outer * blocks * inner, ofName, (partial) => {
-        pass(partial);
-        plain(queue, [outer, blocks, inner], { x: partial }, to);
       });
     };
   };
-  const plain = of(name, { x: "array" }, (at) => `const v = x[${at}];`);
+  const plain = of(name, { x: "array" }, (at) => `const v = x[${at}];`, "v = x[at];");
   return { plain, of };
 }
 
-export const sums = folding("sum", "total += v;");
+export const sums = folding("sum", "total += v;", { combine: "total += v;", identity: 0 });
 /** NaN is kept. Drivers may hold that no number differs from itself, but not that each one equals itself. */
-export const maxima = folding("max", "if (v == v) { if (v > total) { total = v; } } else { total = v; }");
-const minima = folding("min", "if (v < total) { total = v; }");
+export const maxima = folding("max", "if (v == v) { if (v > total) { total = v; } } else { total = v; }", {
+  combine: `if (v > total || ${nanTest("v")}) { total = v; }`,
+  identity: -Infinity,
+});
+const minima = folding("min", "if (v < total) { total = v; }", { combine: "total = min(v, total);", identity: Infinity });
 
 /** Adjacent axes that are all reduced, or all kept, as one. */
 interface Run {
@@ -121,6 +136,9 @@ const firstOf = minima.of(
     const element = x[${at}];
     const largest = top[this.thread.y * inner + remainder(this.thread.x, inner)];
     if (element == element) { if (element == largest) { v = quotient(${inRow}, inner); } } else { v = quotient(${inRow}, inner); }`,
+  `let element = x[at];
+    v = n;
+    if (element == top[output] || ${nanTest("element")}) { v = f32(i); }`,
 );
 
 export const reduction: Kernels<"sum" | "max" | "argmax"> = {

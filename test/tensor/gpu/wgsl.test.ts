@@ -1,0 +1,116 @@
+import { beforeAll, describe, expect, test } from "vitest";
+import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
+import { apply, Tensor, tidy, type TypedArray } from "../../../src/tensor/index.ts";
+import { describeOnGpu } from "./gpu.ts";
+
+/* Kernels in WGSL where the conformance suite does not reach: long sums, sizes beyond those of a dispatch, bits. */
+
+/** Reads what `f` makes, which is disposed then. */
+async function read(f: () => Tensor): Promise<TypedArray> {
+  using y = tidy(f);
+  return await y.data();
+}
+
+/** Numbers with all their digits, from -¼ to ¾, so that sums round and do not cancel. */
+function numbers(size: number, seed = 1): Float32Array {
+  const data = new Float32Array(size);
+  let state = seed;
+  for (let i = 0; i < size; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    data[i] = (state >>> 8) * 2 ** -24 - 0.25;
+  }
+  return data;
+}
+
+describeOnGpu("kernels in WGSL", (open) => {
+  let backend: GpuBackend;
+  beforeAll(async () => {
+    backend = await open();
+  });
+  const from = (data: Float32Array, shape: readonly number[] = [data.length]): Tensor => Tensor.from(data, { shape, backend });
+
+  describe("reductions", () => {
+    /** [outer, n, inner] of an array whose middle axis is reduced. */
+    const extents = [
+      [1, 1_000_000, 1],
+      [1, 999_983, 1],
+      [3, 333_333, 1],
+      [1, 100_003, 7],
+      [2, 65_537, 3],
+      [1, 1025, 97],
+      [5, 127, 33],
+      [4097, 130, 1],
+      [4097, 600, 1],
+      [60_001, 513, 1],
+      [65_537, 65, 1],
+      [1, 65, 65_537],
+      [1, 66, 1],
+      [1, 64, 1],
+      [1, 1, 1],
+    ] as const;
+
+    test.each(extents)("of [%i, %i, %i] are those of float64", async (outer, n, inner) => {
+      const data = numbers(outer * n * inner);
+      const [sums, tops, places] = [new Float64Array(outer * inner), new Float64Array(outer * inner), new Float64Array(outer * inner)];
+      tops.fill(-Infinity);
+      for (let i = 0; i < data.length; i++) {
+        const output = Math.floor(i / (n * inner)) * inner + (i % inner);
+        const x = data[i] as number;
+        (sums[output] as number) += x;
+        if (x <= (tops[output] as number)) continue;
+        tops[output] = x;
+        places[output] = Math.floor(i / inner) % n;
+      }
+      using x = from(data, [outer, n, inner]);
+      expect(await read(() => x.sum(1))).toBeAllclose(sums, { relative: 1e-6 });
+      expect(await read(() => x.max(1))).toBeAllclose(tops, { relative: 0 });
+      expect(await read(() => x.argmax(1))).toBeAllclose(places, { relative: 0 });
+    });
+
+    test("are the same bits each time", async () => {
+      using x = from(numbers(1_000_000));
+      const first = await read(() => x.sum());
+      for (let again = 0; again < 3; again++) expect(await read(() => x.sum())).toHaveSameBits(first);
+    });
+
+    test("keep NaN wherever it is, and infinities", async () => {
+      const size = 5000;
+      for (const at of [0, 1, 63, 64, 4095, 4096, size - 1]) {
+        const data = numbers(size);
+        data[at] = NaN;
+        using x = from(data);
+        expect([...(await read(() => x.max()))]).toEqual([NaN]);
+        expect([...(await read(() => x.sum()))]).toEqual([NaN]);
+        expect([...(await read(() => x.argmax()))]).toEqual([at]);
+      }
+      using low = from(new Float32Array(size).fill(-Infinity));
+      expect([...(await read(() => low.max()))]).toEqual([-Infinity]);
+      expect([...(await read(() => low.argmax()))]).toEqual([0]);
+      expect([...(await read(() => low.sum()))]).toEqual([-Infinity]);
+    });
+
+    test("of more than 2²⁴ elements", async () => {
+      const size = 2 ** 24 + 7;
+      using x = tidy(() => Tensor.ones([size], { backend }));
+      expect([...(await read(() => x.subtract(0.5).sum()))]).toEqual([Math.fround(size / 2)]);
+    });
+
+    test("of a batch norm's channels are as good as float64's", async () => {
+      const [count, channels] = [50_021, 5];
+      const data = numbers(count * channels).map((x) => x + 3);
+      using x = from(data, [count, channels]);
+      using ones = tidy(() => Tensor.ones([channels], { backend }));
+      using zeros = tidy(() => Tensor.zeros([channels], { backend }));
+      const [mean, rstd] = await Promise.all(
+        [1, 2].map((i) => read(() => apply("batchNorm", [x, ones, zeros], { epsilon: 1e-5 })[i] as Tensor)),
+      );
+      const channel = Array.from({ length: channels }, (_, c) => data.filter((_, i) => i % channels === c));
+      const means = channel.map((list) => list.reduce((sum, v) => sum + v, 0) / count);
+      const roots = channel.map(
+        (list, c) => 1 / Math.sqrt(list.reduce((sum, v) => sum + (v - (means[c] as number)) ** 2, 0) / count + 1e-5),
+      );
+      expect(mean).toBeAllclose(means, { relative: 1e-6 });
+      expect(rstd).toBeAllclose(roots, { relative: 1e-6 });
+    });
+  });
+});
