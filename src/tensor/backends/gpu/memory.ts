@@ -32,13 +32,24 @@ function sizeClass(bytes: number): number {
   return Math.max(256, 2 ** Math.ceil(Math.log2(Math.max(1, bytes))));
 }
 
+/** Into a list whose first was made last. */
+function insert<Resource>(free: Block<Resource>[], block: Block<Resource>): void {
+  let at = free.length;
+  while (at > 0 && (free[at - 1] as Block<Resource>).id < block.id) at--;
+  free.splice(at, 0, block);
+}
+
 /**
  * Buffers by size, reused as soon as they are free: commands run in the order in which they were issued, so that whoever comes next writes
  * after whoever was before has read.
  */
 export class Memory<Resource> {
   readonly #maker: Maker<Resource>;
-  readonly #pool = new Map<number, Block<Resource>[]>();
+  /**
+   * What is free of each size, the first made last. The first made is taken first, whatever the order in which they came back: so each
+   * step of a training has the blocks of the one before, and the bind groups for them.
+   */
+  readonly #free = new Map<number, Block<Resource>[]>();
   #lastId = 0;
   #buffers = 0;
   #bytes = 0;
@@ -60,7 +71,7 @@ export class Memory<Resource> {
       );
     }
     const size = Math.min(sizeClass(bytes), limit);
-    const pooled = this.#pool.get(size)?.pop();
+    const pooled = this.#free.get(size)?.pop();
     if (pooled) this.#pooledBytes -= size;
     const block = pooled ?? this.#make(size);
     this.#buffers++;
@@ -76,22 +87,26 @@ export class Memory<Resource> {
 
   /** A block of the same size that no command of a batch uses, in exchange for one that is. */
   exchange(block: Block<Resource>): Block<Resource> {
-    const list = this.#pool.get(block.bytes) ?? [];
-    this.#pool.set(block.bytes, list);
-    // The first one has been there for longest.
-    const other = list[0] && list[0].batch !== block.batch ? (list.shift() as Block<Resource>) : null;
-    list.push(block);
-    if (other) return other;
-    this.#pooledBytes += block.bytes;
-    return this.#make(block.bytes);
+    const free = this.#freeOf(block.bytes);
+    const index = free.findLastIndex(({ batch }) => batch !== block.batch);
+    const other = index >= 0 ? (free.splice(index, 1)[0] as Block<Resource>) : this.#make(block.bytes);
+    insert(free, block);
+    if (index < 0) this.#pooledBytes += block.bytes;
+    return other;
+  }
+
+  #freeOf(size: number): Block<Resource>[] {
+    const known = this.#free.get(size);
+    if (known) return known;
+    const free: Block<Resource>[] = [];
+    this.#free.set(size, free);
+    return free;
   }
 
   give(block: Block<Resource>): void {
     this.#buffers--;
     this.#bytes -= block.bytes;
-    const list = this.#pool.get(block.bytes) ?? [];
-    this.#pool.set(block.bytes, list);
-    list.push(block);
+    insert(this.#freeOf(block.bytes), block);
     this.#pooledBytes += block.bytes;
     if (this.#pooledBytes > POOL_LIMIT) this.#makeRoom();
   }
@@ -99,8 +114,8 @@ export class Memory<Resource> {
   /** Destroys what lies in the pool, the largest first, down to half of the limit. */
   #makeRoom(): void {
     this.#maker.beforeDestroying();
-    for (const size of [...this.#pool.keys()].sort((a, b) => b - a)) {
-      const list = this.#pool.get(size) ?? [];
+    for (const size of [...this.#free.keys()].sort((a, b) => b - a)) {
+      const list = this.#free.get(size) ?? [];
       while (list.length > 0 && this.#pooledBytes > POOL_LIMIT / 2) {
         this.#maker.destroy((list.pop() as Block<Resource>).resource);
         this.#pooledBytes -= size;
