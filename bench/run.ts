@@ -9,6 +9,7 @@ import { covariance } from "./covariance.ts";
 import { curvature } from "./curvature.ts";
 import { eigh } from "./eigh.ts";
 import { gemm } from "./gemm.ts";
+import { gpu } from "./gpu.ts";
 import { memory } from "./memory.ts";
 import { optimizers } from "./optimizers.ts";
 import { randomized } from "./randomized.ts";
@@ -25,6 +26,7 @@ const suites: Readonly<Record<string, (options: BenchOptions) => Promise<Suite>>
   randomized,
   curvature,
   optimizers,
+  gpu,
 };
 /** Those that take a minute or two. */
 const quick = ["gemm", "conv", "covariance", "optimizers"];
