@@ -7,8 +7,8 @@ import { describeInBrowser } from "./chromium.ts";
 
 describeInBrowser("Chromium", (call) => {
   describe.each([
-    ["webgpu", /WebGPU, float32$/],
-    ["webgl2", /WebGL2, float32$/],
+    ["webgpu", /WebGPU, float32, tensors of up to \d+ MiB$/],
+    ["webgl2", /WebGL2, float32, tensors of up to \d+ MiB$/],
   ] as const)("with %s", (api, description) => {
     test("says what computes", async () => {
       expect(await call("describe", api)).toMatch(description);

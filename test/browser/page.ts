@@ -4,7 +4,7 @@ import { openBackend, type Backend, type KernelName } from "../../src/tensor/ind
 import { samples, type Sample } from "../samples.ts";
 import { equalsDefinition } from "../tensor/gpu/checks.ts";
 import { avoids } from "../tensor/gpu/traps.ts";
-import { lossesOf, type Digits, type OptimizerName } from "./training.ts";
+import { lossesOf, type Digits, type NetworkName, type OptimizerName } from "./training.ts";
 
 /* The page's side of the browser tests: what runs there, asked for by name from outside. What fails throws. */
 
@@ -41,10 +41,10 @@ const page = {
   },
 
   /** A training, and that nothing is left of it. */
-  async lossesOf(api: Api, name: OptimizerName, digits: Digits): Promise<number[]> {
+  async lossesOf(api: Api, network: NetworkName, name: OptimizerName, digits: Digits): Promise<number[]> {
     const backend = await backendOf(api);
     const before = backend.memory().buffers;
-    const losses = await lossesOf(backend, name, digits);
+    const losses = await lossesOf(backend, network, name, digits);
     const after = backend.memory().buffers;
     if (after !== before) throw new Error(`${after - before} buffers are left of the training by ${name}`);
     return losses;

@@ -12,8 +12,8 @@ import {
 } from "../../src/index.ts";
 
 /*
- * A training that is the same everywhere: in Node and in the page. Its steps are such that no two elements of a window compete for being
- * the largest within rounding: which of them gets the gradient would make the losses differ by more than rounding does.
+ * A training that is the same everywhere: in Node and in the page. Its seeds are such that no activation is
+ * within rounding of 0, where the gradient of ReLU jumps, and the losses would differ by more than rounding.
  */
 
 /** Handwritten digits of 28 × 28 pixels, a byte a pixel. */
@@ -22,11 +22,17 @@ export interface Digits {
   readonly labels: readonly number[];
 }
 
+interface Settings {
+  readonly seed: number;
+  readonly learningRate: number;
+  readonly momentum: number;
+}
+
 const optimizers = {
-  sgd: (parameters: readonly Parameter[]) => new Sgd(parameters, { learningRate: 0.02, momentum: 0.9 }),
-  "rs-kfac": (parameters: readonly Parameter[]) =>
+  sgd: (parameters: readonly Parameter[], settings: Settings) => new Sgd(parameters, settings),
+  "rs-kfac": (parameters: readonly Parameter[], settings: Settings) =>
     new RsKfac(parameters, {
-      learningRate: 0.3,
+      ...settings,
       clip: { kl: 1e-2 },
       damping: 0.1,
       rank: 40,
@@ -35,13 +41,22 @@ const optimizers = {
       factorUpdateEvery: 5,
       inversionEvery: 10,
     }),
-} as const satisfies Record<string, (parameters: readonly Parameter[]) => Optimizer>;
+} as const satisfies Record<string, (parameters: readonly Parameter[], settings: Settings) => Optimizer>;
 
 export type OptimizerName = keyof typeof optimizers;
 export const optimizerNames = Object.keys(optimizers) as OptimizerName[];
 
-/** The losses of one epoch of the small VGG in float32, a batch of 16 digits a step. */
-export async function lossesOf(backend: Backend, name: OptimizerName, { pixels, labels }: Digits): Promise<number[]> {
+/** By a name of `vgg`. */
+const networks = {
+  vgg_tiny_bn: { sgd: { seed: 0, learningRate: 0.02, momentum: 0.9 }, "rs-kfac": { seed: 0, learningRate: 0.3, momentum: 0 } },
+  vgg_small_bn: { sgd: { seed: 1, learningRate: 0.02, momentum: 0 }, "rs-kfac": { seed: 2, learningRate: 0.1, momentum: 0 } },
+} as const satisfies Record<string, Record<OptimizerName, Settings>>;
+
+export type NetworkName = keyof typeof networks;
+export const networkNames = Object.keys(networks) as NetworkName[];
+
+/** The losses of one epoch in float32, a batch of 16 digits a step. */
+export async function lossesOf(backend: Backend, network: NetworkName, name: OptimizerName, { pixels, labels }: Digits): Promise<number[]> {
   const dataset = imageDataset({
     name: "digits",
     classes: Array.from({ length: 10 }, (_, digit) => `${digit}`),
@@ -52,8 +67,9 @@ export async function lossesOf(backend: Backend, name: OptimizerName, { pixels, 
     labels: Int32Array.from(labels),
   });
   const loader = new DataLoader(dataset, { batchSize: 16, shuffle: true, normalize: channelStatistics(dataset), backend });
-  const model = vgg("vgg_tiny_bn", { channels: 1, size: 28, backend });
-  const optimizer = optimizers[name](model.parameters());
+  const settings = networks[network][name];
+  const model = vgg(network, { channels: 1, size: 28, backend, seed: settings.seed });
+  const optimizer = optimizers[name](model.parameters(), settings);
   const losses: number[] = [];
   for await (const { images, labels: classes } of loader.epoch(0)) {
     const loss = await optimizer.minimize(() => crossEntropy(model.forward(images), classes));

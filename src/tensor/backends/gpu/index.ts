@@ -72,13 +72,13 @@ export async function openWebGpu({ overrides = true }: GpuOptions = {}, host?: B
   const { adapter, device } = await findDevice();
   const queue = new WebGpuQueue(device, await loadGpuJs(), overrides);
   const software = adapter.info.isFallbackAdapter ? " (software)" : "";
-  return Object.assign(backendOf(queue, `${nameOf(adapter)}${software}, WebGPU, float32`, host), { queue, device });
+  return Object.assign(backendOf(queue, `${nameOf(adapter)}${software}, WebGPU`, host), { queue, device });
 }
 
 /** The same for WebGL2 alone. */
 async function openWebGl(host?: Backend): Promise<GpuBackend> {
   const gl = findContext();
-  return backendOf(new WebGlQueue(gl, await loadGpuJs()), `${nameOfContext(gl)}, WebGL2, float32`, host);
+  return backendOf(new WebGlQueue(gl, await loadGpuJs()), `${nameOfContext(gl)}, WebGL2`, host);
 }
 
 async function loadGpuJs(): Promise<GpuJs> {
@@ -137,7 +137,7 @@ function backendOf(queue: Queue, description: string, host?: Backend): GpuBacken
     resetPeak() {
       memory.resetPeak();
     },
-    describe: () => description,
+    describe: () => `${description}, float32, tensors of up to ${Math.floor(memory.limit / 2 ** 20)} MiB`,
     close() {
       queue.close();
     },

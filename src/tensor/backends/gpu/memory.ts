@@ -61,6 +61,11 @@ export class Memory<Resource> {
     this.#maker = maker;
   }
 
+  /** The most bytes of one tensor. */
+  get limit(): number {
+    return this.#maker.limit;
+  }
+
   /** @throws BackendError for more bytes than a kernel of this device can see at once. */
   take(bytes: number, origin: string): Block<Resource> {
     const { limit, limitedBy } = this.#maker;
