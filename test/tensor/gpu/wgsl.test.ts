@@ -113,4 +113,36 @@ describeOnGpu("kernels in WGSL", (open) => {
       expect(rstd).toBeAllclose(roots, { relative: 1e-6 });
     });
   });
+
+  describe("gram", () => {
+    const shapes = [
+      [50_021, 3],
+      [40_009, 17],
+      [30_000, 16],
+      [1025, 67],
+      [70_001, 1],
+      [129, 65],
+      [65, 64],
+      [1, 5],
+      [3, 131],
+      [64, 4],
+    ] as const;
+
+    test.each(shapes)("of [%i, %i] is that of float64, and symmetric to the last bit", async (rows, d) => {
+      const data = numbers(rows * d);
+      const expected = new Float64Array(d * d);
+      for (let row = 0; row < rows; row++) {
+        for (let i = 0; i < d; i++) {
+          const a = data[row * d + i] as number;
+          for (let j = 0; j < d; j++) (expected[i * d + j] as number) += (a * (data[row * d + j] as number)) / rows;
+        }
+      }
+      using x = from(data, [rows, d]);
+      const y = await read(() => apply("gram", [x], { scale: 1 / rows })[0]);
+      const transposed = y.map((_, i) => y[(i % d) * d + Math.floor(i / d)] as number);
+      expect(y).toBeAllclose(expected, { relative: 1e-6 });
+      expect(transposed).toHaveSameBits(y);
+      expect(await read(() => apply("gram", [x], { scale: 1 / rows })[0])).toHaveSameBits(y);
+    });
+  });
 });

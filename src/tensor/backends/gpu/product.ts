@@ -1,9 +1,11 @@
 import { broadcastStrides, sizeOf, type Shape } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
+import { sums } from "./reduction.ts";
 import { inBlocks } from "./sums.ts";
 import { walk } from "./walk.ts";
 import { gemm, type MatrixLayout } from "./wgsl/gemm.ts";
+import { gram } from "./wgsl/gram.ts";
 
 /** Distances of the matrices of a batch along three axes that share the threads' z. */
 interface Batch {
@@ -85,6 +87,8 @@ export const product: Kernels<"matmul" | "gram" | "linear"> = {
   },
   gram: (queue, [x], { scale }, [y]) => {
     const [rows, d] = x.shape as [number, number];
+    const sum = (parts: DeviceArray, count: number, to: DeviceArray): void => sums.plain(queue, [1, count, d * d], { x: parts }, to);
+    if (queue.wgsl && gram(queue.wgsl, x.array, [rows, d], scale, y.array, sum)) return;
     multiply(queue, [d, d, rows], transposed(rowMajor(x.array, d)), rowMajor(x.array, d), y.array, { scale });
   },
   linear: (queue, [x, weight, bias], _, [y]) => {
