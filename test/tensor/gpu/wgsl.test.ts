@@ -145,4 +145,51 @@ describeOnGpu("kernels in WGSL", (open) => {
       expect(await read(() => apply("gram", [x], { scale: 1 / rows })[0])).toHaveSameBits(y);
     });
   });
+
+  describe("softmax", () => {
+    const shapes = [
+      [3, 100_003],
+      [70_001, 3],
+      [20_011, 17],
+      [129, 1],
+      [1, 65],
+      [513, 257],
+    ] as const;
+
+    test.each(shapes)("of [%i, %i], its logarithm and cross-entropy are those of float64", async (rows, classes) => {
+      const data = numbers(rows * classes).map((x) => 20 * x);
+      const labels = Int32Array.from({ length: rows }, (_, i) => (i * 7) % classes);
+      const logarithms = new Float64Array(data.length);
+      const losses = new Float64Array(rows);
+      const smoothing = 0.1;
+      for (let row = 0; row < rows; row++) {
+        const own = data.subarray(row * classes, (row + 1) * classes);
+        const top = own.reduce((most, x) => Math.max(most, x), -Infinity);
+        const total = own.reduce((sum, x) => sum + Math.exp(x - top), 0);
+        own.forEach((x, i) => {
+          const logarithm = x - top - Math.log(total);
+          logarithms[row * classes + i] = logarithm;
+          (losses[row] as number) -= (smoothing / classes + (i === labels[row] ? 1 - smoothing : 0)) * logarithm;
+        });
+      }
+      using x = from(data, [rows, classes]);
+      using label = Tensor.from(labels, { backend });
+      expect(await read(() => x.logSoftmax())).toBeAllclose(logarithms, { relative: 1e-6 });
+      const params = { smoothing, smoothingKind: "uniform" } as const;
+      const both = [0, 1].map((i) => read(() => apply("softmaxCrossEntropy", [x, label], params)[i] as Tensor));
+      const [loss, probabilities] = (await Promise.all(both)) as [TypedArray, TypedArray];
+      expect(loss).toBeAllclose(losses, { relative: 1e-6 });
+      expect(probabilities).toBeAllclose(logarithms.map(Math.exp), { relative: 2e-6 });
+    });
+
+    test("of a row with NaN is NaN, and of the others is not", async () => {
+      for (const classes of [5, 100, 3000]) {
+        const data = numbers(3 * classes);
+        data[classes + 3] = NaN;
+        using x = from(data, [3, classes]);
+        const y = await read(() => x.logSoftmax());
+        expect(y.every((value, i) => Number.isNaN(value) === (Math.floor(i / classes) === 1))).toBe(true);
+      }
+    });
+  });
 });

@@ -4,6 +4,7 @@ import { elementwise } from "./elementwise.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
 import { maxima, sums } from "./reduction.ts";
+import { logSoftmax as logSoftmaxByGroups, softmaxCrossEntropy as crossEntropyByGroups } from "./wgsl/softmax.ts";
 
 /*
  * A label that is out of range, which the device could not throw for, is the class of no element: its loss has no term of its own.
@@ -19,7 +20,6 @@ const exponentials = sums.of(
   "sum of exponentials",
   { x: "array", top: "array" },
   (at) => `const v = Math.exp(x[${at}] - top[this.thread.y]);`,
-  "v = exp(x[at] - top[row]);",
 );
 
 /** x − top is exact where they are close, and top + log total would round away the logarithm's digits when x is large. */
@@ -30,6 +30,7 @@ const lessLog = portable(
 );
 
 function logSoftmax(queue: Queue, rows: number, row: number, x: DeviceArray, y: DeviceArray): void {
+  if (queue.wgsl && logSoftmaxByGroups(queue.wgsl, [rows, row], x, y)) return;
   queue.temporary(rows, "logSoftmax", (top) => {
     maxima.plain(queue, [rows, row, 1], { x }, top);
     queue.temporary(rows, "logSoftmax", (total) => {
@@ -47,9 +48,6 @@ const crossEntropy = sums.of(
     if (${inRow} == labels[this.thread.y]) { q = own; }
     let v = 0;
     if (q != 0) { v = -q * logp[${at}]; }`,
-  `var q = other;
-    if (f32(i) == labels[row]) { q = own; }
-    if (q != 0) { v = -q * logp[at]; }`,
 );
 
 const crossEntropyGradient = portable(
@@ -75,10 +73,12 @@ export const loss: Kernels<"logSoftmax" | "softmaxCrossEntropy" | "softmaxCrossE
   },
   softmaxCrossEntropy: (queue, [logits, { array: labels }], smoothing, [{ array: y }, probabilities]) => {
     const [n, classes] = logits.shape as [number, number];
+    const distribution = target(smoothing, classes);
+    if (queue.wgsl && crossEntropyByGroups(queue.wgsl, [n, classes], logits.array, labels, y, probabilities.array, distribution)) return;
     queue.temporary(n * classes, "softmaxCrossEntropy", (logp) => {
       logSoftmax(queue, n, classes, logits.array, logp);
       elementwise.exp(queue, [{ ...logits, array: logp }], {}, [probabilities]);
-      crossEntropy(queue, [n, classes, 1], { logp, labels, ...target(smoothing, classes) }, y);
+      crossEntropy(queue, [n, classes, 1], { logp, labels, ...distribution }, y);
     });
   },
   softmaxCrossEntropyGradient: (queue, [{ array: p, shape }, { array: labels }, { array: gradient }], smoothing, [{ array: y }]) => {

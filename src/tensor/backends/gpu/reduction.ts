@@ -20,9 +20,9 @@ interface Folding {
   /**
    * What remains of numbers that are made of elements.
    * @param term declares such a number, `v`, given the place of its element in an array and the one in its row of n · inner elements.
-   * @param wgslTerm sets `v` in WGSL: see `wgslFold`.
+   * @param wgslTerm sets `v` in WGSL: see `wgslFold`. Without it the fold is portable only.
    */
-  readonly of: <const T extends Takes>(name: string, takes: T, term: (at: string, inRow: string) => string, wgslTerm: string) => Fold<T>;
+  readonly of: <const T extends Takes>(name: string, takes: T, term: (at: string, inRow: string) => string, wgslTerm?: string) => Fold<T>;
 }
 
 /**
@@ -36,9 +36,9 @@ function folding(name: string, combine: string, wgsl: { readonly combine: string
     ofName: string,
     takes: T,
     term: (at: string, inRow: string) => string,
-    wgslTerm: string,
+    wgslTerm?: string,
   ): Fold<T> => {
-    const byGroups = wgslFold(ofName, takes, wgsl.combine, wgsl.identity, wgslTerm);
+    const byGroups = wgslTerm === undefined ? null : wgslFold(ofName, takes, wgsl.combine, wgsl.identity, wgslTerm);
     const inRow = "i * stride + this.thread.x";
     const kernel = portable(
       ofName,
@@ -63,7 +63,7 @@ function folding(name: string, combine: string, wgsl: { readonly combine: string
           plain(queue, [outer, parts, inner], { x: partial }, to);
         });
       };
-      if (queue.wgsl && foldByGroups<T>(queue.wgsl, byGroups, [outer, n, inner], values, inParts)) return;
+      if (queue.wgsl && byGroups && foldByGroups<T>(queue.wgsl, byGroups, [outer, n, inner], values, inParts)) return;
       const blocks = Math.max(1, Math.ceil(n / BLOCK));
       inParts(blocks, (result) => {
         const numbers = { rounds: Math.ceil(n / blocks), stride: blocks * inner, row: n * inner };
