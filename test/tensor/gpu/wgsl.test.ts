@@ -1,6 +1,8 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
-import { apply, Tensor, tidy, type TypedArray } from "../../../src/tensor/index.ts";
+import { openReference } from "../../../src/tensor/backends/reference/index.ts";
+import { philoxBlock } from "../../../src/tensor/philox.ts";
+import { apply, Tensor, tidy, type Backend, type TypedArray } from "../../../src/tensor/index.ts";
 import { describeOnGpu } from "./gpu.ts";
 
 /* Kernels in WGSL where the conformance suite does not reach: long sums, sizes beyond those of a dispatch, bits. */
@@ -190,6 +192,37 @@ describeOnGpu("kernels in WGSL", (open) => {
         const y = await read(() => x.logSoftmax());
         expect(y.every((value, i) => Number.isNaN(value) === (Math.floor(i / classes) === 1))).toBe(true);
       }
+    });
+  });
+
+  describe("uniform numbers", () => {
+    const offsets = [0, 5, 2 ** 32 - 3, 2 ** 32, 2 ** 32 + 7, 2 ** 40 - 1, 2 ** 53 - 2 ** 20];
+    const keys = [
+      [0, 0],
+      [1, 2],
+      [0xffffffff, 0x9e3779b9],
+    ] as const;
+
+    test.each(offsets)("from block %i on are the host's, bit for bit", async (offset) => {
+      const reference = openReference();
+      for (const key of keys) {
+        for (const size of [0, 1, 3, 4, 5, 255, 256, 257, 10_001]) {
+          const params = { shape: [size], dtype: "float32", key, offset } as const;
+          const drawn = (on: Backend): Promise<TypedArray> => read(() => apply("uniform", [], params, { backend: on })[0]);
+          expect(await drawn(backend)).toHaveSameBits(await drawn(reference));
+        }
+      }
+    });
+
+    test("are the host's beyond what one row of workgroups draws", async () => {
+      const params = { shape: [2 ** 24 + 1001], dtype: "float32", key: [3, 4], offset: 2 ** 32 - 1000 } as const;
+      const drawn = await read(() => apply("uniform", [], params, { backend })[0]);
+      const words = new Uint32Array(4);
+      for (let block = 0; block < drawn.length / 4; block += 997) {
+        philoxBlock(params.offset + block, params.key, words);
+        expect([...drawn.subarray(4 * block, 4 * block + 4)]).toEqual([...words].map((word) => (word >>> 8) * 2 ** -24));
+      }
+      expect(drawn.at(-1)).not.toBe(0);
     });
   });
 });

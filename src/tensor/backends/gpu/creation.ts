@@ -3,6 +3,7 @@ import { normalQuantile, philoxBlock } from "../../philox.ts";
 import type { RandomParams } from "../../primitives.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
+import { uniform } from "./wgsl/philox.ts";
 
 const fill = portable("fill", { value: "float" }, `return value;`);
 const RANGE = "return start + this.thread.x * step;";
@@ -21,7 +22,7 @@ export function requireHeld(operation: string, value: number): void {
   );
 }
 
-/** Multiplications of 32 bits are beyond gpu.js: the portable way draws on the host, the same numbers as everywhere. */
+/** Multiplications of 32 bits are beyond gpu.js, and float64 beyond the device: this draws on the host, the same numbers as everywhere. */
 function draw(queue: Queue, y: DeviceArray, { key, offset }: RandomParams, fromWord: (word: number) => number): void {
   const data = new Float32Array(y.size);
   const words = new Uint32Array(4);
@@ -42,6 +43,9 @@ export const creation: Kernels<"fill" | "arange" | "uniform" | "normal"> = {
     if (dtype === "int32") queue.run(wholeArange, [y.size], y, { start, step });
     else queue.run(arange, [y.size], y, { start, step });
   },
-  uniform: (queue, _, params, [{ array: y }]) => draw(queue, y, params, (word) => (word >>> 8) * 2 ** -24),
+  uniform: (queue, _, params, [{ array: y }]) => {
+    if (queue.wgsl) uniform(queue.wgsl, params, y);
+    else draw(queue, y, params, (word) => (word >>> 8) * 2 ** -24);
+  },
   normal: (queue, _, params, [{ array: y }]) => draw(queue, y, params, (word) => normalQuantile((word + 0.5) * 2 ** -32)),
 };
