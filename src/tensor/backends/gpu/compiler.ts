@@ -122,6 +122,25 @@ function calls(text: string, name: string, language: "wgsl" | "glsl"): boolean {
 }
 
 /**
+ * Statements that set x, y and z to the place of thread number `flatId`, by no more divisions than what is used of it needs: they take longer
+ * than most kernels have to do otherwise.
+ */
+function placeOf(used: string, thread: string, type: string, [X, Y]: readonly [X: string, Y: string]): string {
+  const declare = (name: string, value: string): string => (type === "int" ? `int ${name} = ${value};` : `let ${name} = ${value};`);
+  if (used.includes(`${thread}.z`)) {
+    return [
+      declare("line", `flatId / ${X}`),
+      declare("z", `line / ${Y}`),
+      declare("x", `flatId - line * ${X}`),
+      declare("y", `line - z * ${Y}`),
+    ].join(" ");
+  }
+  const none = type === "int" ? "0" : "0u";
+  if (used.includes(`${thread}.y`)) return [declare("y", `flatId / ${X}`), declare("x", `flatId - y * ${X}`), declare("z", none)].join(" ");
+  return [declare("x", "flatId"), declare("y", none), declare("z", none)].join(" ");
+}
+
+/**
  * A whole WGSL module. Bindings: 0 the parameters, then the arrays in their order, then the result. The parameters are the extents of the
  * threads and the width of a row of workgroups, in threads, as u32; then the numbers in their order.
  */
@@ -141,11 +160,11 @@ var<private> threadGid : vec3<u32>;
 ${arrays.map((name) => `fn get_user_${name}(z : i32, y : i32, x : i32) -> f32 { return user_${name}[x]; }\n`).join("")}\
 ${`${functions}${body}`.includes("_pow(") ? "fn _pow(x : f32, y : f32) -> f32 { return pow(x, y); }\n" : ""}${functions}
 @compute @workgroup_size(${GROUP}) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
-  let flat = id.x + id.y * params.width;
-  let plane = params.outputX * params.outputY;
-  if (flat >= plane * params.outputZ) { return; }
-  threadGid = vec3<u32>(flat % params.outputX, flat / params.outputX % params.outputY, flat / plane);
-  let data_index = i32(flat);
+  let flatId = id.x + id.y * params.width;
+  if (flatId >= params.outputX * params.outputY * params.outputZ) { return; }
+  ${placeOf(`${functions}${body}`, "threadGid", "u32", ["params.outputX", "params.outputY"])}
+  threadGid = vec3<u32>(x, y, z);
+  let data_index = i32(flatId);
 ${body}
 }
 `;
@@ -178,9 +197,9 @@ ${functions}
 ${body}
 void main() {
   int flatId = int(gl_FragCoord.x) + ${TEXTURE_ROW} * int(gl_FragCoord.y);
-  int plane = extents.x * extents.y;
-  if (flatId >= plane * extents.z) { kernelResult = 0.0; return; }
-  threadId = ivec3(flatId % extents.x, flatId / extents.x % extents.y, flatId / plane);
+  if (flatId >= extents.x * extents.y * extents.z) { kernelResult = 0.0; return; }
+  ${placeOf(`${functions}${body}`, "threadId", "int", ["extents.x", "extents.y"])}
+  threadId = ivec3(x, y, z);
   kernel();
 }
 `;
