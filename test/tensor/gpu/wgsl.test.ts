@@ -225,4 +225,48 @@ describeOnGpu("kernels in WGSL", (open) => {
       expect(drawn.at(-1)).not.toBe(0);
     });
   });
+
+  describe("products of batches", () => {
+    /** Leading axes of both, and m, k, n. */
+    const products = [
+      [[3], [3], [67, 33, 47]],
+      [
+        [2, 1],
+        [1, 3],
+        [13, 97, 31],
+      ],
+      [[5], [1], [64, 64, 64]],
+      [[], [4], [129, 65, 5]],
+      [[2], [2], [8, 20_011, 8]],
+      [[65_537], [65_537], [5, 2, 7]],
+      [[70_001], [1], [1, 3, 2]],
+      [[2], [2], [65_537, 2, 3]],
+      [[2], [2], [3, 1, 65_537]],
+      [[3], [3], [7, 0, 9]],
+      [[0], [1], [7, 3, 9]],
+    ] as const;
+
+    test.each(products)("of %j by %j, of [m, k, n] = %j, are those of float64", async (leadA, leadB, [m, k, n]) => {
+      const reference = openReference();
+      for (const [transposeA, transposeB] of [
+        [false, false],
+        [true, false],
+        [false, true],
+      ] as const) {
+        const shapes = [
+          [...leadA, ...(transposeA ? [k, m] : [m, k])],
+          [...leadB, ...(transposeB ? [n, k] : [k, n])],
+        ] as const;
+        const on = (device: Backend, dtype: "float32" | "float64"): Promise<TypedArray> =>
+          read(() => {
+            const [a, b] = shapes.map((shape, i) => {
+              const size = shape.reduce<number>((product, extent) => product * extent, 1);
+              return Tensor.from(numbers(size, i + 1), { shape, backend: device, dtype });
+            }) as [Tensor, Tensor];
+            return apply("matmul", [a, b], { transposeA, transposeB })[0];
+          });
+        expect(await on(backend, "float32")).toBeAllclose(await on(reference, "float64"), { relative: 1e-6 });
+      }
+    });
+  });
 });

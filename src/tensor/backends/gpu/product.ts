@@ -4,6 +4,7 @@ import type { Queue } from "./queue.ts";
 import { sums } from "./reduction.ts";
 import { inBlocks } from "./sums.ts";
 import { walk } from "./walk.ts";
+import { batchedGemm } from "./wgsl/batched.ts";
 import { gemm, type MatrixLayout } from "./wgsl/gemm.ts";
 import { gram } from "./wgsl/gram.ts";
 
@@ -51,6 +52,7 @@ function multiply(
   { scale = 1, bias, batch = single }: { readonly scale?: number; readonly bias?: DeviceArray | undefined; readonly batch?: Batch } = {},
 ): void {
   if (queue.wgsl && batch === single && gemm(queue.wgsl, [m, n, k], a, b, c, scale, bias)) return;
+  if (queue.wgsl && batch !== single && !bias && scale === 1 && batchedGemm(queue.wgsl, [m, n, k], a, b, c, batch)) return;
   const { count, e1, e2, a: [a0, a1, a2], b: [b0, b1, b2] } = batch; // prettier-ignore
   const numbers = { k, aRow: a.rowStride, aColumn: a.columnStride, bRow: b.rowStride, bColumn: b.columnStride, scale };
   const arrays = { a: a.array, b: b.array };
