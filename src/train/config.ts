@@ -47,7 +47,10 @@ const schema = z.strictObject({
     .min(1)
     .optional()
     .describe("K-FAC family: steps that inversions run on a thread of their own before they are installed; default: none"),
-  inverse: z.enum(["eigh", "cholesky"]).optional().describe("K-FAC: how factors are inverted"),
+  inverse: z
+    .enum(["eigh", "cholesky"])
+    .optional()
+    .describe("K-FAC: how factors are inverted; default cholesky, but for a damping of their product (relative, absolute)"),
   fisher: z.enum(["empirical", "mc", "type-2"]).optional().describe("curvature: which Fisher matrix"),
   rank: perEpoch(whole.min(1)).optional().describe("randomized K-FAC: eigenpairs of each factor"),
   oversampling: perEpoch(whole.min(0)).optional().describe("randomized K-FAC: vectors besides"),
