@@ -1,7 +1,8 @@
 import { sizeOf, windowOutput, type Shape, type WindowGeometry } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { MOST_ROWS, productsOfColumns, writeWindows } from "./wgsl/patches.ts";
+import { productsOfColumns } from "./wgsl/gram.ts";
+import { MOST_ROWS, writeWindows } from "./wgsl/patches.ts";
 
 /*
  * Windows over images, and the primitives that lay them out as rows. A kernel's threads are x along the channels, y along the columns of an
@@ -176,7 +177,8 @@ function covariance(queue: Queue, rows: Rows, first: number, count: number, y: D
     queue.temporary(size, "patchCovariance", (x) => {
       write(x, first, count, padded);
       if (queue.wgsl) {
-        productsOfColumns(queue.wgsl, x, sums, { rows: count * outWidth, columns: padded, size: columns, parts });
+        const rows = count * outWidth;
+        productsOfColumns(queue.wgsl, x, [rows, columns], { parts, perPart: Math.ceil(rows / parts) }, sums);
         return;
       }
       const numbers = { rows: count * outWidth, columns, blocks: Math.ceil(blocks / parts) };

@@ -38,7 +38,7 @@ fn columnsOf(row : u32, vector : u32) -> vec4<f32> {
   let i = group.y * p.side + local / p.side % p.side;
   let part = group.z * (${GROUP}u / square) + local / square;
   let begin = part * p.perPart;
-  if (i >= p.vectors || j > i || begin >= p.rows) { return; }
+  if (i >= p.vectors || j > i || (part > 0u && begin >= p.rows)) { return; }
   let end = min(p.rows, begin + p.perPart);
   ${lanes.map((lane) => `var total_${lane} = vec4<f32>();`).join("\n  ")}
   for (var block = begin; block < end; block += ${BLOCK}u) {
@@ -73,6 +73,28 @@ const mirror = portable(
   return scale * total;`,
 );
 
+const sideOf = (vectors: number): number => Math.min(SIDE, 2 ** Math.ceil(Math.log2(vectors)));
+
+/**
+ * Issues the products of the first `columns` columns of X as `parts` lower triangles [parts, columns, columns], each of `perPart` rows.
+ * @param kernel `ofVectors` if the rows of X are whole vectors, with zeros at their ends.
+ */
+export function productsOfColumns(
+  queue: WgslQueue,
+  x: DeviceArray,
+  [rows, columns]: readonly [number, number],
+  { parts, perPart }: { readonly parts: number; readonly perPart: number },
+  partial: DeviceArray,
+  kernel = ofVectors,
+): void {
+  const vectors = Math.ceil(columns / 4);
+  const side = sideOf(vectors);
+  const across = Math.ceil(vectors / side);
+  const groups = [across, across, Math.ceil((parts * side * side) / GROUP)] as const;
+  const parameters = [rows, columns, vectors, side, perPart].map((u) => ({ u }));
+  queue.runWgsl(kernel, groups, [x], [partial], parameters);
+}
+
 /**
  * Issues `gram`, unless X has more columns than a device has workgroups for.
  * @param sum adds the rows of a matrix [parts, size].
@@ -87,18 +109,14 @@ export function gram(
   sum: (parts: DeviceArray, count: number, to: DeviceArray) => void,
 ): boolean {
   const vectors = Math.ceil(columns / 4);
-  const side = Math.min(SIDE, 2 ** Math.ceil(Math.log2(vectors)));
-  const across = Math.ceil(vectors / side);
-  if (across > MOST_GROUPS || rows * columns === 0) return false;
+  if (Math.ceil(vectors / sideOf(vectors)) > MOST_GROUPS || rows * columns === 0) return false;
   const tiles = (vectors * (vectors + 1)) / 2;
   const wanted = Math.min(Math.ceil(rows / BLOCK), Math.floor(THREADS / tiles), Math.floor(MOST_NUMBERS / y.size));
   const perPart = BLOCK * Math.ceil(rows / Math.max(1, wanted) / BLOCK);
   const parts = Math.ceil(rows / perPart);
   queue.temporary(parts * y.size, "gram", (partial) => {
-    const groups = [across, across, Math.ceil((parts * side * side) / GROUP)] as const;
-    const parameters = [rows, columns, vectors, side, perPart].map((u) => ({ u }));
     // A copy in whole vectors would be no faster.
-    queue.runWgsl(columns % 4 === 0 ? ofVectors : ofNumbers, groups, [x], [partial], parameters);
+    productsOfColumns(queue, x, [rows, columns], { parts, perPart }, partial, columns % 4 === 0 ? ofVectors : ofNumbers);
     const finish = (from: DeviceArray, count: number): void => {
       queue.run(mirror, [columns, columns], y, { x: from, parts: count, columns, scale });
     };

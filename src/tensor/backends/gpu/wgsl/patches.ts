@@ -1,9 +1,7 @@
 import type { DeviceArray } from "../kernel.ts";
 import { MOST_GROUPS, type Parameter, type WgslKernel, type WgslQueue } from "../queue.ts";
 
-/*
- * For covariances of patches: windows as rows, and the products of the rows' columns.
- */
+/* For covariances of patches: windows as rows. The products of the rows' columns are those of gram.ts. */
 
 const [ACROSS, DOWN] = [8, 8];
 
@@ -64,60 +62,4 @@ export function writeWindows(
 ): void {
   const parameters: Parameter[] = [...numbers, channels, first, count, columns].map((i) => ({ i }));
   queue.runWgsl(windows, [taps + 1, Math.ceil(outWidth / ACROSS), Math.ceil(count / DOWN)], [x], [to], parameters);
-}
-
-const lanes = ["x", "y", "z", "w"];
-
-/** The lower half of XᵀX for X [rows, columns], by parts of the rows: four columns by four others a thread. */
-const products: WgslKernel = {
-  name: "products of columns",
-  reads: 1,
-  writes: 1,
-  code: `
-struct Params { rows : i32, vectors : i32, size : i32, perPart : i32 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> x : array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y : array<f32>;
-@compute @workgroup_size(${ACROSS}, ${DOWN}) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
-  let j = i32(id.x);
-  let i = i32(id.y);
-  if (i >= p.vectors || j > i) { return; }
-  ${lanes.map((lane) => `var total_${lane} = vec4<f32>();`).join("\n  ")}
-  let begin = i32(id.z) * p.perPart;
-  let end = min(p.rows, begin + p.perPart);
-  for (var block = begin; block < end; block += 64) {
-    ${lanes.map((lane) => `var sum_${lane} = vec4<f32>();`).join("\n    ")}
-    for (var row = block; row < min(end, block + 64); row++) {
-      let a = x[row * p.vectors + i];
-      let b = x[row * p.vectors + j];
-      ${lanes.map((lane) => `sum_${lane} += a.${lane} * b;`).join("\n      ")}
-    }
-    ${lanes.map((lane) => `total_${lane} += sum_${lane};`).join("\n    ")}
-  }
-  let matrix = i32(id.z) * p.size * p.size;
-  for (var c = 0; c < 4; c++) {
-    if (4 * j + c < p.size) {
-      ${lanes.map((lane, r) => `if (4 * i + ${r} < p.size) { y[matrix + (4 * i + ${r}) * p.size + 4 * j + c] = total_${lane}[c]; }`).join("\n      ")}
-    }
-  }
-}
-`,
-};
-
-/** Issues the products of the first `size` columns of X [rows, columns], `columns` a multiple of four, as `parts` sums [size, size]. */
-export function productsOfColumns(
-  queue: WgslQueue,
-  x: DeviceArray,
-  sums: DeviceArray,
-  { rows, columns, size, parts }: Readonly<Record<"rows" | "columns" | "size" | "parts", number>>,
-): void {
-  const [vectors, perPart] = [columns / 4, Math.ceil(rows / parts)];
-  const groups = [Math.ceil(vectors / ACROSS), Math.ceil(vectors / DOWN), parts] as const;
-  queue.runWgsl(
-    products,
-    groups,
-    [x],
-    [sums],
-    [rows, vectors, size, perPart].map((i) => ({ i })),
-  );
 }
