@@ -151,8 +151,8 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
       sameAs(y, (i) => Math.max(0, i - 2));
     }
     // Two calls with nothing awaited in between.
-    using small = from([-1, 1, 2]).relu();
-    using large = from([-1, 1, 2, 3, 4]).relu();
+    using small = tidy(() => from([-1, 1, 2]).relu());
+    using large = tidy(() => from([-1, 1, 2, 3, 4]).relu());
     same(await small.data(), [0, 1, 2]);
     same(await large.data(), [0, 1, 2, 3, 4]);
   },
@@ -203,8 +203,8 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
   },
 
   "an earlier result is not overwritten by the next call of the same kernel": async ({ from }) => {
-    using first = from([1, 2]).add(from([1, 1]));
-    using second = from([5, 6]).add(from([1, 1]));
+    using first = tidy(() => from([1, 2]).add(from([1, 1])));
+    using second = tidy(() => from([5, 6]).add(from([1, 1])));
     using both = first.add(second);
     same(await first.data(), [2, 3]);
     same(await second.data(), [6, 7]);
