@@ -2,6 +2,7 @@ import { apply, openBackend, Tensor, type Backend, type Conv2dParams } from "../
 import { Contest } from "./contest.ts";
 import { openEngine, openEngines } from "./engines.ts";
 import { pattern, probeOf, type Conv } from "./peers/protocol.ts";
+import { distance } from "./measure.ts";
 import { Peers } from "./peers.ts";
 import type { BenchOptions, Row, Suite } from "./report.ts";
 
@@ -117,13 +118,4 @@ async function compute(pass: Conv["pass"], layer: Layer, backend: Backend, dtype
   using computed = run();
   dispose();
   return await computed.data();
-}
-
-function distance(values: ArrayLike<number>, truth: ArrayLike<number>): number {
-  let [difference, size] = [0, 0];
-  for (let i = 0; i < truth.length; i++) {
-    difference += ((values[i] as number) - (truth[i] as number)) ** 2;
-    size += (truth[i] as number) ** 2;
-  }
-  return Math.sqrt(difference / size);
 }

@@ -4,7 +4,7 @@ import { openWebGpu, type WebGpuBackend } from "../src/tensor/backends/gpu/index
 import type { WgslKernel } from "../src/tensor/backends/gpu/queue.ts";
 import { makeOptimizer, parseConfig } from "../src/train/index.ts";
 import { openEngine } from "./engines.ts";
-import { interleaved, median, sampler, type Task } from "./measure.ts";
+import { distance, interleaved, median, sampler, type Task } from "./measure.ts";
 import { half, tiny, trainee } from "./networks.ts";
 import { pattern } from "./peers/protocol.ts";
 import type { Absence, BenchOptions, Row, Suite } from "./report.ts";
@@ -114,16 +114,6 @@ function untilDone(f: () => void | Promise<void>, done: () => Promise<void>, lea
       calls = Math.ceil((calls * 1.2 * least) / Math.max(took, least / 10));
     }
   };
-}
-
-/** ‖values − truth‖ / ‖truth‖. */
-function distance(values: ArrayLike<number>, truth: ArrayLike<number>): number {
-  let [difference, size] = [0, 0];
-  for (let i = 0; i < truth.length; i++) {
-    difference += ((values[i] as number) - (truth[i] as number)) ** 2;
-    size += (truth[i] as number) ** 2;
-  }
-  return Math.sqrt(difference / size);
 }
 
 /** Whether somebody found what kfacet found, up to rounding; if not, the table says so. */

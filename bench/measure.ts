@@ -78,3 +78,13 @@ export function exponentOf(points: readonly (readonly [n: number, time: number])
   }
   return above / below;
 }
+
+/** ‖values − truth‖ / ‖truth‖. */
+export function distance(values: ArrayLike<number>, truth: ArrayLike<number>): number {
+  let [difference, size] = [0, 0];
+  for (let i = 0; i < truth.length; i++) {
+    difference += ((values[i] as number) - (truth[i] as number)) ** 2;
+    size += (truth[i] as number) ** 2;
+  }
+  return Math.sqrt(difference / size);
+}

@@ -21,5 +21,15 @@ describeInBrowser("Chromium", (call) => {
     test.each(traps)("%s", async (trap) => {
       await call("avoids", api, trap);
     });
+
+    test("says what to do once the device is lost", async () => {
+      const { message, closed } = await call("loses", api);
+      expect(message).toMatch(/gpu: the device is lost .* openBackend\("gpu"\).*"wasm"/);
+      expect(closed).toBe(true);
+    });
+  });
+
+  test("a kernel that WebGL2 does not compile is told of with its name and text", async () => {
+    expect(await call("refusesKernel")).toMatch(/gpu: the kernel "bits" does not compile: .*#version 300 es/s);
   });
 });

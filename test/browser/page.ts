@@ -1,6 +1,7 @@
 import fc from "fast-check";
-import type { GpuBackend, GpuOptions } from "../../src/tensor/backends/gpu/index.ts";
-import { openBackend, type Backend, type KernelName } from "../../src/tensor/index.ts";
+import type { GpuBackend, GpuOptions, WebGpuBackend } from "../../src/tensor/backends/gpu/index.ts";
+import { portable, type DeviceArray } from "../../src/tensor/backends/gpu/kernel.ts";
+import { BackendError, openBackend, Tensor, type Backend, type KernelName } from "../../src/tensor/index.ts";
 import { samples, type Sample } from "../samples.ts";
 import { equalsDefinition } from "../tensor/gpu/checks.ts";
 import { avoids } from "../tensor/gpu/traps.ts";
@@ -9,6 +10,16 @@ import { lossesOf, type Digits, type NetworkName, type OptimizerName } from "./t
 /* The page's side of the browser tests: what runs there, asked for by name from outside. What fails throws. */
 
 export type Api = NonNullable<GpuOptions["api"]>;
+
+/** What is used of a canvas. */
+interface ContextMaker {
+  getContext: (...values: unknown[]) => unknown;
+}
+
+/** What a WebGL2 context has for trying its loss. */
+interface LosableContext {
+  getExtension(name: "WEBGL_lose_context"): { loseContext(): void };
+}
 
 const backends = new Map<string, Promise<Backend>>();
 function backendOf(api: Api, overrides = true): Promise<Backend> {
@@ -38,6 +49,42 @@ const page = {
   /** A case of traps.ts. */
   async avoids(api: Api, trap: string): Promise<void> {
     await avoids(trap, (await backendOf(api, false)) as GpuBackend);
+  },
+
+  /** What a read says once the page has lost the device, and whether the backend says that it can compute no more. */
+  async loses(api: Api): Promise<{ message: string; closed: boolean }> {
+    const { prototype } = (globalThis as unknown as { OffscreenCanvas: { prototype: ContextMaker } }).OffscreenCanvas;
+    const { getContext } = prototype;
+    const contexts: LosableContext[] = [];
+    prototype.getContext = function (...values) {
+      const context = getContext.apply(this, values);
+      contexts.push(context as LosableContext);
+      return context;
+    };
+    const backend = await openBackend("gpu", { api }).finally(() => (prototype.getContext = getContext));
+    using x = Tensor.from([1, 2], { backend });
+    if (api === "webgpu") (backend as WebGpuBackend).device.destroy();
+    else contexts[0]?.getExtension("WEBGL_lose_context").loseContext();
+    await new Promise((resolve) => setTimeout(resolve, 100)); // the page is told of it by an event
+    const error: unknown = await x.data().catch((reason: unknown) => reason);
+    if (!(error instanceof BackendError)) throw new Error(`the read gave ${String(error)}`);
+    return { message: error.message, closed: backend.closed ?? false };
+  },
+
+  /** What is said of a kernel that gpu.js translates and WebGL2 does not compile. */
+  async refusesKernel(): Promise<string> {
+    const backend = (await backendOf("webgl2")) as GpuBackend;
+    using x = Tensor.from([1, 2], { backend });
+    const array = x.storage.buffer as DeviceArray;
+    const broken = portable("bits", { a: "array" }, "return a[this.thread.x] | 1;");
+    using y = Tensor.zeros([2], { backend });
+    try {
+      backend.queue.run(broken, [2], y.storage.buffer as DeviceArray, { a: array });
+    } catch (error) {
+      if (error instanceof BackendError) return error.message;
+      throw error;
+    }
+    throw new Error("it was compiled");
   },
 
   /** A training, and that nothing is left of it. */

@@ -10,7 +10,9 @@ import { lossesOf, networkNames, optimizerNames, type Digits, type OptimizerName
  */
 
 const STEPS = 20;
-const MODEL = networkNames.find((name) => name === process.env["KFACET_MODEL"]) ?? "vgg_tiny_bn";
+const asked = process.env["KFACET_MODEL"] ?? "vgg_tiny_bn";
+const MODEL = networkNames.find((name) => name === asked);
+if (!MODEL) throw new Error(`KFACET_MODEL is ${asked}; expected ${networkNames.join(" or ")}`);
 
 describeInBrowser("A page in Chromium", (call) => {
   const expected = new Map<OptimizerName, number[]>();

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import gpuJs from "gpu.js";
 import { describe, expect, test } from "vitest";
 import { toGlsl, toWgsl, type GpuJs } from "../../../src/tensor/backends/gpu/compiler.ts";
+import { openGpu } from "../../../src/tensor/backends/gpu/index.ts";
 import { portable } from "../../../src/tensor/backends/gpu/kernel.ts";
 import { BackendError } from "../../../src/tensor/index.ts";
 
@@ -24,6 +25,11 @@ test("gpu.js is the version that its undescribed classes were read in", () => {
     version: string;
   };
   expect(dependencies["gpu.js"]).toBe(version);
+});
+
+test("WebGL2 is for browsers, and says so elsewhere", async () => {
+  await expect(openGpu({ api: "webgl2" })).rejects.toThrow(BackendError);
+  await expect(openGpu({ api: "webgl2" })).rejects.toThrow(/gpu: there is no WebGL2 here.*"wasm"/);
 });
 
 test("gpu.js exports the translators", () => {

@@ -71,22 +71,22 @@ const ROUNDS = 2 ** 31 - 1;
 export const GROUP = 64;
 
 /** gpu.js's own settings of a kernel, for WebGPU and for WebGL alike. */
-function settingsOf({ takes, body }: PortableKernel): object {
-  const kernelArguments = Object.entries(takes).map(([name, kind]) => ({ name, type: TYPES[kind] }));
+function settingsOf(kernel: PortableKernel): object {
+  const kernelArguments = Object.entries(kernel.takes).map(([name, kind]) => ({ name, type: TYPES[kind] }));
   return {
-    source: sourceOf({ takes, body }),
+    source: sourceOf(kernel),
     kernelArguments,
-    argumentNames: Object.keys(takes),
+    argumentNames: Object.keys(kernel.takes),
     // Of arrays: flat, in float32.
     argumentSizes: kernelArguments.map(() => 0),
     argumentBitRatios: kernelArguments.map(() => 4),
     kernelConstants: [],
     constants: {},
     constantBitRatios: {},
-    functions: helpers.map(({ name, takes: names, body: text, of = "Integer" }) => ({
+    functions: helpers.map(({ name, takes, body, of = "Integer" }) => ({
       name,
-      source: `function ${name}(${names.join(", ")}) {${text}}`,
-      argumentTypes: names.map(() => of),
+      source: `function ${name}(${takes.join(", ")}) {${body}}`,
+      argumentTypes: takes.map(() => of),
       returnType: "Integer",
     })),
     output: [1, 1, 1],
@@ -98,7 +98,7 @@ function settingsOf({ takes, body }: PortableKernel): object {
 }
 
 /** A kernel as gpu.js takes it. */
-function sourceOf({ takes, body }: Pick<PortableKernel, "takes" | "body">): string {
+function sourceOf({ takes, body }: PortableKernel): string {
   return `function (${Object.keys(takes).join(", ")}) {${body}}`;
 }
 
@@ -108,7 +108,7 @@ function translate(gpuJs: GpuJs, kernel: PortableKernel, language: "wgsl" | "gls
   try {
     const builder = gpuJs.FunctionBuilder.fromKernel(settingsOf(kernel), node, { fixIntegerDivisionAccuracy: false });
     const parts = builder.getPrototypes("kernel");
-    const functions = parts.slice(0, -1).map((text) => helpers.find(({ name }) => calls(text, name, language))?.[language] ?? text);
+    const functions = parts.slice(0, -1).map((text) => helpers.find(({ name }) => isFunction(text, name, language))?.[language] ?? text);
     return { body: parts.at(-1) as string, functions: functions.join("\n") };
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
@@ -116,8 +116,8 @@ function translate(gpuJs: GpuJs, kernel: PortableKernel, language: "wgsl" | "gls
   }
 }
 
-/** Whether a translated function is the helper of that name. */
-function calls(text: string, name: string, language: "wgsl" | "glsl"): boolean {
+/** Whether a translated function is that of a name. */
+function isFunction(text: string, name: string, language: "wgsl" | "glsl"): boolean {
   return text.startsWith(language === "wgsl" ? `fn fn_${name}(` : `int ${name}(`);
 }
 
@@ -125,7 +125,7 @@ function calls(text: string, name: string, language: "wgsl" | "glsl"): boolean {
  * Statements that set x, y and z to the place of thread number `flatId`, by no more divisions than what is used of it needs: they take longer
  * than most kernels have to do otherwise.
  */
-function placeOf(used: string, thread: string, type: string, [X, Y]: readonly [X: string, Y: string]): string {
+function setPlace(used: string, thread: string, type: string, [X, Y]: readonly [X: string, Y: string]): string {
   const declare = (name: string, value: string): string => (type === "int" ? `int ${name} = ${value};` : `let ${name} = ${value};`);
   if (used.includes(`${thread}.z`)) {
     return [
@@ -143,6 +143,7 @@ function placeOf(used: string, thread: string, type: string, [X, Y]: readonly [X
 /**
  * A whole WGSL module. Bindings: 0 the parameters, then the arrays in their order, then the result. The parameters are the extents of the
  * threads and the width of a row of workgroups, in threads, as u32; then the numbers in their order.
+ * @throws BackendError for a kernel that gpu.js cannot translate.
  */
 export function toWgsl(gpuJs: GpuJs, kernel: PortableKernel): string {
   const kinds = Object.entries(kernel.takes);
@@ -158,11 +159,12 @@ ${arrays.map((name, i) => `@group(0) @binding(${i + 1}) var<storage, read> user_
 const LOOP_MAX : i32 = ${ROUNDS};
 var<private> threadGid : vec3<u32>;
 ${arrays.map((name) => `fn get_user_${name}(z : i32, y : i32, x : i32) -> f32 { return user_${name}[x]; }\n`).join("")}\
-${`${functions}${body}`.includes("_pow(") ? "fn _pow(x : f32, y : f32) -> f32 { return pow(x, y); }\n" : ""}${functions}
+fn _pow(x : f32, y : f32) -> f32 { return pow(x, y); }
+${functions}
 @compute @workgroup_size(${GROUP}) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   let flatId = id.x + id.y * params.width;
   if (flatId >= params.outputX * params.outputY * params.outputZ) { return; }
-  ${placeOf(`${functions}${body}`, "threadGid", "u32", ["params.outputX", "params.outputY"])}
+  ${setPlace(`${functions}${body}`, "threadGid", "u32", ["params.outputX", "params.outputY"])}
   threadGid = vec3<u32>(x, y, z);
   let data_index = i32(flatId);
 ${body}
@@ -175,7 +177,8 @@ export const TEXTURE_ROW = 4096;
 
 /**
  * A whole fragment shader for WebGL2, whose fragment is an element of the result. Uniforms: `extents` of the threads, and the arguments as
- * `user_` and their names. An array is a texture of float32 with ${TEXTURE_ROW} numbers a row.
+ * `user_` and their names. An array is a texture of float32 with TEXTURE_ROW numbers a row.
+ * @throws BackendError for a kernel that gpu.js cannot translate.
  */
 export function toGlsl(gpuJs: GpuJs, kernel: PortableKernel): string {
   const { body, functions } = translate(gpuJs, kernel, "glsl");
@@ -198,7 +201,7 @@ ${body}
 void main() {
   int flatId = int(gl_FragCoord.x) + ${TEXTURE_ROW} * int(gl_FragCoord.y);
   if (flatId >= extents.x * extents.y * extents.z) { kernelResult = 0.0; return; }
-  ${placeOf(`${functions}${body}`, "threadId", "int", ["extents.x", "extents.y"])}
+  ${setPlace(`${functions}${body}`, "threadId", "int", ["extents.x", "extents.y"])}
   threadId = ivec3(x, y, z);
   kernel();
 }

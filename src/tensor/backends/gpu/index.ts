@@ -68,7 +68,7 @@ export async function openGpu(options: GpuOptions = {}, host?: Backend): Promise
 }
 
 /** The same for WebGPU alone. */
-export async function openWebGpu({ overrides = true }: GpuOptions = {}, host?: Backend): Promise<WebGpuBackend> {
+export async function openWebGpu({ overrides = true }: Pick<GpuOptions, "overrides"> = {}, host?: Backend): Promise<WebGpuBackend> {
   const { adapter, device } = await findDevice();
   const queue = new WebGpuQueue(device, await loadGpuJs(), overrides);
   const software = adapter.info.isFallbackAdapter ? " (software)" : "";

@@ -4,18 +4,9 @@ import type { Queue } from "./queue.ts";
 import { sums } from "./reduction.ts";
 import { inBlocks } from "./sums.ts";
 import { walk } from "./walk.ts";
-import { batchedGemm } from "./wgsl/batched.ts";
+import { batchedGemm, type Batch } from "./wgsl/batched.ts";
 import { gemm, type MatrixLayout } from "./wgsl/gemm.ts";
 import { gram } from "./wgsl/gram.ts";
-
-/** Distances of the matrices of a batch along three axes that share the threads' z. */
-interface Batch {
-  readonly count: number;
-  readonly e1: number;
-  readonly e2: number;
-  readonly a: readonly [number, number, number];
-  readonly b: readonly [number, number, number];
-}
 
 const single: Batch = { count: 1, e1: 1, e2: 1, a: [0, 0, 0], b: [0, 0, 0] };
 
@@ -52,7 +43,6 @@ function multiply(
   { scale = 1, bias, batch = single }: { readonly scale?: number; readonly bias?: DeviceArray | undefined; readonly batch?: Batch } = {},
 ): void {
   if (queue.wgsl && batch === single && gemm(queue.wgsl, [m, n, k], a, b, c, scale, bias)) return;
-  if (queue.wgsl && batch !== single && !bias && scale === 1 && batchedGemm(queue.wgsl, [m, n, k], a, b, c, batch)) return;
   const { count, e1, e2, a: [a0, a1, a2], b: [b0, b1, b2] } = batch; // prettier-ignore
   const numbers = { k, aRow: a.rowStride, aColumn: a.columnStride, bRow: b.rowStride, bColumn: b.columnStride, scale };
   const arrays = { a: a.array, b: b.array };
@@ -85,7 +75,9 @@ export const product: Kernels<"matmul" | "gram" | "linear"> = {
     const k = a.shape.at(transposeA ? -2 : -1) as number;
     const [left, right] = [rowMajor(a.array, transposeA ? m : k), rowMajor(b.array, transposeB ? k : n)];
     const batch = batchOf(y.shape.slice(0, -2), a.shape.slice(0, -2), b.shape.slice(0, -2), [m * k, k * n]);
-    multiply(queue, [m, n, k], transposeA ? transposed(left) : left, transposeB ? transposed(right) : right, y.array, { batch });
+    const operands = [transposeA ? transposed(left) : left, transposeB ? transposed(right) : right] as const;
+    if (queue.wgsl && batch !== single && batchedGemm(queue.wgsl, [m, n, k], ...operands, y.array, batch)) return;
+    multiply(queue, [m, n, k], ...operands, y.array, { batch });
   },
   gram: (queue, [x], { scale }, [y]) => {
     const [rows, d] = x.shape as [number, number];

@@ -77,7 +77,6 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
 
   // ── kernels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Issues a portable kernel for every element of `result`. */
   run<T extends Takes>(kernel: PortableKernel<T>, threads: Threads, result: DeviceArray, values: ArgumentsOf<T>): void {
     const [x, y = 1, z = 1] = threads;
     const total = x * y * z;
@@ -112,7 +111,6 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     return this.#compile(kernel, code, takes);
   }
 
-  /** Issues a kernel in WGSL. @param groups workgroups along each axis. */
   runWgsl(
     kernel: WgslKernel,
     groups: readonly [number, number, number],
@@ -188,7 +186,7 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
         layout,
         entries: [
           { binding: 0, resource: { buffer: this.#uniforms, size: SLOT } },
-          ...arrays.map(({ block }, i) => ({ binding: i + 1, resource: { buffer: block.resource as GPUBuffer } })),
+          ...arrays.map((array, i) => ({ binding: i + 1, resource: { buffer: bufferOf(array) } })),
         ],
       });
       this.#bindGroups.set(key, bindings);

@@ -60,13 +60,13 @@ struct Params {
 `,
 };
 
-/** Where the matrices of a batch are: see product.ts. */
-interface Batch {
+/** Matrices of a batch: how many, and their distances in A and B along three axes, of which e1 and e2 are the inner extents. */
+export interface Batch {
   readonly count: number;
   readonly e1: number;
   readonly e2: number;
-  readonly a: readonly number[];
-  readonly b: readonly number[];
+  readonly a: readonly [number, number, number];
+  readonly b: readonly [number, number, number];
 }
 
 /**
