@@ -162,17 +162,17 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
     if (underWay) {
       const outcome = await underWay.finish(worker.routines);
       this.#underWay = null;
-      this.#install(outcome, underWay.step);
+      await this.#install(outcome, underWay.step);
     }
     const every = inversionEvery(this.#options, step);
     const due = atOnce || (this.#inverse.ready ? step % every === 0 : this.#changed);
-    if (!due) return;
+    if (!due || this.#count === 0) return;
     const start = { step, damping: this.#damping(step) };
     const copies = lag > 0 && this.#inverse.ready ? this.#copies() : null;
     if (copies) {
       this.#underWay = new InversionUnderWay(this.#inverse, copies, start);
       void this.#underWay.run(worker.routines);
-    } else this.#install(await invert(this.#inverse, this.#factors, start, routines), step);
+    } else await this.#install(await invert(this.#inverse, this.#factors, start, routines), step);
     this.#changed = false;
   }
 
@@ -183,12 +183,22 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
   }
 
   /** @throws NumericalError if there is nothing to install, and no inverse from before. */
-  #install({ next, failure, problem, terms }: Outcome, step: number): void {
+  async #install({ next, failure, problem, terms }: Outcome, step: number): Promise<void> {
+    if (!next) await this.#restart(step);
     if (!next && !this.#inverse.ready) throw this.#explained(failure, "inverted", step);
     next?.install();
     if (next) this.#terms = terms;
     if (problem !== null) this.#problems.push(problem);
     this.#refreshed = true;
+  }
+
+  /** Lets averages begin anew that a value has spoilt: what is not finite would stay in them for ever. */
+  async #restart(step: number): Promise<void> {
+    for (const [name, factor] of Object.entries<FactorAverage<Snapshot>>(this.#factors)) {
+      if (factor.count === 0 || Number.isFinite(await factor.meanEigenvalue())) continue;
+      factor.load({ tensors: new Map(), numbers: {} });
+      this.#problems.push(`the ${name} factor is not finite at step ${step}: its average begins anew with the next value`);
+    }
   }
 
   /**
