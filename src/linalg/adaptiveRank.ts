@@ -1,10 +1,10 @@
-import { concat, formatShape, machineEpsilon, NumericalError, Tensor, tidy, UsageError, type Generator } from "../tensor/index.ts";
+import { formatShape, machineEpsilon, NumericalError, tidy, UsageError, type Generator, type Tensor } from "../tensor/index.ts";
 import { requireSquare } from "./checks.ts";
 import type { Eigh } from "./eigh.ts";
 import { normOf } from "./norms.ts";
 import { rayleighRitz, turned, type DominantEigenpairs } from "./randomized.ts";
 import { takeOrthonormal, takeProduct, takeWellConditioned } from "./rangeFinder.ts";
-import { requireCount, requireTestMatrix } from "./sketch.ts";
+import { requireCount, requireTestMatrix, resized } from "./sketch.ts";
 import { destinationOf, narrowed, toTensor } from "./transfer.ts";
 
 export interface AdaptiveEighOptions {
@@ -14,11 +14,16 @@ export interface AdaptiveEighOptions {
   readonly generator: Generator;
   /** Most eigenpairs. Default: the order of the matrix. */
   readonly maxRank?: number;
+  /** Random vectors beside those of an earlier call, and beside `maxRank`, which make the wanted ones accurate. Default 10. */
+  readonly oversampling?: number;
   /** Random vectors to start with; a basis that is too small is doubled. Default 32. */
   readonly blockSize?: number;
   /** Products with each basis before the one for Rayleigh–Ritz. Default 2. */
   readonly iterations?: number;
-  /** The vectors of an earlier call, of shape [n, s], for a matrix that has changed a little; in place of most of the random ones. */
+  /**
+   * The vectors of an earlier call, of shape [n, s], for a matrix that has changed a little; in place of most of the random ones. Of more than
+   * `maxRank` the first are left out, which are the least dominant ones.
+   */
   readonly testMatrix?: Tensor;
 }
 
@@ -27,8 +32,6 @@ export interface AdaptiveEigenpairs extends DominantEigenpairs {
   readonly error: number;
 }
 
-/** Random vectors beside those of an earlier call, and beside `maxRank`, which make the wanted ones accurate. */
-const OVERSAMPLING = 10;
 /** Rows of X of which the error is measured at once: a copy of all would be as large as X. */
 const ROWS = 256;
 
@@ -56,13 +59,11 @@ export async function adaptiveEigh(x: Tensor, options: AdaptiveEighOptions): Pro
   const operation = "adaptiveEigh";
   const { dtype, backend } = destinationOf(operation, x);
   const n = requireSquare(operation, x);
-  const { generator, maxRank = n, iterations = 2 } = options;
-  requireOptions(operation, options, n, maxRank);
+  const settings = settingsOf(operation, options, n);
+  const { generator, maxRank, most, iterations } = settings;
   const tolerance = Math.max(options.tolerance, Math.max(4 * Math.sqrt(n), 16) * machineEpsilon[dtype]);
   using own = x.keep();
-  const draw = (columns: number): Tensor => generator.normal([n, columns], { dtype, backend });
-  const most = Math.min(n, maxRank + OVERSAMPLING);
-  let panel = firstPanel(operation, own, options, most, draw);
+  let panel = firstPanel(operation, own, settings);
   let total: number | undefined;
   for (;;) {
     for (let i = 0; i < iterations; i++) panel = await takeProduct(operation, own, i === 0 ? panel : await takeWellConditioned(panel));
@@ -81,33 +82,35 @@ export async function adaptiveEigh(x: Tensor, options: AdaptiveEighOptions): Pro
         return { values, vectors: u.slice([0, size - rank], [n, rank]), error };
       }
     }
-    const more = Math.min(most - size, size);
     using known = await narrowed(basis, { dtype, backend });
-    panel = tidy(() => concat([known, draw(more).multiply(1 / Math.sqrt(n))], 1));
+    panel = resized(operation, known, Math.min(most, 2 * size), generator);
   }
 }
 
-function requireOptions(operation: string, options: AdaptiveEighOptions, n: number, maxRank: number): void {
-  const { tolerance, blockSize = 32, iterations = 2 } = options;
+interface Settings extends Required<Omit<AdaptiveEighOptions, "testMatrix">>, Pick<AdaptiveEighOptions, "testMatrix"> {
+  /** Vectors in the largest basis: one at least, which can be doubled. */
+  readonly most: number;
+}
+
+function settingsOf(operation: string, options: AdaptiveEighOptions, n: number): Settings {
+  const { tolerance, maxRank = n, oversampling = 10, blockSize = 32, iterations = 2 } = options;
   if (!(tolerance >= 0)) throw new UsageError(`${operation}: the tolerance must be at least 0 but is ${tolerance}`);
   requireCount(operation, "maxRank", maxRank, 0);
+  requireCount(operation, "oversampling", oversampling, 0);
   requireCount(operation, "blockSize", blockSize, 1);
   requireCount(operation, "iterations", iterations, 1);
   if (maxRank > n) throw new UsageError(`${operation}: maxRank is ${maxRank} but the matrix has order ${n}; ask for at most ${n}`);
+  return { ...options, maxRank, oversampling, blockSize, iterations, most: Math.min(n, Math.max(1, maxRank + oversampling)) };
 }
 
 /** Random vectors, or those of an earlier call with some random ones. */
-function firstPanel(
-  operation: string,
-  x: Tensor,
-  { blockSize = 32, testMatrix }: AdaptiveEighOptions,
-  most: number,
-  draw: (columns: number) => Tensor,
-): Tensor {
-  if (!testMatrix) return draw(Math.min(most, blockSize));
+function firstPanel(operation: string, x: Tensor, { testMatrix, maxRank, oversampling, blockSize, most, generator }: Settings): Tensor {
   const n = x.shape[0] as number;
-  using earlier = requireTestMatrix(operation, x, testMatrix, 0, n);
-  return tidy(() => concat([earlier, draw(Math.min(n - (earlier.shape[1] as number), OVERSAMPLING)).multiply(1 / Math.sqrt(n))], 1));
+  if (!testMatrix) return generator.normal([n, Math.min(most, blockSize)], destinationOf(operation, x));
+  using given = requireTestMatrix(operation, x, testMatrix, 0, n);
+  const known = Math.min(maxRank, given.shape[1] as number);
+  using earlier = resized(operation, given, known, generator);
+  return resized(operation, earlier, Math.min(most, Math.max(1, known + oversampling)), generator);
 }
 
 /** ‖X‖_F of a finite matrix. */

@@ -9,13 +9,24 @@ import { DEPARTURE, isWellConditioned, orthonormalBasis, roundingOfGram, timesIn
 import { qr } from "./qr.ts";
 import type { DominantEigenpairs } from "./randomized.ts";
 import { takeProduct, takeWellConditioned } from "./rangeFinder.ts";
-import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
+import { multiply, requireCount, requireTestMatrix, resized, sizeOfSketch, sketchOf, type SketchOptions } from "./sketch.ts";
 import { destinationOf, narrowed, toTensor, widened } from "./transfer.ts";
 
 export interface NystromOptions extends SketchOptions {
-  /** Products with the matrix before the one that counts. Default 2, or 0 for a test matrix, which is taken for a good basis. */
+  /**
+   * [n, s] with independent columns to start from, such as the `basis` of an earlier call. With a generator, too, it need not fit: it is brought
+   * to rank + oversampling columns, by random ones, or without its first ones, which are the least dominant of a `basis`.
+   */
+  readonly testMatrix?: Tensor;
+  /**
+   * Products with the matrix before the one that counts. Default 2, or 0 for a test matrix, which is taken for a good basis; at least 2 where
+   * that gets random columns, which have seen nothing of the matrix.
+   */
   readonly iterations?: number;
 }
+
+/** Products that turn random vectors into a good basis. */
+const COLD = 2;
 
 export interface Nystrom extends DominantEigenpairs {
   /** [n, s], orthonormal columns: the test matrix of the next call, for a matrix that has changed a little. */
@@ -36,15 +47,16 @@ export interface Nystrom extends DominantEigenpairs {
  */
 export async function nystrom(x: Tensor, options: NystromOptions): Promise<Nystrom> {
   const operation = "nystrom";
-  const { iterations = options.testMatrix ? 0 : 2 } = options;
+  const { iterations = options.testMatrix ? 0 : COLD } = options;
   const { dtype, backend } = destinationOf(operation, x);
   const n = requireSquare(operation, x);
   requireCount(operation, "iterations", iterations, 0);
   using own = x.keep();
-  const { rank, sketch } = sketchOf(operation, own, options);
+  const { rank, sketch, grown } = startOf(operation, own, options);
+  const products = grown ? Math.max(iterations, COLD) : iterations;
   // The basis of an earlier call needs no other one.
   let start = (await isWellConditioned(sketch)) ? sketch : await takeWellConditioned(sketch);
-  for (let i = 0; i < iterations; i++) start = await takeWellConditioned(await takeProduct(operation, own, start));
+  for (let i = 0; i < products; i++) start = await takeWellConditioned(await takeProduct(operation, own, start));
   using w = start;
   const s = w.shape[1] as number;
   using product = await multiply(operation, own, w);
@@ -62,6 +74,15 @@ export async function nystrom(x: Tensor, options: NystromOptions): Promise<Nystr
   using eigenvectors = await narrowed(kept, { dtype, backend });
   using span = await narrowed(u, { dtype, backend });
   return { values: toTensor(operation, values, [rank], { dtype, backend }), vectors: eigenvectors.keep(), basis: span.keep() };
+}
+
+/** The rank, a test matrix, which the caller owns, and whether one that was given has got random columns. */
+function startOf(operation: string, x: Tensor, options: NystromOptions): { rank: number; sketch: Tensor; grown: boolean } {
+  const { testMatrix, generator } = options;
+  if (!testMatrix || !generator) return { ...sketchOf(operation, x, options), grown: false };
+  const { rank, columns } = sizeOfSketch(operation, x, options);
+  using given = requireTestMatrix(operation, x, testMatrix, 0, x.shape[0] as number);
+  return { rank, sketch: resized(operation, given, columns, generator), grown: (given.shape[1] as number) < columns };
 }
 
 /** U diag(squares) Uᵀ with orthonormal columns U [n, s], in float64, and ascending squares. */

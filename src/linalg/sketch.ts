@@ -1,4 +1,4 @@
-import { formatShape, NumericalError, ShapeError, UsageError, type Generator, type Tensor } from "../tensor/index.ts";
+import { concat, formatShape, NumericalError, ShapeError, tidy, UsageError, type Generator, type Tensor } from "../tensor/index.ts";
 import { requireFinite, requireMatrix, requirePartners } from "./checks.ts";
 import { allFinite } from "./panels.ts";
 import { destinationOf } from "./transfer.ts";
@@ -20,18 +20,28 @@ export interface SketchOptions {
 
 /** Checks the options; a random or given test matrix Ω [n, s] for X [m, n], owned by the caller. */
 export function sketchOf(operation: string, x: Tensor, options: SketchOptions): { rank: number; sketch: Tensor } {
-  const { rank, oversampling = 10, generator, testMatrix } = options;
+  const { generator, testMatrix } = options;
   const { dtype, backend } = destinationOf(operation, x);
+  const { rank, columns } = sizeOfSketch(operation, x, options);
   const [m, n] = requireMatrix(operation, x);
-  const most = Math.min(m, n);
+  if (testMatrix) return { rank, sketch: requireTestMatrix(operation, x, testMatrix, rank, Math.min(m, n)) };
+  if (!generator) throw new UsageError(`${operation}: needs a generator for its random numbers, or a test matrix`);
+  return { rank, sketch: generator.normal([n, columns], { dtype, backend }) };
+}
+
+/** The rank that was asked for, and how many columns a test matrix has for it. */
+export function sizeOfSketch(
+  operation: string,
+  x: Tensor,
+  { rank, oversampling = 10 }: SketchOptions,
+): { readonly rank: number; readonly columns: number } {
+  const most = Math.min(...requireMatrix(operation, x));
   requireCount(operation, "oversampling", oversampling, 0);
   requireCount(operation, "rank", rank, 0);
   if (rank > most) {
     throw new UsageError(`${operation}: rank is ${rank} but the matrix has shape ${formatShape(x.shape)}; ask for at most ${most}`);
   }
-  if (testMatrix) return { rank, sketch: requireTestMatrix(operation, x, testMatrix, rank, most) };
-  if (!generator) throw new UsageError(`${operation}: needs a generator for its random numbers, or a test matrix`);
-  return { rank, sketch: generator.normal([n, Math.min(most, rank + oversampling)], { dtype, backend }) };
+  return { rank, columns: Math.min(most, rank + oversampling) };
 }
 
 /** Another handle of a test matrix with `least` to `most` columns that fits X. */
@@ -44,6 +54,17 @@ export function requireTestMatrix(operation: string, x: Tensor, testMatrix: Tens
     throw new ShapeError(`${operation}: the test matrix must have shape ${wanted} but has ${formatShape(testMatrix.shape)}`);
   }
   return testMatrix.keep();
+}
+
+/**
+ * A basis W [n, s] with another number of columns, owned by the caller. Missing ones are random, of length 1 or nearly so, as W's own are; of
+ * too many the first are left out, which in the result of an earlier call are the least dominant ones.
+ */
+export function resized(operation: string, basis: Tensor, columns: number, generator: Generator): Tensor {
+  const [n, s] = basis.shape as [number, number];
+  if (s >= columns) return s === columns ? basis.keep() : basis.slice([0, s - columns], [n, columns]);
+  const destination = destinationOf(operation, basis);
+  return tidy(() => concat([basis, generator.normal([n, columns - s], destination).multiply(1 / Math.sqrt(n))], 1));
 }
 
 /**

@@ -30,7 +30,10 @@ const schema = z.strictObject({
   preset: z
     .enum(["paper", "wide"])
     .optional()
-    .describe("settings as a whole, which other keys change: paper (the authors' own), wide (for wide layers, 4 epochs)"),
+    .describe(
+      "settings of a curvature method as a whole, which other keys change: paper (the authors' own, not for ek-fac), " +
+        "wide (for wide layers, 4 epochs); first-order optimizers take nothing from either",
+    ),
   learningRate: perEpoch(positive).optional().describe("initial learning rate, which falls along half a cosine; or one for each epoch"),
   momentum: z.number().min(0).lt(1).optional().describe("heavy-ball momentum"),
   weightDecay: z.number().min(0).optional().describe("weight decay"),
@@ -54,6 +57,9 @@ const schema = z.strictObject({
   fisher: z.enum(["empirical", "mc", "type-2"]).optional().describe("curvature: which Fisher matrix"),
   rank: perEpoch(whole.min(1)).optional().describe("randomized K-FAC: eigenpairs of each factor"),
   oversampling: perEpoch(whole.min(0)).optional().describe("randomized K-FAC: vectors besides"),
+  tolerance: perEpoch(positive.lt(1))
+    .optional()
+    .describe("SRE-KFAC: relative error to which each factor is approximated, by at most rank eigenpairs; default: rank of them always"),
   iterations: whole.min(1).optional().describe("RS-, SRE- and B-KFAC: power iterations"),
   tail: z.enum(["mean", "smallest", "zero"]).optional().describe("randomized K-FAC: what the other eigenvalues are taken to be"),
   thin: z

@@ -14,6 +14,7 @@ import {
   Seng,
   Sgd,
   SreKfac,
+  valueAt,
   type CurvatureOptimizerOptions,
   type DampingOptions,
   type DampingKind,
@@ -23,7 +24,7 @@ import {
 } from "../optim/index.ts";
 import { UsageError } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
-import { presets, type PresetSettings } from "./presets.ts";
+import { presets, type Preset, type PresetSettings } from "./presets.ts";
 import type { CurvatureTrainingOptimizer } from "./trainer.ts";
 
 /** Keys of a configuration that some optimizer takes. */
@@ -42,6 +43,7 @@ const hyperParameters = [
   "fisher",
   "rank",
   "oversampling",
+  "tolerance",
   "iterations",
   "tail",
   "thin",
@@ -84,6 +86,12 @@ function rate({ learningRate, epochs, polynomial: shape }: Settings, own: number
   return cosine(start, epochs * stepsPerEpoch, start * end);
 }
 
+/** Weight decay; if it is to wait for n factor updates, none before step n · T_KU, where T_KU is that of the step. */
+function decay({ weightDecay, weightDecayAfter: updates }: Settings, factorUpdateEvery: Schedule | undefined): Schedule | undefined {
+  if (weightDecay === undefined || updates === undefined) return weightDecay;
+  return (step) => (step < updates * valueAt(factorUpdateEvery ?? 10, step) ? 0 : weightDecay);
+}
+
 const curvature: readonly HyperParameter[] = [
   "momentum",
   "weightDecay",
@@ -107,7 +115,7 @@ function kroneckerOptions(
   stepsPerEpoch: number,
   damping = 0.03,
 ): CurvatureOptimizerOptions & KroneckerOptions & DampingOptions {
-  const { averages, klClip, rmsClip, weightDecay, weightDecayFrom = 0 } = settings;
+  const { averages, klClip, rmsClip } = settings;
   if (klClip !== undefined && rmsClip !== undefined) {
     throw new UsageError("klClip and rmsClip are two clips in place of each other; give one of them");
   }
@@ -116,13 +124,14 @@ function kroneckerOptions(
       "rmsClip without the preset paper: averages that do not begin with the identity diverge on wide layers with it; use klClip, or the preset",
     );
   }
+  const factorUpdateEvery = maybe(settings.factorUpdateEvery, stepsPerEpoch);
   return {
     learningRate: rate(settings, 0.3, stepsPerEpoch, 0.03),
     damping: schedule(settings.damping ?? damping, stepsPerEpoch),
     ...(settings.adaptDamping !== undefined && { adaptDamping: { interval: settings.adaptDamping } }),
     statDecay: settings.statDecay,
     ...(averages === "identity" && { averageForm: "identity", factorScaling: "paper" }),
-    factorUpdateEvery: maybe(settings.factorUpdateEvery, stepsPerEpoch),
+    factorUpdateEvery,
     inversionEvery: maybe(settings.inversionEvery, stepsPerEpoch),
     inversionLag: settings.inversionLag,
     fisher: settings.fisher,
@@ -131,7 +140,7 @@ function kroneckerOptions(
     scaleShift: settings.batchNorm === "block",
     clip: rmsClip === undefined ? { kl: schedule(klClip ?? 1e-2, stepsPerEpoch) } : { rms: schedule(rmsClip, stepsPerEpoch) },
     momentum: settings.momentum,
-    weightDecay: weightDecayFrom === 0 ? weightDecay : (step) => (step < weightDecayFrom ? 0 : (weightDecay ?? 0)),
+    weightDecay: decay(settings, factorUpdateEvery),
   };
 }
 
@@ -203,8 +212,13 @@ const entries: Readonly<Record<string, Entry>> = {
     make: (parameters, settings, steps) => new RsKfac(parameters, { ...lowRankOptions(settings, steps), iterations: settings.iterations }),
   },
   "sre-kfac": {
-    takes: [...lowRank, "iterations"],
-    make: (parameters, settings, steps) => new SreKfac(parameters, { ...lowRankOptions(settings, steps), iterations: settings.iterations }),
+    takes: [...lowRank, "tolerance", "iterations"],
+    make: (parameters, settings, steps) =>
+      new SreKfac(parameters, {
+        ...lowRankOptions(settings, steps),
+        tolerance: maybe(settings.tolerance, steps),
+        iterations: settings.iterations,
+      }),
   },
   "nys-kfac": {
     takes: lowRank,
@@ -250,10 +264,13 @@ const entries: Readonly<Record<string, Entry>> = {
 };
 
 export const optimizerNames: readonly string[] = Object.keys(entries);
+/** Those that damp a curvature: the methods that presets are for. */
+const curvatureMethods = optimizerNames.filter((name) => entries[name]?.takes.includes("damping"));
 
 /**
  * The optimizer that a configuration names, for epochs of `stepsPerEpoch` steps.
- * @throws UsageError for an unknown name, a hyper-parameter that this optimizer does not take, or settings that contradict each other.
+ * @throws UsageError for an unknown name, a hyper-parameter that this optimizer does not take, a preset that has no settings for this curvature
+ *   method, or settings that contradict each other.
  */
 export function makeOptimizer(parameters: readonly Parameter[], config: TrainConfig, stepsPerEpoch: number): CurvatureTrainingOptimizer {
   const { optimizer, preset } = config;
@@ -266,9 +283,20 @@ export function makeOptimizer(parameters: readonly Parameter[], config: TrainCon
     throw new UsageError(`optimizer "${optimizer}" does not take ${refused.join(", ")}; it takes ${takes.join(", ")}`);
   }
   const own = Object.fromEntries(given.map((key) => [key, config[key]]));
-  const base = { ...(preset && presets[preset][optimizer]) };
+  const base = { ...(preset && settingsOf(preset, optimizer)) };
   // One clip takes the place of the other.
   if (config.klClip !== undefined) delete base.rmsClip;
   if (config.rmsClip !== undefined) delete base.klClip;
   return entry.make(parameters, { ...base, ...own, epochs: config.epochs, seed: config.seed }, stepsPerEpoch);
+}
+
+/** A preset's settings for an optimizer: none for a first-order one. @throws UsageError for a curvature method that the preset does not know. */
+function settingsOf(preset: Preset, optimizer: string): PresetSettings | undefined {
+  const known = presets[preset];
+  if (Object.hasOwn(known, optimizer) || !curvatureMethods.includes(optimizer)) return known[optimizer];
+  const others = Object.entries(presets).flatMap(([name, own]) => (Object.hasOwn(own, optimizer) ? [name] : []));
+  throw new UsageError(
+    `preset "${preset}" has no settings for ${optimizer}, but for ${Object.keys(known).join(", ")}; ` +
+      `leave the preset out${others.length > 0 ? `, or take ${others.join(" or ")}` : ""}`,
+  );
 }

@@ -8,8 +8,8 @@ export interface PresetSettings extends Partial<TrainConfig> {
   readonly averages?: "identity" | "normalized";
   /** SENG: inner products and back-projection as in the authors' code; otherwise inner products are right on average. */
   readonly sketch?: "paper";
-  /** Steps before weight decay begins. */
-  readonly weightDecayFrom?: number;
+  /** Weight decay begins at the step that is this many times `factorUpdateEvery`. Default: at once. */
+  readonly weightDecayAfter?: number;
   /** The learning rate's own schedule, in place of half a cosine. */
   readonly polynomial?: { readonly power: number; readonly epochs: number };
 }
@@ -36,7 +36,7 @@ const paperFamily: PresetSettings = {
   factorUpdateEvery: 10,
   momentum: 0,
   weightDecay: 7e-4,
-  weightDecayFrom: 200,
+  weightDecayAfter: 20,
   rmsClip: 0.07,
 };
 const paperRandomized: PresetSettings = {
@@ -78,7 +78,7 @@ const seng: PresetSettings = {
   polynomial: { power: 6, epochs: 75 / 70 },
 };
 
-/** By preset and optimizer. First-order optimizers are the same in all. */
+/** By preset and optimizer. First-order optimizers take nothing from them; the authors of the paper have no settings for EK-FAC. */
 export const presets: Readonly<Record<Preset, Readonly<Record<string, PresetSettings>>>> = {
   paper: {
     kfac: {

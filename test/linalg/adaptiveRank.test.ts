@@ -5,7 +5,22 @@ import { defaultBackend, Generator, NumericalError, ShapeError, Tensor, UsageErr
 import { ofSpectrum, seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
 import { held, taken, tensorOf } from "./compute.ts";
-import { diagonal, epsilon32, epsilon64, identity, matrix, minus, norm, plus, product, scaled, transpose, type Matrix } from "./dense.ts";
+import {
+  at,
+  build,
+  diagonal,
+  epsilon32,
+  epsilon64,
+  identity,
+  matrix,
+  minus,
+  norm,
+  plus,
+  product,
+  scaled,
+  transpose,
+  type Matrix,
+} from "./dense.ts";
 
 interface Found {
   readonly d: Float64Array;
@@ -132,6 +147,30 @@ eachBackend(() => {
       }
     });
 
+    it("starts from the dominant ones of its vectors before where these are more than it may have now", async () => {
+      const { a } = ofSpectrum(
+        Array.from({ length: 30 }, (_, k) => 0.8 ** k),
+        5,
+      );
+      const { u } = await adapted(a, "float64", { tolerance: 1e-3, seed: 1 });
+      expect(u.columns).toBeGreaterThan(20);
+      const size = { tolerance: 1e-3, maxRank: 6, oversampling: 2, iterations: 1, seed: 2 };
+      const dominant = build(30, 6, (i, j) => at(u, i, u.columns - 6 + j));
+      const next = await adapted(a, "float64", { ...size, start: u });
+      expect(next.d).toHaveLength(6);
+      expect(next).toEqual(await adapted(a, "float64", { ...size, start: dominant }));
+      expect(next.error).toBeCloseTo(0.8 ** 6, 3); // of a geometric spectrum, and the least that there is
+    });
+
+    it("finds the eigenpairs without oversampling, too, also from vectors before that are none", async () => {
+      const { a } = ofSpectrum([1, 1, 1, ...new Array<number>(17).fill(0)], 4);
+      const options = { tolerance: 1e-6, oversampling: 0, seed: 1 };
+      for (const start of [undefined, matrix(20, 0, [])]) {
+        expect((await adapted(a, "float64", { ...options, ...(start && { start }) })).d).toHaveLength(3);
+      }
+      expect((await adapted(a, "float64", { ...options, maxRank: 0 })).d).toHaveLength(0);
+    });
+
     it("takes its vectors before for a good basis: fewer iterations do, and fewer rounds", async () => {
       const { a } = ofSpectrum(
         Array.from({ length: 30 }, (_, k) => 0.8 ** k),
@@ -151,7 +190,7 @@ eachBackend(() => {
         await expect(adaptiveEigh(x, { tolerance, generator })).rejects.toThrow(`the tolerance must be at least 0 but is ${tolerance}`);
       }
       await expect(adaptiveEigh(x, { tolerance: 0.1, generator, maxRank: 5 })).rejects.toThrow("maxRank is 5 but the matrix has order 4");
-      for (const wrong of [{ maxRank: -1 }, { blockSize: 0 }, { iterations: 0 }]) {
+      for (const wrong of [{ maxRank: -1 }, { oversampling: -1 }, { blockSize: 0 }, { iterations: 0 }]) {
         await expect(adaptiveEigh(x, { tolerance: 0.1, generator, ...wrong })).rejects.toThrow(UsageError);
       }
       using short = Tensor.ones([3, 2], { dtype: "float64" });

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { eighHost, nystrom, type Nystrom, type NystromOptions } from "../../src/linalg/index.ts";
+import { eighHost, nystrom, randomizedSvd, type Nystrom, type NystromOptions } from "../../src/linalg/index.ts";
 import { defaultBackend, Generator, NumericalError, type FloatDType } from "../../src/tensor/index.ts";
 import { normalMatrix, ofSpectrum, seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
@@ -135,6 +135,70 @@ eachBackend(() => {
       const zero = await approximated(matrix(9, 9, new Array<number>(81).fill(0)), "float32", { rank: 3, test: normalMatrix(9, 4, 1) });
       expect([...zero.d]).toEqual([0, 0, 0]);
       for (const columns of [zero.u, zero.basis]) expect(departure(columns)).toBeLessThanOrEqual(2 * epsilon32);
+    });
+
+    describe.each(["float32", "float64"] as const)("given a %s basis and a generator", (dtype) => {
+      const spectrum = Array.from({ length: 32 }, (_, k) => 1 / (k + 1) ** 2);
+
+      /** A basis of `columns` for a matrix, and the matrix when it has drifted. */
+      async function drifted(columns: number, seed: number): Promise<{ test: Matrix; a: Matrix }> {
+        const { a } = ofSpectrum(spectrum, seed);
+        const { basis } = await approximated(a, dtype, { rank: columns, oversampling: 0, generator: new Generator(seed) });
+        return { test: basis, a: plus(scaled(a, 0.95), scaled(ofSpectrum(spectrum, seed + 40).a, 0.05)) };
+      }
+
+      it.each([
+        ["more than the oversampling", 6],
+        ["less than the oversampling", 14],
+        ["one alone", 19],
+      ])("is about as accurate as a randomized SVD where the basis lacks columns, %s", async (_, columns) => {
+        const error = { own: 0, randomized: 0 };
+        const size = { rank: 16, oversampling: 4 };
+        for (let seed = 1; seed <= 6; seed++) {
+          const { test, a } = await drifted(columns, seed);
+          const generator = new Generator(seed + 9);
+          const { d, basis, rebuilt } = await approximated(a, dtype, { ...size, test, generator });
+          expect([d.length, basis.columns]).toEqual([16, 20]);
+          error.own += norm(minus(rebuilt, a));
+          using x = tensorOf(a, dtype);
+          const { u, values, v } = await randomizedSvd(x, { ...size, generator });
+          u.dispose();
+          const right = await taken(v);
+          error.randomized += norm(minus(product(right, diagonal((await taken(values)).data), transpose(right)), a));
+        }
+        expect(error.own).toBeLessThanOrEqual(1.05 * error.randomized);
+      });
+
+      it("goes on with the dominant columns of a basis that has too many", async () => {
+        for (let seed = 1; seed <= 6; seed++) {
+          const { test, a } = await drifted(20, seed);
+          const { basis, rebuilt } = await approximated(a, dtype, { rank: 6, oversampling: 4, test, generator: new Generator(1) });
+          expect(basis.columns).toBe(10);
+          // The other ones of the 20 columns would leave nearly all of X.
+          const least = Math.hypot(...eighHost(a.data, 32).values.subarray(0, 26));
+          expect(norm(minus(rebuilt, a))).toBeLessThanOrEqual(1.25 * least);
+        }
+      });
+
+      it("takes a basis that fits as it is, bit for bit as without the generator", async () => {
+        const { test, a } = await drifted(20, 1);
+        for (const iterations of [0, 1]) {
+          const size = { rank: 16, oversampling: 4, iterations, test };
+          expect(await approximated(a, dtype, { ...size, generator: new Generator(1) })).toEqual(await approximated(a, dtype, size));
+        }
+      });
+
+      it("widens the basis by the same numbers every time", async () => {
+        const { test, a } = await drifted(10, 1);
+        const from = (seed: number): Promise<Parts> => approximated(a, dtype, { rank: 16, test, generator: new Generator(seed) });
+        expect(await from(3)).toEqual(await from(3));
+        expect((await from(3)).basis).not.toEqual((await from(4)).basis);
+      });
+
+      it("still refuses a basis of another matrix", async () => {
+        const refusal = approximated(identity(9), dtype, { rank: 3, test: normalMatrix(8, 4, 1), generator: new Generator(1) });
+        await expect(refusal).rejects.toThrow("nystrom: the test matrix must have shape [9, s] with s from 0 to 9 but has [8, 4]");
+      });
     });
 
     it.each(["float32", "float64"] as const)("says of a %s matrix that it is not positive semidefinite", async (dtype) => {

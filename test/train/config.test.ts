@@ -1,12 +1,15 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { dataNames } from "../../src/data/index.ts";
-import { vggNames } from "../../src/nn/index.ts";
+import { crossEntropy, Linear, vggNames } from "../../src/nn/index.ts";
 import { Adam, AdamW, BrandKfac, EkFac, Kfac, NysKfac, RmsProp, RsKfac, Seng, Sgd, SreKfac } from "../../src/optim/index.ts";
-import { backendNames, defaultBackend, openBackend, UsageError } from "../../src/tensor/index.ts";
+import { backendNames, defaultBackend, Generator, openBackend, Tensor, UsageError } from "../../src/tensor/index.ts";
 import {
   configKeys,
   makeOptimizer,
   optimizerNames,
+  parseComparison,
   parseConfig,
   parseJson,
   prepareRun,
@@ -46,6 +49,7 @@ const full: Required<TrainConfig> = {
   preset: "paper",
   rank: [20, 10],
   oversampling: 4,
+  tolerance: 0.1,
   iterations: 2,
   tail: "zero",
   thin: "off",
@@ -111,6 +115,8 @@ describe("parseConfig", () => {
     ["weightDecay", -1e-9],
     ["factorUpdateEvery", 0],
     ["klClip", 0],
+    ["tolerance", 0],
+    ["tolerance", 1],
     ["epochs", "2"],
   ])("refuses %s = %s", (key, value) => {
     expect(() => parseConfig({ [key]: value })).toThrow(`${key}: `);
@@ -161,6 +167,7 @@ describe("configKeys", () => {
         "inversionEvery",
         "rank",
         "oversampling",
+        "tolerance",
         "restartEvery",
         "correctEvery",
         "klClip",
@@ -189,6 +196,8 @@ function omit<T extends object, K extends keyof T>(object: T, ...keys: K[]): Omi
   return left;
 }
 
+const comparisons = join(import.meta.dirname, "../../bench/comparisons");
+
 describe("makeOptimizer", () => {
   const parameters = smallModel().parameters();
 
@@ -212,9 +221,12 @@ describe("makeOptimizer", () => {
       const optimizer = makeOptimizer(parameters, parseConfig({ optimizer: name }), 10);
       expect(optimizer).toBeInstanceOf(type);
       optimizer.dispose();
-      for (const preset of ["paper", "wide"]) makeOptimizer(parameters, parseConfig({ optimizer: name, preset }), 10).dispose();
+      for (const preset of ["paper", "wide"]) {
+        if (name === "ek-fac" && preset === "paper") continue;
+        makeOptimizer(parameters, parseConfig({ optimizer: name, preset }), 10).dispose();
+      }
     }
-    const { klClip, rmsClip, rank, oversampling, iterations, tail, thin, eigenvalues, columns, preset, ...others } = full;
+    const { klClip, rmsClip, rank, oversampling, tolerance, iterations, tail, thin, eigenvalues, columns, preset, ...others } = full;
     const { variant, truncation, restartEvery, correctEvery, ...kfac } = others;
     const brand = { variant, truncation, restartEvery, correctEvery };
     expect([rmsClip, preset]).toEqual([0.1, "paper"]);
@@ -222,6 +234,7 @@ describe("makeOptimizer", () => {
       { ...kfac, klClip, thin, optimizer: "kfac" },
       { ...kfac, rmsClip, preset, thin, optimizer: "kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, tolerance, iterations, tail, thin, optimizer: "sre-kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
       { ...omit(kfac, "inverse"), dampingKind: "absolute", klClip, eigenvalues, optimizer: "ek-fac" },
       {
@@ -271,6 +284,74 @@ describe("makeOptimizer", () => {
       'optimizer "sgd" does not take damping, klClip; it takes learningRate, momentum, weightDecay',
     );
   });
+
+  test("a tolerance is for SRE-KFAC, one for each epoch if wanted, and keeps as many eigenpairs as it takes", async () => {
+    for (const optimizer of optimizerNames.filter((name) => name !== "sre-kfac")) {
+      expect(() => makeOptimizer(parameters, parseConfig({ optimizer, tolerance: 0.1 }), 10)).toThrow("does not take tolerance; it takes");
+    }
+    const layer = new Linear(12, 6, { generator: new Generator(1) });
+    const [x, labels] = [new Generator(2).normal([20, 12]), Tensor.from(Int32Array.from({ length: 20 }, (_, i) => i % 6))];
+    const optimizer = makeOptimizer(
+      layer.parameters(),
+      parseConfig({ optimizer: "sre-kfac", tolerance: [0.9, 1e-4], factorUpdateEvery: 1, inversionEvery: 1 }),
+      2,
+    );
+    const ranks: (number | undefined)[] = [];
+    for (let step = 0; step < 3; step++) {
+      await optimizer.minimize(() => crossEntropy(layer.forward(x), labels));
+      ranks.push(optimizer.reports?.()[0]?.figures["input.rank"]);
+    }
+    optimizer.dispose();
+    expect(ranks.slice(0, 2)).toEqual([1, 1]);
+    expect(ranks[2]).toBeGreaterThan(8);
+  });
+
+  test("a preset that has no settings for a curvature method is refused, with the methods that it is for", () => {
+    const make = (optimizer: string): unknown => makeOptimizer(parameters, parseConfig({ optimizer, preset: "paper" }), 10);
+    expect(() => make("ek-fac")).toThrow(UsageError);
+    expect(() => make("ek-fac")).toThrow(
+      'preset "paper" has no settings for ek-fac, but for kfac, rs-kfac, sre-kfac, nys-kfac, b-kfac, seng; leave the preset out, or take wide',
+    );
+  });
+
+  test.each(readdirSync(comparisons))("the runs of bench/comparisons/%s are made with the preset that they share", (file) => {
+    const { runs } = parseComparison(parseJson(readFileSync(join(comparisons, file), "utf8"), file), file);
+    for (const { config } of runs) makeOptimizer(parameters, config, 10).dispose();
+  });
+
+  test.each(["sgd", "adam", "adamw", "rmsprop"])("a preset leaves %s as it is, so that comparisons can share one", async (optimizer) => {
+    const after = async (preset: Pick<TrainConfig, "preset">): Promise<number[]> => {
+      const model = smallModel();
+      const [p] = model.parameters();
+      if (!p) throw new Error("the model has no parameter");
+      const own = makeOptimizer(model.parameters(), parseConfig({ optimizer, ...preset }), 10);
+      for (let step = 0; step < 2; step++) await own.minimize(() => p.value.sum());
+      return [...p.value.dataSync()];
+    };
+    const plain = await after({});
+    for (const preset of ["paper", "wide"] as const) expect(await after({ preset })).toEqual(plain);
+    expect(configKeys.find(({ key }) => key === "preset")?.description).toContain("first-order optimizers take nothing from either");
+  });
+
+  test.each<[factorUpdateEvery: number | number[], start: number]>([
+    [1, 20],
+    [2, 40],
+    [[2, 1], 20], // that of the step counts: 1 from step 10 on
+  ])(
+    "with factor updates every %j steps the preset paper decays weights from step %d on, 20 updates later",
+    async (factorUpdateEvery, start) => {
+      const layer = new Linear(3, 2, { generator: new Generator(1) });
+      const config = parseConfig({ optimizer: "kfac", preset: "paper", factorUpdateEvery, learningRate: 0.1, weightDecay: 0.5 });
+      const optimizer = makeOptimizer(layer.parameters(), config, 10);
+      const x = Tensor.ones([4, 3]);
+      const weight = (): number => layer.parameters()[0]?.value.dataSync()[0] as number;
+      const initial = weight();
+      // Without a gradient nothing moves the weights but their decay.
+      while (weight() === initial && optimizer.steps < 100) await optimizer.minimize(() => layer.forward(x).multiply(0).sum());
+      expect(optimizer.steps).toBe(start + 1);
+      optimizer.dispose();
+    },
+  );
 
   test.each(["adagrad", "", "constructor", "toString", "__proto__"])('"%s" is a UsageError that lists the known names', (optimizer) => {
     const make = (): unknown => makeOptimizer(parameters, { ...parseConfig({}), optimizer }, 10);

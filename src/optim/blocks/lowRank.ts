@@ -63,6 +63,8 @@ export interface LowRankOptions extends CurvatureOptimizerOptions, Omit<Kronecke
 export interface SearchContext {
   /** At most the order of the matrix. */
   readonly rank: number;
+  /** The search's own, at this step; null if it has none. */
+  readonly tolerance: number | null;
   readonly oversampling: number;
   /** Depends on the seed, the layer, the factor and the number of the refresh. */
   readonly generator: Generator;
@@ -78,6 +80,10 @@ export interface SearchContext {
 export interface Search {
   /** Up to how many times rank + oversampling rows an exact decomposition takes less time. */
   readonly crossover: number;
+  /**
+   * ‖F − U diag(D) Uᵀ‖_F relative to ‖F‖_F, in (0, 1): factors get as few eigenpairs as keep to it, and `rank` at most. Default: `rank` always.
+   */
+  readonly tolerance?: Schedule | undefined;
   /** `basis` is where the next call may start. */
   find(matrix: Tensor, context: SearchContext): Promise<LowRank & { readonly basis?: Tensor }>;
 }
@@ -174,6 +180,14 @@ export function rankAt({ rank = 220 }: LowRankOptions, step: number): number {
   return hyperParameter("rank", rank, step, "a whole number of at least 1");
 }
 
+/** The tolerance at a step; null if there is none. */
+function toleranceAt({ tolerance }: Search, step: number): number | null {
+  if (tolerance === undefined) return null;
+  const value = hyperParameter("tolerance", tolerance, step, "positive");
+  if (value < 1) return value;
+  throw new UsageError(`tolerance must be below 1, which is the error of no eigenpairs at all, but is ${value} at step ${step}`);
+}
+
 export interface DecompositionContext extends Partial<Pick<SearchContext, "basis" | "refreshes" | "linalg">> {
   readonly step: number;
   /** Names the random numbers. */
@@ -191,6 +205,7 @@ export async function decompose(
 ): Promise<Eigenpairs> {
   const d = matrix.shape[0] as number;
   const rank = Math.min(d, rankAt(options, step));
+  const tolerance = toleranceAt(search, step);
   const oversampling = hyperParameter("oversampling", options.oversampling ?? 10, step, "at least 0");
   const trace = await traceOf(matrix);
   using operand = unscoped(() => (wide ? matrix.cast("float64") : matrix.keep()));
@@ -198,14 +213,33 @@ export async function decompose(
   const sketch = rank + oversampling;
   const exact = d <= Math.max(sketch, options.exactUpTo ?? search.crossover * sketch);
   const found: LowRank & { readonly basis?: Tensor } = exact
-    ? await linalg.eigh(operand, { largest: rank })
-    : await search.find(operand, { rank, oversampling, generator, basis, refreshes, linalg });
+    ? await decomposeExactly(operand, rank, tolerance, linalg)
+    : await search.find(operand, { rank, tolerance, oversampling, generator, basis, refreshes, linalg });
   const owned = unscoped(() => {
     const own = (tensor: Tensor): Tensor => (tensor.dtype === matrix.dtype ? tensor.keep() : tensor.cast(matrix.dtype));
     return { vectors: own(found.vectors), values: own(found.values), basis: found.basis ? own(found.basis) : null };
   });
   for (const tensor of [found.vectors, found.values, found.basis]) tensor?.dispose();
   return { ...owned, trace };
+}
+
+/** The largest eigenpairs: `rank` of them, or as few as a tolerance takes. */
+async function decomposeExactly(matrix: Tensor, rank: number, tolerance: number | null, linalg: Routines): Promise<LowRank> {
+  if (tolerance === null) return linalg.eigh(matrix, { largest: rank });
+  const all = await linalg.eigh(matrix);
+  using vectors = all.vectors;
+  using values = all.values;
+  const ascending = await values.data();
+  const d = ascending.length;
+  const allowed = tolerance * Math.hypot(...ascending);
+  // Eigenpairs are orthogonal to each other: what dropping some costs is a sum of squares (Eckart–Young).
+  let [dropped, missed] = [0, 0];
+  for (const value of ascending) {
+    missed = Math.hypot(missed, value);
+    if (missed > allowed && d - dropped <= rank) break;
+    dropped++;
+  }
+  return unscoped(() => ({ vectors: vectors.slice([0, dropped], [d, d - dropped]), values: values.slice([dropped], [d - dropped]) }));
 }
 
 /** The inverse of Γ ⊗ Ω from the dominant eigenpairs of both: those that a search finds, or that a factor comes with. */
@@ -245,7 +279,8 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     const represent = async (name: FactorName): Promise<Factor> => {
       const snapshot = snapshots[name];
       if ("pairs" in snapshot) return this.#share(snapshot);
-      this.#noteRank(name, rankAt(this.#options, step), snapshot.matrix.shape[0] as number);
+      // With a tolerance the rank is a bound, which may well be loose.
+      if (this.#search.tolerance === undefined) this.#noteRank(name, rankAt(this.#options, step), snapshot.matrix.shape[0] as number);
       const draw = `${this.#layer} ${name} ${refreshes}`;
       using basis = this.#factors?.[name].pairs.basis?.hold() ?? null;
       const context = { step, draw, wide, basis, refreshes, linalg };

@@ -1,23 +1,39 @@
 import type { Parameter } from "../../nn/index.ts";
+import { unscoped } from "../../tensor/index.ts";
+import type { Schedule } from "../schedules.ts";
 import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
 
 export interface SreKfacOptions extends LowRankOptions {
-  /** Products with a factor before the last one. Default 4. */
+  /** Products with a factor before the last one. Default 4; with a tolerance 2, with each basis that is tried. */
   readonly iterations?: number | undefined;
+  /**
+   * In (0, 1): each factor F is approximated to ‖F − U diag(D) Uᵀ‖_F ≤ tolerance · ‖F‖_F by as few eigenpairs as that takes at a refresh, and
+   * by `rank` eigenpairs if these are not enough. Default: by `rank` eigenpairs always.
+   */
+  readonly tolerance?: Schedule | undefined;
 }
 
 /**
  * SRE-KFAC (Puiu 2022, "Randomized K-FACs", arXiv 2206.15397): K-FAC whose factors are inverted by their dominant eigenpairs, from a
  * randomized eigendecomposition. The factors are exponential averages, so their spectrum decays: quadratic cost in a layer's width
  * instead of cubic. There is an orthonormal basis after each product, where the paper's code has one after the last only.
+ *
+ * With a tolerance the rank follows the spectrum: from the eigenvectors of the last refresh and some random ones the basis grows until the
+ * error, which is measured (`adaptiveEigh`), is small enough. The author's later code moves the rank by fixed steps between refreshes.
  */
 export class SreKfac extends LowRankKfac {
   constructor(parameters: readonly Parameter[], options: SreKfacOptions) {
-    const { iterations = 4 } = options;
+    const { iterations } = options;
     const search: Search = {
       crossover: 3,
-      find: (matrix, { rank, oversampling, generator, linalg }) =>
-        linalg.randomizedEigh(matrix, { rank, oversampling, iterations, generator }),
+      tolerance: options.tolerance,
+      async find(matrix, { rank, tolerance, oversampling, generator, basis, linalg }) {
+        if (tolerance === null) return linalg.randomizedEigh(matrix, { rank, oversampling, iterations: iterations ?? 4, generator });
+        const size = { tolerance, maxRank: rank, oversampling, iterations: iterations ?? 2, generator };
+        using testMatrix = basis && unscoped(() => basis.cast(matrix.dtype));
+        const { values, vectors } = await linalg.adaptiveEigh(matrix, { ...size, ...(testMatrix && { testMatrix }) });
+        return { values, vectors, basis: vectors.hold() };
+      },
     };
     super(parameters, "sre-kfac", search, options);
   }
