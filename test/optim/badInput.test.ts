@@ -1,7 +1,26 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BatchNorm1d, Conv2d, crossEntropy, Flatten, Linear, Parameter, Sequential, Tanh, type Module } from "../../src/nn/index.ts";
-import { Kfac, RsKfac, Seng, type CurvatureOptimizer, type LayerReport, type OptimizerState } from "../../src/optim/index.ts";
-import { CheckpointError, Generator, NumericalError, Tensor, UsageError, type Shape } from "../../src/tensor/index.ts";
+import {
+  Kfac,
+  RsKfac,
+  Seng,
+  type CurvatureOptimizer,
+  type KfacOptions,
+  type LayerReport,
+  type OptimizerState,
+} from "../../src/optim/index.ts";
+import {
+  CheckpointError,
+  Generator,
+  linear,
+  NumericalError,
+  Tensor,
+  UsageError,
+  type FloatArray,
+  type Shape,
+} from "../../src/tensor/index.ts";
+import { seeds } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
 import { lowRankMethods, positiveMethods, type CommonOptions, type Method } from "./properties/methods.ts";
 
@@ -209,6 +228,109 @@ eachBackend(() => {
       expect(valuesOf(model)).toEqual(before);
       expect(optimizer.steps).toBe(0);
       optimizer.dispose();
+    });
+  });
+
+  describe("K-FAC with little damping or none", () => {
+    const plain = { learningRate: 1, clip: false, thin: false, damping: 0 } as const;
+    const inverses = ["cholesky", "eigh"] as const;
+    type Layer = { readonly parameters: Parameter[]; readonly loss: () => Tensor };
+
+    /** A dense layer at 0 with input rows a [n, dIn] and output gradients g [n, dOut]: Ω and Γ are multiples of aᵀa and gᵀg. */
+    const layerOf = (a: Tensor, g: Tensor): Layer => {
+      const weight = new Parameter("weight", Tensor.zeros([g.shape[1] as number, a.shape[1] as number], { dtype: a.dtype }));
+      return { parameters: [weight], loss: () => linear(a, weight.value).multiply(g).sum() };
+    };
+    const softmaxLayer = (classes: number, seed: number): Layer => {
+      const generator = new Generator(seed);
+      const model = new Sequential(new Linear(6, classes, { generator }));
+      const [x, labels] = [generator.normal([40, 6]), Tensor.from(Int32Array.from({ length: 40 }, (_, i) => (i * 7 + seed) % classes))];
+      return { parameters: model.parameters(), loss: () => crossEntropy(model.forward(x), labels) };
+    };
+    /** What the first step subtracts. */
+    const directionOf = async ({ parameters, loss }: Layer, options: KfacOptions): Promise<number[]> => {
+      const before = parameters.map(({ value }) => value.dataSync());
+      const optimizer = new Kfac(parameters, options);
+      try {
+        await optimizer.minimize(loss);
+        expect(wordsOf(optimizer.reports(), "problems")).toEqual([]);
+        return parameters.flatMap(({ value }, i) => Array.from(value.dataSync(), (after, j) => (before[i]?.[j] as number) - after));
+      } finally {
+        parameters.forEach((parameter, i) => parameter.assign(Tensor.from(before[i] as FloatArray, { shape: parameter.shape })));
+        optimizer.dispose();
+      }
+    };
+    async function expectRefused(layer: Layer, name: string, factor: "input" | "output"): Promise<void> {
+      for (const inverse of inverses) {
+        const before = layer.parameters.map(({ value }) => [...value.dataSync()]);
+        const failed = directionOf(layer, { ...plain, inverse });
+        await expect(failed).rejects.toThrow(NumericalError);
+        // As often as not rounding leaves a pivot below zero, which has words of its own.
+        const cause =
+          inverse === "eigh"
+            ? "applied at step 0: a factor is singular .*; use a positive damping"
+            : `inverted at step 0: (the ${factor} factor, .* is singular to rounding: .*; use a positive damping|.*pivot .*; add damping)`;
+        await expect(failed).rejects.toThrow(new RegExp(`^the curvature of "${name}" could not be ${cause}`));
+        expect(layer.parameters.map(({ value }) => [...value.dataSync()])).toEqual(before);
+      }
+    }
+
+    it("refuses a factor of rank d − 1, which rounding makes definite as often as not, by Cholesky and by eigenpairs", async () => {
+      const cases = fc.record({
+        dtype: fc.constantFrom("float32" as const, "float64" as const),
+        factor: fc.constantFrom("input" as const, "output" as const),
+        width: fc.integer({ min: 2, max: 20 }),
+        other: fc.integer({ min: 1, max: 5 }),
+        seed: seeds,
+      });
+      await fc.assert(
+        fc.asyncProperty(cases, async ({ dtype, factor, width, other, seed }) => {
+          const [generator, n] = [new Generator(seed), 4 * (width + other)];
+          const deficient = generator.normal([n, width - 1], { dtype }).matmul(generator.normal([width - 1, width], { dtype }));
+          const full = generator.normal([n, other], { dtype });
+          await expectRefused(factor === "input" ? layerOf(deficient, full) : layerOf(full, deficient), "weight", factor);
+        }),
+        { numRuns: 60 },
+      );
+    });
+
+    it("refuses the output factor of a softmax layer, whose gradients add up to 0 for every sample", async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.integer({ min: 2, max: 20 }), seeds, async (classes, seed) => {
+          await expectRefused(softmaxLayer(classes, seed), "0.weight", "output");
+        }),
+        { numRuns: 60 },
+      );
+    });
+
+    it("inverts what is well conditioned, in float32, too: both forms give one direction", async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.integer({ min: 1, max: 10 }), fc.integer({ min: 1, max: 10 }), seeds, async (dIn, dOut, seed) => {
+          const generator = new Generator(seed);
+          const n = 4 * (dIn + dOut);
+          const layer = layerOf(generator.normal([n, dIn]), generator.normal([n, dOut]));
+          const [first, second] = [
+            await directionOf(layer, plain),
+            await directionOf(layer, { ...plain, inverse: "eigh", dampingKind: "factor-relative" }),
+          ];
+          expect(first).toBeAllclose(second, { relative: 1e-3 }); // ε times the product of both condition numbers, of some tens each
+        }),
+        { numRuns: 30 },
+      );
+    });
+
+    it("takes a damping above rounding as it is: λ = 1e-4 in float32, of the singular factors of softmax layers and of a wide one", async () => {
+      const generator = new Generator(3);
+      // Of 300 eigenvalues, 280 are 0 to rounding.
+      const wide = layerOf(generator.normal([20, 300]), generator.normal([20, 4]));
+      for (const layer of [softmaxLayer(10, 1), softmaxLayer(3, 2), wide]) {
+        const [first, second] = [
+          await directionOf(layer, { ...plain, damping: 1e-4 }),
+          await directionOf(layer, { ...plain, damping: 1e-4, inverse: "eigh", dampingKind: "factor-relative" }),
+        ];
+        // Rounding by some ε, of eigenvalues of 1e-4.
+        expect(first).toBeAllclose(second, { relative: 2e-2 });
+      }
     });
   });
 

@@ -4,6 +4,7 @@ import {
   firstOrderFollowsPyTorch,
   iteratedTrajectoriesEqualPaperCode,
   kfacLayersEqualDenseSolves,
+  smallVggDirectionsEqualDenseSolves,
   smallVggEqualsPyTorch,
   trajectoriesEqualPaperCode,
 } from "./goldenStatements.ts";
@@ -12,6 +13,7 @@ eachBackend(() => {
   firstOrderFollowsPyTorch(precisions);
   kfacLayersEqualDenseSolves(precisions);
   smallVggEqualsPyTorch(precisions);
+  smallVggDirectionsEqualDenseSolves(precisions);
   trajectoriesEqualPaperCode(precisions);
   iteratedTrajectoriesEqualPaperCode(precisions);
 });

@@ -170,6 +170,11 @@ export function kfacLayersEqualDenseSolves(precisions: readonly Precision[]): vo
 
 // ── a small VGG with batch norm ──
 
+/** Where the columns of a layer's [W b] stand in the file. The first dense layer's are a flattened image. */
+function columnsOf({ params0 }: SmallVgg, layer: string): number[] {
+  return patchOrder(layer === "15" ? [8, 6, 2, 2] : (params0[`${layer}.weight`] as GoldenArray).shape, true);
+}
+
 /** One training step, backward, and the factors of every layer. */
 export function smallVggEqualsPyTorch(precisions: readonly Precision[]): void {
   describe("a small VGG with batch norm", () => {
@@ -222,8 +227,7 @@ export function smallVggEqualsPyTorch(precisions: readonly Precision[]): void {
           const a = await read(view.inputCovariance().multiply(1 / square));
           const d = view.dA;
           expect(await read(view.outputCovariance().multiply(square))).toBeAllclose(layer.G.data, { relative: tolerance });
-          const order =
-            index === "15" ? [...patchOrder([8, 6, 2, 2], true)] : patchOrder((data.params0[`${index}.weight`] as GoldenArray).shape, true);
+          const order = columnsOf(data, index);
           if (layer.A_is_diag_only) {
             const diagonal = order.map((j) => layer.A.data[j] as number);
             expect(Float64Array.from({ length: d }, (_, i) => a[i * d + i] as number)).toBeAllclose(diagonal, { relative: tolerance });
@@ -234,6 +238,48 @@ export function smallVggEqualsPyTorch(precisions: readonly Precision[]): void {
           view.dispose();
         }
         releaseRecords(records);
+      });
+    }
+  });
+}
+
+/** What the first step of each method subtracts from every layer at rate 1. */
+export function smallVggDirectionsEqualDenseSolves(precisions: readonly Precision[]): void {
+  describe("the first step on a small VGG with batch norm", () => {
+    const data = golden("small_vgg_bn") as SmallVgg;
+    const kfac = { learningRate: 1, clip: false, damping: 0.1 } as const;
+    const directions: [
+      name: string,
+      make: (own: Parameter[]) => Optimizer,
+      expected: "pre_maxeig" | "pre_rs_fullrank" | "seng_damping2",
+    ][] = [
+      ["K-FAC by eigenpairs", (own) => new Kfac(own, { ...kfac, inverse: "eigh" }), "pre_maxeig"],
+      ["K-FAC by its defaults", (own) => new Kfac(own, kfac), "pre_rs_fullrank"],
+      ["RS-KFAC of full rank", (own) => new RsKfac(own, { ...kfac, rank: 1000 }), "pre_rs_fullrank"],
+      ["SENG without a sketch", (own) => new Seng(own, { learningRate: 1, momentum: 0, damping: 2, columns: Infinity }), "seng_damping2"],
+    ];
+    for (const [dtype, tolerance] of precisions) {
+      it.each(directions)(`${dtype}: the layers' directions of %s equal dense solves`, async (_, make, expected) => {
+        const model = smallVgg(dtype);
+        loadParameters(model, data.params0, dtype);
+        const parameters = new Map(model.namedParameters());
+        const before = new Map<string, number[]>();
+        for (const [name, parameter] of parameters) before.set(name, await valuesOf([parameter]));
+        const optimizer = make([...parameters.values()]);
+        const [x, labels] = [tensorOf(data.x, dtype), goldenTensor(data.target)];
+        await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+        optimizer.dispose();
+
+        for (const [layer, values] of Object.entries(data.layers)) {
+          const subtracted = async (name: string): Promise<number[]> => {
+            const after = await valuesOf([parameters.get(name) as Parameter]);
+            return (before.get(name) as number[]).map((value, i) => value - (after[i] as number));
+          };
+          const [weight, bias] = [await subtracted(`${layer}.weight`), await subtracted(`${layer}.bias`)];
+          const columns = weight.length / bias.length;
+          const actual = bias.flatMap((shift, o) => [...weight.slice(o * columns, (o + 1) * columns), shift]);
+          expect(actual).toBeAllclose(reordered(values[expected], columnsOf(data, layer)), { relative: tolerance });
+        }
       });
     }
   });

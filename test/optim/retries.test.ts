@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { eigh } from "../../src/linalg/index.ts";
-import { crossEntropy, Linear, meanSquaredError, Sequential } from "../../src/nn/index.ts";
+import { crossEntropy, Linear, meanSquaredError, Parameter, Sequential } from "../../src/nn/index.ts";
 import {
   covarianceFactors,
   CurvatureOptimizer,
@@ -13,7 +13,7 @@ import {
   type Refreshed,
 } from "../../src/optim/index.ts";
 import { train, type TrainEvent } from "../../src/index.ts";
-import { Generator, NumericalError, Tensor, type DType } from "../../src/tensor/index.ts";
+import { Generator, linear, NumericalError, Tensor, type DType } from "../../src/tensor/index.ts";
 import { eachBackend } from "../backends.ts";
 import { loaders, smallData, smallModel } from "../train/small.ts";
 
@@ -209,8 +209,50 @@ eachBackend(() => {
       optimizer.dispose();
     });
 
+    it("adds a damping in float64 at the second attempt that float32 rounds away too much of, and takes a float32 inverse back", async () => {
+      // One sample of four ones: Ω has a 1 in all its entries, without rounding, and the eigenvalues 4, 0, 0, 0. Rounding might move these by
+      // 13 ε‖Ω‖ = 52 ε, and one more rounding, of 1 + √λ, by ε/2 · 4. In between, float32 makes 53 ε of √λ = 52.7 ε.
+      const [root, size] = [52.7 * 2 ** -23, 4];
+      const weight = new Parameter("weight", Tensor.zeros([2, size]));
+      const slope = Tensor.from([[1e-3, -2e-3]]); // so that Γ is small beside √λ
+      const optimizer = new Kfac([weight], { learningRate: 1, clip: false, dampingKind: "factored", damping: root ** 2, thin: false });
+      await optimizer.minimize(() =>
+        linear(Tensor.ones([1, size]), weight.value)
+          .multiply(slope)
+          .sum(),
+      );
+      const problems = optimizer.reports()[0]?.problems ?? [];
+      expect(problems).toHaveLength(1);
+      expect(problems[0]).toMatch(
+        /^inverted in float64 at step 0, since the input factor, \[4, 4\] in float32, is singular to rounding: .*; use a larger damping$/,
+      );
+      const inverse = optimizer.state().transforms[0]?.tensors.get("weight::inverse.input") as Tensor;
+      expect(inverse.dtype).toBe("float32");
+      // (Ω + √λ I)⁻¹ = I / √λ − Ω / (√λ (4 + √λ)): to some ε, not to the .006 by which float32 rounds √λ.
+      expect(inverse.dataSync()).toBeAllclose(
+        Array.from({ length: size ** 2 }, (_, at) => ((at % (size + 1) === 0 ? 1 : 0) - 1 / (size + root)) / root),
+        { relative: 1e-6 },
+      );
+      optimizer.dispose();
+    });
+
+    it("refuses in float64, too, an inverse that is beyond float32, and damps more", async () => {
+      // Γ = 1e-40 and Ω = 1: 1/(Γ + √λ) leaves float32 for √λ = 1e-39, but not for ten times that λ.
+      const weight = new Parameter("weight", Tensor.zeros([1, 1]));
+      const slope = Tensor.from([[1e-20]]);
+      const optimizer = new Kfac([weight], { learningRate: 1, clip: false, dampingKind: "factored", damping: 1e-78, thin: false });
+      await optimizer.minimize(() =>
+        linear(Tensor.ones([1, 1]), weight.value)
+          .multiply(slope)
+          .sum(),
+      );
+      const problems = optimizer.reports()[0]?.problems ?? [];
+      expect(problems[0]).toMatch(/^inverted in float64 with 10 times the damping at step 0, since .*beyond the range of float32/);
+      optimizer.dispose();
+    });
+
     it("damps singular factors more until Cholesky takes them", async () => {
-      // Two samples of nine inputs, bias included: the input factor has rank 2, and √λ = 1e-16 is lost in its rounding.
+      // Two samples of nine inputs, bias included: the input factor has rank 2, and √λ = 1e-14 is lost in its rounding.
       const [x, labels] = [new Generator(2).normal([2, 8], options), Tensor.from(Int32Array.of(0, 3))];
       const run = async (damping: number): Promise<readonly string[] | undefined> => {
         const model = new Sequential(new Linear(8, 5, { ...options, generator: new Generator(1) }));
@@ -218,12 +260,13 @@ eachBackend(() => {
         await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
         return optimizer.reports()[0]?.problems;
       };
+      const cause = "(the input factor, \\[9, 9\\] in float64, is singular to rounding|.*pivot \\d+ of 9 is)";
       expect(await run(1e-20)).toEqual([]);
-      const problems = await run(1e-32);
+      const problems = await run(1e-28);
       expect(problems).toHaveLength(1);
-      expect(problems?.[0]).toMatch(/^inverted in float64 with (10|100|1000) times the damping at step 0, since .*pivot \d+ of 9 is/);
-      // Where even 1000 times λ is lost, there is no inverse, and the error names the first pivot.
-      await expect(run(1e-40)).rejects.toThrow(/"0.weight" could not be inverted at step 0: .*pivot \d+ of 9 is/);
+      expect(problems?.[0]).toMatch(new RegExp(`^inverted in float64 with (10|100|1000) times the damping at step 0, since ${cause}`));
+      // Where even 1000 times λ is lost, there is no inverse, and the error is that of the first attempt.
+      await expect(run(1e-40)).rejects.toThrow(new RegExp(`"0.weight" could not be inverted at step 0: ${cause}`));
     });
 
     it("gives a low-rank search a matrix that it takes", async () => {

@@ -14,7 +14,16 @@ export interface SmallVgg {
   logits_eval_after: GoldenArray;
   layers: Record<
     string,
-    { A: GoldenArray; A_is_diag_only: boolean; A_trace: number; A_fro: number; G: GoldenArray; pre_maxeig: GoldenArray }
+    {
+      A: GoldenArray;
+      A_is_diag_only: boolean;
+      A_trace: number;
+      A_fro: number;
+      G: GoldenArray;
+      pre_maxeig: GoldenArray;
+      pre_rs_fullrank: GoldenArray;
+      seng_damping2: GoldenArray;
+    }
   >;
 }
 

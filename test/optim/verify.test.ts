@@ -14,7 +14,7 @@ import {
   Sequential,
   Tanh,
 } from "../../src/nn/index.ts";
-import { verifyCurvature, type Fisher, type LayerVerification } from "../../src/optim/index.ts";
+import { verifyCurvature, type CurvatureView, type Fisher, type LayerVerification } from "../../src/optim/index.ts";
 import { defaultBackend, Generator, Tensor, type Shape } from "../../src/tensor/index.ts";
 import { eachBackend } from "../backends.ts";
 import { settledBuffers } from "../settled.ts";
@@ -142,24 +142,57 @@ eachBackend(() => {
       expect(layers[0]?.distance).toBeGreaterThan(1e-3);
     });
 
-    it("of a linear network that takes a mean over positions, in the reduce convention: means of a and sums of g, on one datum", async () => {
-      // Every position has the same g, so that Σ g_t a_tᵀ = (Σ g_t)(mean a_t)ᵀ. Of several samples only type-2's g would not depend on these.
-      const target = normal([1, 2], 3);
-      const { layers } = await verifyCurvature(
-        new MeanPooled(),
-        normal([1, 4, 3], 4),
-        (prediction) => meanSquaredError(prediction, target),
-        {
+    describe("of a linear network that takes a mean over positions, in the reduce convention: means of a and sums of g,", () => {
+      // Every position has the same g, so that Σ g_t a_tᵀ = (Σ g_t)(mean a_t)ᵀ.
+      const meanOfInputs = (view: CurvatureView): Tensor =>
+        view
+          .perSample(0, view.n)
+          .a.mean(1)
+          .gram(1 / view.n);
+
+      it("on one datum, empirical", async () => {
+        const target = normal([1, 2], 3);
+        const { layers } = await verifyCurvature(new MeanPooled(), normal([1, 4, 3], 4), (output) => meanSquaredError(output, target), {
           fisher: "empirical",
-          factors: (view) => {
-            const { a, g } = view.perSample(0, view.n);
-            const [mean, sum] = [a.mean(1), g.sum(1)];
-            return { input: mean.gram(1 / view.n), output: sum.gram(1 / view.n) };
-          },
-        },
-      );
-      expect(layers).toHaveLength(2);
-      layers.forEach(expectEqual);
+          factors: (view) => ({
+            input: meanOfInputs(view),
+            output: view
+              .perSample(0, view.n)
+              .g.sum(1)
+              .gram(1 / view.n),
+          }),
+        });
+        expect(layers).toHaveLength(2);
+        layers.forEach(expectEqual);
+      });
+
+      it("on any batch, type-2, whose g is the same for every sample, too", async () => {
+        const cases = fc.record({
+          n: fc.integer({ min: 2, max: 4 }),
+          positions: fc.integer({ min: 2, max: 4 }),
+          reduction: fc.constantFrom("mean" as const, "sum" as const),
+          seed: fc.nat({ max: 1000 }),
+        });
+        await fc.assert(
+          fc.asyncProperty(cases, async ({ n, positions, reduction, seed }) => {
+            const target = normal([n, 2], seed);
+            const { layers } = await verifyCurvature(
+              new MeanPooled(),
+              normal([n, positions, 3], seed + 1),
+              (output) => meanSquaredError(output, target, { reduction }),
+              {
+                fisher: "type-2",
+                reduction,
+                // Γ is the mean over positions of g gᵀ, and the sum of T equal ones is T g.
+                factors: (view) => ({ input: meanOfInputs(view), output: view.outputCovariance().multiply(positions ** 2) }),
+              },
+            );
+            expect(layers).toHaveLength(2);
+            layers.forEach(expectEqual);
+          }),
+          { numRuns: 10 },
+        );
+      });
     });
 
     it("of the same draws, if all samples are one datum and only their labels are drawn apart", async () => {

@@ -1,10 +1,21 @@
-import type { Routines } from "../../linalg/index.ts";
+import { frobeniusNorm, type Routines } from "../../linalg/index.ts";
+import { narrowed, widened } from "../../linalg/transfer.ts"; // no part of the interface: a device without float64 has a host that has it
 import type { Parameter } from "../../nn/index.ts";
-import { Generator, NumericalError, Tensor, tidy, unscoped, UsageError } from "../../tensor/index.ts";
+import {
+  formatShape,
+  Generator,
+  machineEpsilon,
+  NumericalError,
+  requireFloat,
+  Tensor,
+  tidy,
+  unscoped,
+  UsageError,
+} from "../../tensor/index.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import { shares, type DampingKind, type DampingOfFactors, type FactorExtent } from "../curvature/damping.ts";
-import { covarianceFactors, ofBoth, traceOf, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
+import { covarianceFactors, ofBoth, traceOf, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
@@ -20,6 +31,7 @@ import {
   describeSpectra,
   isZero,
   loadSpectra,
+  relativeRounding,
   releaseSpectra,
   rotated,
   rotatedBack,
@@ -177,12 +189,12 @@ class CholeskyInverse implements KroneckerInverse {
     return this.#inverses !== null;
   }
 
-  /** @throws NumericalError with the pivot if a damped factor is not positive definite. */
-  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { damping, linalg }: RefreshContext): Promise<Refreshed> {
+  /** @throws NumericalError with the pivot if a damped factor is not positive definite, or if it is singular to rounding. */
+  async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, context: RefreshContext): Promise<Refreshed> {
     const factors = { input: inputFactor, output: outputFactor };
     const extents = {
-      input: await measure(inputFactor, this.#kind, linalg),
-      output: await measure(outputFactor, this.#kind, linalg),
+      input: await measure(inputFactor, this.#kind, context),
+      output: await measure(outputFactor, this.#kind, context),
     };
     if (extents.input.largest === 0 || extents.output.largest === 0) {
       const install = (): void => {
@@ -191,9 +203,9 @@ class CholeskyInverse implements KroneckerInverse {
       };
       return { install, dispose: () => undefined };
     }
-    const added = shares(this.#kind, damping, extents);
+    const added = shares(this.#kind, context.damping, extents);
     const next = await ofBoth(
-      (name) => dampedInverse(factors[name], added[name], linalg),
+      (name) => dampedInverse(name, factors[name], { share: added[name], trace: extents[name].trace }, context),
       (inverse) => inverse.dispose(),
     );
     return {
@@ -241,10 +253,21 @@ class CholeskyInverse implements KroneckerInverse {
   }
 }
 
-async function measure({ matrix, residual }: FactorSnapshot, kind: DampingOfFactors, linalg: Routines): Promise<FactorExtent> {
+async function measure(
+  { matrix, residual }: FactorSnapshot,
+  kind: DampingOfFactors,
+  { wide, linalg }: RefreshContext,
+): Promise<FactorExtent> {
   const width = matrix.shape[0] as number;
-  const largest = kind === "factor-relative" ? (await largestEigenvalue(matrix, linalg)) + residual : NaN;
-  return { trace: (await traceOf(matrix)) + width * residual, width, largest };
+  const trace = (await traceOf(matrix)) + width * residual;
+  if (kind !== "factor-relative") return { trace, width, largest: NaN };
+  using operand = await inPrecision(matrix, wide);
+  return { trace, width, largest: (await largestEigenvalue(operand, linalg)) + residual };
+}
+
+/** A matrix as an attempt computes with it: in its own type, or in float64. The caller's. */
+function inPrecision(matrix: Tensor, wide: boolean): Promise<Tensor> {
+  return wide ? widened(matrix) : Promise.resolve(matrix.hold());
 }
 
 /** Width up to which all eigenvalues cost next to nothing. */
@@ -265,14 +288,74 @@ async function largestEigenvalue(matrix: Tensor, linalg: Routines): Promise<numb
   return largest;
 }
 
-async function dampedInverse({ matrix, residual }: FactorSnapshot, damping: number, linalg: Routines): Promise<Tensor> {
-  const { dtype, backend } = matrix;
-  const damped = unscoped(() =>
-    tidy(() => matrix.add(Tensor.eye(matrix.shape[0] as number, { dtype, backend }).multiply(damping + residual))),
+/**
+ * (M + s I)⁻¹ in M's type, for the s that is the damping's share and what is left of the identity.
+ * @throws NumericalError if M + s I is not positive definite, or singular to rounding, or its inverse is beyond the range of the type.
+ */
+async function dampedInverse(
+  name: FactorName,
+  { matrix, residual }: FactorSnapshot,
+  { share, trace }: { readonly share: number; readonly trace: number },
+  { wide, linalg }: RefreshContext,
+): Promise<Tensor> {
+  const dtype = requireFloat("a factor", matrix.dtype);
+  const width = matrix.shape[0] as number;
+  const shift = share + residual;
+  using damped = await shifted(matrix, shift, wide);
+  using inverse = await linalg.inversePositiveDefinite(damped);
+  // The sum with s I is rounded by ε/2 in its own type. This is what a second attempt in float64 does without.
+  const rounding = relativeRounding(width, dtype) + machineEpsilon[wide ? "float64" : dtype] / 2;
+  await requireDigits(`${name} factor, ${formatShape(matrix.shape)} in ${dtype},`, {
+    damped,
+    inverse,
+    rounding,
+    shift,
+    trace: trace + width * share,
+  });
+  const result = await narrowed(inverse, { dtype, backend: matrix.backend });
+  // No entry of a positive definite matrix is larger than the largest on its diagonal.
+  if (!wide || Number.isFinite(await traceOf(result))) return result;
+  result.dispose();
+  throw new NumericalError(`the inverse of the ${name} factor is beyond the range of ${dtype}; use a larger damping`);
+}
+
+/** M + s I, added in float64 if `wide`: in M's own type, an s below the rounding of M is lost. The caller's. */
+async function shifted(matrix: Tensor, s: number, wide: boolean): Promise<Tensor> {
+  using operand = await inPrecision(matrix, wide);
+  const { dtype, backend, shape } = operand;
+  return unscoped(() => tidy(() => operand.add(Tensor.eye(shape[0] as number, { dtype, backend }).multiply(s))));
+}
+
+/** An inverse that was computed, and what tells how much of it is rounding. */
+interface Inversion {
+  /** M + s I, as it was inverted. */
+  readonly damped: Tensor;
+  readonly inverse: Tensor;
+  /** By how much rounding moves eigenvalues, relative to ‖M + s I‖_F. */
+  readonly rounding: number;
+  /** s. */
+  readonly shift: number;
+  /** That of M + s I. */
+  readonly trace: number;
+}
+
+/**
+ * Refuses the inverse X of a damped factor M + s I if rounding leaves no digit of it.
+ *
+ * What is inverted is M + E + s I with ‖E‖₂ ≤ η, and (M + s I)⁻¹ − X = (M + s I)⁻¹ E X. The two are thus apart by at most η‖X‖₂ ≤ η‖X‖_F
+ * relative to the first, and by η‖(M + s I)⁻¹‖₂ ≤ η/s relative to the second, since M is positive semidefinite. Where neither is below 1, the
+ * eigenvalues that make X large may be those of E, and for a singular M without damping they are. The pivots do not tell: they bound the
+ * smallest eigenvalue from above alone, and rounding makes that of a singular matrix positive as often as not.
+ */
+async function requireDigits(what: string, { damped, inverse, rounding, shift, trace }: Inversion): Promise<void> {
+  // Nearly always so. The trace is known already, and at least the norm.
+  if (shift > rounding * trace) return;
+  const moved = rounding * (await frobeniusNorm(damped));
+  const smallest = 1 / (await frobeniusNorm(inverse));
+  if (Math.max(shift, smallest) > moved) return;
+  throw new NumericalError(
+    `the ${what} is singular to rounding: that moves its eigenvalues by up to ${moved.toExponential(1)}, and with ` +
+      `${shift.toExponential(1)} on its diagonal the smallest come out as ${smallest.toExponential(1)}; ` +
+      `use a ${shift > 0 ? "larger" : "positive"} damping`,
   );
-  try {
-    return await linalg.inversePositiveDefinite(damped);
-  } finally {
-    damped.dispose();
-  }
 }
