@@ -124,7 +124,9 @@ function registrationTable({ registration }: CurvatureEvent): string {
 
 function registrationCount({ registration }: CurvatureEvent): string {
   const count = registration.filter(({ block }) => block !== null).length;
-  return `curvature: ${count} of ${registration.length} parameters are preconditioned, the others take the plain gradient`;
+  // SENG takes the Fisher matrix of these for the identity.
+  const divided = registration.some(({ block }) => block === "seng") ? ", divided by 1 + λ" : "";
+  return `curvature: ${count} of ${registration.length} parameters are preconditioned, the others take the plain gradient${divided}`;
 }
 
 /** What blocks have to say in words, once for all layers that say the same. */

@@ -251,7 +251,10 @@ export class Optimizer {
     const { transforms } = this.#pipeline;
     const [own, given] = [transforms, state.transforms].map((list) => list.map(({ kind }) => kind).join(", "));
     if (own !== given) {
-      throw new CheckpointError(`the state is of an optimizer with the transforms [${given}] but this one has [${own}]`);
+      throw new CheckpointError(
+        `load: the state is of an optimizer with the transforms [${given}] but this one has [${own}]; ` +
+          "load it into an optimizer of the same class that was made with the same options",
+      );
     }
     const states = transforms.map((transform, i) => [transform, state.transforms[i] as TransformState] as const);
     for (const [transform, saved] of states) transform.check(saved);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { eighHost } from "../../src/linalg/index.ts";
-import { crossEntropy, Linear, Parameter, ReLU, Sequential } from "../../src/nn/index.ts";
+import { crossEntropy, Linear, meanSquaredError, Parameter, ReLU, Sequential } from "../../src/nn/index.ts";
 import {
   combine,
   combineByMeans,
@@ -10,8 +10,8 @@ import {
   type SampleGradients,
   type SampleTensors,
 } from "../../src/optim/blocks/sampleGradients.ts";
-import { Seng, type SengOptions } from "../../src/optim/index.ts";
-import { Generator, Tensor } from "../../src/tensor/index.ts";
+import { Seng, type OptimizerState, type SengOptions, type TransformState } from "../../src/optim/index.ts";
+import { CheckpointError, Generator, NumericalError, Tensor } from "../../src/tensor/index.ts";
 import { eachBackend } from "../backends.ts";
 import { patchOrder, precisions, reordered } from "../golden.ts";
 import { direction as directionOf, inner, randomLayer } from "./properties/layer.ts";
@@ -284,6 +284,186 @@ eachBackend(() => {
         for (let i = 1; i < losses.length; i++) expect(losses[i]).toBeLessThan(losses[i - 1] as number);
         optimizer.dispose();
       }
+    });
+
+    describe("a refresh that fails", () => {
+      /** Inner products of its gradients leave the range of float64; the gradients do not. */
+      const huge = async (model: Sequential, optimizer: Seng, n: number, seed: number): Promise<void> => {
+        const [x, labels] = batch(n, seed);
+        const large = x.multiply(1e160);
+        await optimizer.minimize(() => crossEntropy(model.forward(large), labels));
+      };
+      const settings = { learningRate: (at: number) => (at === 1 ? 1e-160 : 0.1), momentum: 0 };
+      const problems = (optimizer: Seng): string[][] => optimizer.reports().map((report) => [...report.problems]);
+
+      it.each([
+        ["in one product", {}],
+        ["entry by entry", { scaling: "paper" }],
+        ["by truncated factors", { scaling: "paper", explicitUpTo: 0 }],
+      ] as const)("leaves what was frozen before, kept %s, says so, and is tried again when it is due", async (_, own) => {
+        const [model, other] = [network(), network()];
+        const optimizer = new Seng(model.parameters(), { ...settings, ...own, refreshEvery: 1 });
+        // Refreshes in the same steps, but for the one that fails.
+        const oracle = new Seng(other.parameters(), { ...settings, ...own, refreshEvery: 2 });
+        for (const [at, make] of [step, huge, step].entries()) {
+          const before = values(model);
+          await make(model, optimizer, 8, at);
+          await make(other, oracle, 8, at);
+          expect(values(model)).not.toEqual(before);
+          expect(values(model)).toEqual(values(other));
+          const expected = expect.stringMatching(
+            /^not inverted at step 1, so the inverse from before stays, since .*(finite|range)/,
+          ) as string;
+          expect(problems(optimizer)).toEqual(Array.from({ length: 2 }, () => (at === 1 ? [expected] : [])));
+        }
+        for (const each of [optimizer, oracle]) each.dispose();
+      });
+
+      it("ends the step where nothing was frozen before: nothing changes, and the next batch refreshes, be it smaller", async () => {
+        const model = network();
+        const before = values(model);
+        const optimizer = new Seng(model.parameters(), settings);
+        const failed = huge(model, optimizer, 8, 1);
+        await expect(failed).rejects.toThrow(NumericalError);
+        await expect(failed).rejects.toThrow('the curvature of "0.weight" could not be inverted at step 0: ');
+        expect(values(model)).toEqual(before);
+        expect(optimizer.steps).toBe(0);
+        await step(model, optimizer, 5, 1);
+        expect(values(model)).not.toEqual(before);
+        expect(problems(optimizer)).toEqual([[], []]);
+        optimizer.dispose();
+      });
+
+      describe("for a damping that rounding swallows", () => {
+        // 16 samples of a layer with 6 entries: UUᵀ has 10 eigenvalues that are rounding.
+        const layer = (): Linear => new Linear(2, 2, { ...options, generator: new Generator(1) });
+        const stepOf = async (own: Linear, optimizer: Seng): Promise<number[]> => {
+          const [x, target] = [2, 3].map((seed) => new Generator(seed).normal([16, 2], options)) as [Tensor, Tensor];
+          await optimizer.minimize(() => meanSquaredError(own.forward(x), target));
+          return own.parameters().flatMap(({ value }) => [...value.dataSync()]);
+        };
+        const tiny = { learningRate: 1e-20, momentum: 0, refreshEvery: 100 };
+        const damping = 1e-18;
+
+        it("is made with more of it, in the solve and outside of it, says so, and goes on bit for bit from a saved state", async () => {
+          const [own, same, restored] = [layer(), layer(), layer()];
+          const optimizer = new Seng(own.parameters(), { ...tiny, damping });
+          const first = await stepOf(own, optimizer);
+          const [problem = ""] = problems(optimizer).flat();
+          const [, more] = /^inverted with (10|100|1000) times the damping at step 0, since .*pivot/.exec(problem) ?? [];
+          expect(more).toBeDefined();
+          const oracle = new Seng(same.parameters(), { ...tiny, damping: Number(more) * damping });
+          expect(first).toEqual(await stepOf(same, oracle));
+          expect(problems(oracle)).toEqual([[]]);
+          restored.parameters().forEach((parameter, i) => parameter.assign(own.parameters()[i]?.value as Tensor));
+          const resumed = new Seng(restored.parameters(), { ...tiny, damping });
+          resumed.load(optimizer.state());
+          const second = await stepOf(own, optimizer);
+          expect(second).not.toEqual(first);
+          expect(await stepOf(restored, resumed)).toEqual(second);
+          for (const each of [optimizer, oracle, resumed]) each.dispose();
+        });
+
+        it("fails where 1000 times as much is swallowed, too, with the first pivot", async () => {
+          const own = layer();
+          const optimizer = new Seng(own.parameters(), { ...tiny, damping: 1e-30 });
+          await expect(stepOf(own, optimizer)).rejects.toThrow(/"weight" could not be inverted at step 0: .*pivot \d+ of 16/);
+          optimizer.dispose();
+        });
+      });
+    });
+
+    describe("a saved state", () => {
+      const made = async (own: Partial<SengOptions>): Promise<{ model: Sequential; state: OptimizerState }> => {
+        const model = network();
+        const optimizer = new Seng(model.parameters(), { learningRate: 0.1, columns: 2, ...own });
+        for (let i = 0; i < 2; i++) await step(model, optimizer, 8, i);
+        const state = optimizer.state();
+        optimizer.dispose();
+        return { model, state };
+      };
+
+      it.each([
+        ["paper", "unbiased"],
+        ["unbiased", "paper"],
+      ] as const)(
+        "of the scaling %s is refused by an optimizer of %s, with what to do, until another one is loaded",
+        async (saved, other) => {
+          const { model, state } = await made({ scaling: saved });
+          const before = values(model);
+          const optimizer = new Seng(model.parameters(), { learningRate: 0.1, columns: 2, scaling: other });
+          const fresh = optimizer.state();
+          optimizer.load(state);
+          for (let i = 0; i < 2; i++) {
+            const failed = step(model, optimizer, 8, 2);
+            await expect(failed).rejects.toThrow(CheckpointError);
+            await expect(failed).rejects.toThrow(
+              new RegExp(`^load: .*"0.weight" is that of the scaling "${saved}", .*"${other}", .*make it with scaling: "${saved}"`),
+            );
+          }
+          expect(values(model)).toEqual(before);
+          optimizer.load(fresh);
+          await step(model, optimizer, 8, 2);
+          expect(values(model)).not.toEqual(before);
+          optimizer.dispose();
+        },
+      );
+
+      it("of another chain is refused at once, with both and what to do", async () => {
+        const { model, state } = await made({});
+        const optimizer = new Seng(model.parameters(), { learningRate: 0.1, columns: 2, clip: { kl: 1e-3 } });
+        expect(() => optimizer.load(state)).toThrow(
+          "load: the state is of an optimizer with the transforms [seng, stateless, stateless, stateless, momentum] but this one has " +
+            "[seng, stateless, stateless, stateless, stateless, momentum]; load it into an optimizer of the same class that was made with the same options",
+        );
+        optimizer.dispose();
+      });
+
+      it("of before there was a scaling in it is not believed: the first step refreshes, be its batch smaller, and says so", async () => {
+        const { model, state } = await made({ scaling: "paper" });
+        const other = network();
+        other.parameters().forEach((parameter, i) => parameter.assign(model.parameters()[i]?.value as Tensor));
+        const unnamed = ({ numbers, ...rest }: TransformState): TransformState => ({
+          ...rest,
+          numbers: Object.fromEntries(Object.entries(numbers).filter(([name]) => !/::(scaling|form|more)$/.test(name))),
+        });
+        // The second transform is stateless, and the last has the momentum.
+        const settings = { learningRate: 0.1, columns: 2, scaling: "unbiased", momentum: 0 } as const;
+        const [optimizer, fresh] = [new Seng(model.parameters(), settings), new Seng(other.parameters(), settings)];
+        const { transforms } = optimizer.state();
+        optimizer.load({ step: 0, transforms: [unnamed(state.transforms[0] as TransformState), ...transforms.slice(1)] });
+        await step(model, optimizer, 5, 7);
+        await step(other, fresh, 5, 7);
+        expect(values(model)).toEqual(values(other));
+        expect(optimizer.reports().map(({ remarks }) => remarks)).toEqual(
+          Array.from({ length: 2 }, () => [
+            "the saved state does not say how its samples' gradients are scaled, so the first step refreshes them",
+          ]),
+        );
+        for (const each of [optimizer, fresh]) each.dispose();
+      });
+    });
+
+    it("refreshes by samples of several positions as if those before had as many, and by samples of one again", async () => {
+      const [dIn, dOut] = [4, 3];
+      const generator = new Generator(9);
+      const own = new Linear(dIn, dOut, { ...options, generator });
+      const settings = { learningRate: 0.1, momentum: 0, refreshEvery: 1, damping: 0.1, columns: 2 };
+      const optimizer = new Seng(own.parameters(), settings);
+      for (const shape of [[6], [6, 3], [6], [6, 2]]) {
+        const [x, target] = [dIn, dOut].map((width) => generator.normal([...shape, width], options)) as [Tensor, Tensor];
+        const same = new Linear(dIn, dOut, { ...options, generator });
+        same.parameters().forEach((parameter, i) => parameter.assign(own.parameters()[i]?.value as Tensor));
+        // The draw of a sketch is named by the step.
+        const fresh = new Seng(same.parameters(), settings);
+        fresh.load({ ...fresh.state(), step: optimizer.steps });
+        await optimizer.minimize(() => meanSquaredError(own.forward(x), target));
+        await fresh.minimize(() => meanSquaredError(same.forward(x), target));
+        const [expected, actual] = [same, own].map((each) => each.parameters().flatMap(({ value }) => [...value.dataSync()]));
+        expect(actual).toEqual(expected);
+        fresh.dispose();
+      }
+      optimizer.dispose();
     });
 
     it("refuses a sketch of no columns and a damping that is not positive", async () => {

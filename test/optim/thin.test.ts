@@ -128,6 +128,30 @@ eachBackend(() => {
       expect(thin.values).toEqual(dense.values);
     });
 
+    it("is not applied to them in the steps of a layer that have several positions a sample, though the first had one", async () => {
+      const shapes = [[2], [1, 2], [2, 2], [2], [1]];
+      const run = async (thin: boolean): Promise<{ values: number[]; thinly: number[] }> => {
+        const generator = new Generator(6);
+        const layer = new Linear(9, 8, { ...options, generator });
+        const optimizer = method[1](layer.parameters(), { ...settings, thin });
+        const read = vi.spyOn(RecordedView.prototype, "thinOutputGradient");
+        const thinly: number[] = [];
+        for (const [step, shape] of shapes.entries()) {
+          const [x, target] = [9, 8].map((width) => generator.normal([...shape, width], options)) as [Tensor, Tensor];
+          await optimizer.minimize(() => meanSquaredError(layer.forward(x), target));
+          if (read.mock.calls.some(([of]) => of === "training")) thinly.push(step);
+          read.mockClear();
+        }
+        optimizer.dispose();
+        return { values: layer.parameters().flatMap(({ value }) => [...value.dataSync()]), thinly };
+      };
+      const [thin, dense] = [await run(true), await run(false)];
+      // SENG is refreshed in step 2, by samples of two positions.
+      expect(thin.thinly).toEqual(method[0] === "SENG" ? [0] : [0, 3, 4]);
+      expect(dense.thinly).toEqual([]);
+      expect(thin.values).toBeAllclose(dense.values, { relative: 1e-9 });
+    });
+
     it("is not applied to them where that would cost more, nor with several positions a sample", async () => {
       expect((await run(method, training(2, { sizes: [40] }), { thin: true })).thinly).toBe(0);
       const positions = (): Training => {

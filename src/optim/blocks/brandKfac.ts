@@ -1,6 +1,6 @@
 import { brandUpdate, eigh, type LowRank } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { concat, Generator, Tensor, tidy, unscoped, UsageError, type Shape } from "../../tensor/index.ts";
+import { concat, Generator, isFloat, machineEpsilon, Tensor, tidy, unscoped, UsageError, type Shape } from "../../tensor/index.ts";
 import { dampingOf } from "../curvature/adaptiveDamping.ts";
 import { AverageWeights } from "../curvature/average.ts";
 import { joined, partOf, type BlockFactory, type BlockState } from "../curvature/block.ts";
@@ -102,7 +102,7 @@ function isFollowed(name: FactorName, view: CurvatureView, saved: BlockState | n
 /** In the state of a followed factor, to tell it from others. */
 const FOLLOWED = "followed";
 
-/** C [d, n] such that C Cᵀ is the step's value of the factor. */
+/** C [d, n] such that C Cᵀ is the step's value of the factor. One position a sample. */
 function thinFactor(name: FactorName, view: CurvatureView): Tensor {
   return name === "input" ? view.thinInput() : view.thinOutputGradient("fisher");
 }
@@ -112,6 +112,9 @@ type Pairs = Required<LowRank>;
 /**
  * An average of C Cᵀ as its dominant eigenpairs U diag(D) Uᵀ and its trace: each value is an update of these. Equal to the average as long
  * as no truncation leaves something out, and never above it in the variant without a matrix.
+ *
+ * The first batch had one position a sample. Of a later one with several, nT columns, the value comes as a d × d matrix, and its own dominant
+ * eigenpairs are taken in.
  */
 class FollowedFactor implements FactorAverage<LowRankSnapshot> {
   readonly #name: FactorName;
@@ -123,8 +126,8 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
   readonly #average: CovarianceFactor | null;
   readonly #terms = new Terms();
   #pairs: Pairs | null = null;
-  /** C of this step, until it is taken in. */
-  #columns: Tensor | null = null;
+  /** The step's value until it is taken in: C, or the whole matrix. */
+  #value: { readonly tensor: Tensor; readonly whole: boolean } | null = null;
 
   constructor(name: FactorName, view: CurvatureView, options: BrandKfacOptions) {
     this.#name = name;
@@ -142,20 +145,30 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
   }
 
   observe(view: CurvatureView): void {
-    this.#columns?.dispose();
-    const columns = thinFactor(this.#name, view);
-    this.#columns = columns.hold();
-    this.#terms.observe(columns.shape[1] as number, columns.square().sum());
+    this.#value?.tensor.dispose();
+    const whole = view.positions > 1;
+    if (whole) {
+      const [matrix, rows] = this.#name === "input" ? [view.inputCovariance(), view.inputRows] : [view.outputCovariance(), view.outputRows];
+      this.#value = { tensor: matrix.hold(), whole };
+      this.#terms.observe(rows, traceIn(matrix));
+    } else {
+      const columns = thinFactor(this.#name, view);
+      this.#value = { tensor: columns.hold(), whole };
+      this.#terms.observe(columns.shape[1] as number, columns.square().sum());
+    }
     this.#average?.observe(view);
   }
 
   async update(step: number): Promise<boolean> {
-    using columns = this.#columns;
-    this.#columns = null;
-    if (this.#average && this.#restartIsDue(step)) this.#install(await this.#restarted(this.#average.snapshot().matrix, step));
-    else if (columns) this.#install(await this.#corrected(await this.#updated(columns, step), step));
-    else return false;
-    if (columns) this.#weights.advance();
+    const { tensor = null, whole = false } = this.#value ?? {};
+    using value = tensor;
+    this.#value = null;
+    if (this.#average && this.#restartIsDue(step)) this.#install(await this.#decomposed(this.#average.snapshot().matrix, step));
+    else if (value) {
+      const updated = whole ? await this.#updatedBy(value, step) : await this.#updated(value, step);
+      this.#install(await this.#corrected(updated, step));
+    } else return false;
+    if (value) this.#weights.advance();
     return true;
   }
 
@@ -165,9 +178,31 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     return this.count > 0 && step % (every * inversionEvery(this.#options, step)) === 0;
   }
 
-  #restarted(matrix: Tensor, step: number): Promise<Pairs> {
+  #decomposed(matrix: Tensor, step: number): Promise<Pairs> {
     const draw = `${this.#layer} ${this.#name} at step ${step}`;
     return decompose(matrix, randomizedSearch(this.#options.iterations), this.#options, { step, draw });
+  }
+
+  /** By a value that is known as a matrix: U diag(√D) of its dominant eigenpairs is its C. The trace is that of all of it. */
+  async #updatedBy(matrix: Tensor, step: number): Promise<Pairs> {
+    const before = this.#pairs?.trace ?? 0;
+    const own = await this.#decomposed(matrix, step);
+    try {
+      const values = Array.from(await own.values.data());
+      const top = values.reduce((a, b) => Math.max(a, b), 0);
+      // The others are rounding of a matrix of lower rank, whose roots would pass for columns.
+      const known = Array.from(values.keys()).filter((i) => (values[i] as number) > this.#width * epsilonOf(matrix) * top);
+      using columns = unscoped(() =>
+        tidy(() => {
+          const pairs = picked(own, known);
+          return pairs.vectors.multiply(pairs.values.sqrt());
+        }),
+      );
+      const { decay, weight } = this.#weights.next();
+      return { ...(await this.#updated(columns, step)), trace: decay * before + weight * own.trace };
+    } finally {
+      release(own);
+    }
   }
 
   async #updated(columns: Tensor, step: number): Promise<Pairs> {
@@ -290,12 +325,25 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
   }
 
   dispose(): void {
-    this.#columns?.dispose();
+    this.#value?.tensor.dispose();
     if (this.#pairs) release(this.#pairs);
-    [this.#columns, this.#pairs] = [null, null];
+    [this.#value, this.#pairs] = [null, null];
     this.#average?.dispose();
     this.#terms.dispose();
   }
+}
+
+function epsilonOf({ dtype }: Tensor): number {
+  return machineEpsilon[isFloat(dtype) ? dtype : "float32"];
+}
+
+/** The sum of the diagonal of a square matrix, on its device. */
+function traceIn(matrix: Tensor): Tensor {
+  const d = matrix.shape[0] as number;
+  return matrix
+    .reshape([-1])
+    .slice([0], [d], [d + 1])
+    .sum();
 }
 
 /** Some of the eigenpairs. */

@@ -8,13 +8,15 @@ import { Tensor } from "../../tensor/index.ts";
  *
  * The inner products of the last two may be sketched: by some of the entries, or by some rows of each factor.
  */
-export type SampleForm = "thin" | "explicit" | "implicit";
+export const sampleForms = ["thin", "explicit", "implicit"] as const;
+export type SampleForm = (typeof sampleForms)[number];
 
 /**
  * - `unbiased`: sketched inner products are right on average;
  * - `paper`: both sides of an inner product are scaled by what the average needs once (SENG's code).
  */
-export type SketchScaling = "unbiased" | "paper";
+export const sketchScalings = ["unbiased", "paper"] as const;
+export type SketchScaling = (typeof sketchScalings)[number];
 
 /**
  * Tensors by name. `explicit`: `seen` [n, c], the entries of U that inner products see, `entries` [c] which ones these are if they are

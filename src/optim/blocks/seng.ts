@@ -22,11 +22,13 @@ import {
   innerProducts,
   project,
   projectThin,
+  sampleForms,
+  sketchScalings,
   type SampleForm,
   type SampleGradients,
   type SketchScaling,
 } from "./sampleGradients.ts";
-import { wantsThin, type ThinOptions } from "./thin.ts";
+import type { ThinOptions } from "./thin.ts";
 
 export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | "fisherSeed" | "scaleShift">, ThinOptions {
   /** λ, added to the Fisher matrix. Default 2, for a mean loss of order 1. */
@@ -62,7 +64,8 @@ export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | 
  *     P = J/λ − Uᵀ (λI + UUᵀ)⁻¹ U J/λ
  *
  * where the inner products may be sketched. U is frozen between refreshes. A batch smaller than the largest seen does not refresh: the
- * next full one does.
+ * next full one does. Where λI + UUᵀ cannot be inverted, 10, 100 and 1000 times the damping are tried, and then the last U stays; each is
+ * reported as a problem.
  */
 export class Seng extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: SengOptions) {
@@ -86,21 +89,25 @@ export class Seng extends CurvatureOptimizer {
 interface Frozen {
   readonly samples: SampleGradients;
   readonly inverse: Tensor;
+  /** What λ is multiplied by: above 1 where there was no inverse otherwise. */
+  readonly more: number;
 }
+
+/** How many times the damping a system that cannot be inverted is tried with, as in the methods on Kronecker factors. */
+const MORE_DAMPING = [10, 100, 1000];
 
 class SengBlock implements CurvatureBlock {
   readonly method = "seng";
   readonly #name: string;
   readonly #options: SengOptions;
-  readonly #form: SampleForm;
+  readonly #scaling: SketchScaling;
   readonly #shape: readonly [dOut: number, dA: number];
-  /** Whether the samples meet the factors of a step's gradient. */
-  readonly #thin: boolean;
   /** The largest batch seen: smaller ones do not refresh. */
   #full = 0;
   #declined = false;
   /** Since the last report. */
   #refreshed = false;
+  #problems: string[] = [];
   #remarks: string[] = [];
   /** Observed, but not refreshed yet. */
   #observed: SampleGradients | null = null;
@@ -109,15 +116,17 @@ class SengBlock implements CurvatureBlock {
   constructor(view: CurvatureView, options: SengOptions) {
     this.#name = view.weight.name;
     this.#options = options;
+    this.#scaling = options.scaling ?? "unbiased";
     this.#shape = [view.dOut, view.dA];
-    const { scaling = "unbiased", explicitUpTo = 700_000 } = options;
-    if (view.positions === 1 && scaling === "unbiased") this.#form = "thin";
-    else this.#form = view.dOut * view.dA <= explicitUpTo ? "explicit" : "implicit";
-    this.#thin = this.#form === "thin" && wantsThin(options, view);
   }
 
   needs(step: number): CaptureNeeds {
-    return this.#thin || this.#due(step) ? { curvature: false, gradient: true } : NO_NEEDS;
+    return this.#wantsFactors || this.#due(step) ? { curvature: false, gradient: true } : NO_NEEDS;
+  }
+
+  /** Whether the frozen samples may meet the factors of a step's gradient. */
+  get #wantsFactors(): boolean {
+    return this.#options.thin !== false && this.#frozen?.samples.form === "thin";
   }
 
   #due(step: number): boolean {
@@ -131,7 +140,8 @@ class SengBlock implements CurvatureBlock {
   observe(view: CurvatureView, step: number): void {
     if (!this.#due(step)) return;
     this.#full = Math.max(this.#full, view.n);
-    this.#declined = view.n < this.#full;
+    // Where there is nothing to go on with, as after a first refresh that failed, any batch is better than none.
+    this.#declined = this.#frozen !== null && view.n < this.#full;
     if (this.#declined) {
       if (this.#scheduled(step)) {
         this.#remarks.push(
@@ -142,10 +152,17 @@ class SengBlock implements CurvatureBlock {
     }
     const { a, g } = view.perSample(0, view.n);
     const scaled = g.multiply(1 / Math.sqrt(view.n));
-    const entries = this.#form === "explicit" ? this.#explicit(a, scaled, step) : this.#factors(a, scaled, step);
+    const form = this.#formOf(view);
+    const entries = form === "explicit" ? this.#explicit(a, scaled, step) : this.#factors(form, a, scaled, step);
     if (this.#observed) release(this.#observed);
     const tensors = new Map(Object.entries(entries).map(([name, tensor]) => [name, tensor.hold()]));
-    this.#observed = { form: this.#form, scaling: this.#options.scaling ?? "unbiased", tensors };
+    this.#observed = { form, scaling: this.#scaling, tensors };
+  }
+
+  /** That of one refresh: the next batch may have another number of positions a sample. */
+  #formOf({ positions, dOut, dA }: CurvatureView): SampleForm {
+    if (positions === 1 && this.#scaling === "unbiased") return "thin";
+    return dOut * dA <= (this.#options.explicitUpTo ?? 700_000) ? "explicit" : "implicit";
   }
 
   #explicit(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
@@ -153,8 +170,8 @@ class SengBlock implements CurvatureBlock {
     return explicitTensors(a, g, this.#draw("entries", dOut * dA, (this.#options.columns ?? 256) ** 2, step));
   }
 
-  #factors(a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
-    if (this.#form === "thin") return { a, g };
+  #factors(form: SampleForm, a: Tensor, g: Tensor, step: number): Record<string, Tensor> {
+    if (form === "thin") return { a, g };
     const { columns = 256 } = this.#options;
     const rowsOfA = this.#draw("input rows", this.#shape[1], columns, step);
     const rowsOfG = this.#draw("output rows", this.#shape[0], columns, step);
@@ -180,71 +197,95 @@ class SengBlock implements CurvatureBlock {
     let samples = observed;
     try {
       const { svdRank = 16, damping = 2 } = this.#options;
-      if (observed.form === "implicit") samples = await truncated(observed, svdRank);
       const lambda = hyperParameter("damping", damping, step, "positive");
-      using system = unscoped(() =>
-        tidy(() => {
-          const products = innerProducts(samples);
-          const { shape, dtype, backend } = products;
-          return products.add(Tensor.eye(shape[0] as number, { dtype: requireFloat("seng", dtype), backend }).multiply(lambda));
-        }),
-      );
-      const inverse = await inversePositiveDefinite(system);
+      if (observed.form === "implicit") samples = await truncated(observed, svdRank);
+      const { inverse, more, failure } = await inverted(samples, lambda);
       this.#releaseFrozen();
-      this.#frozen = { samples, inverse };
-      this.#refreshed = true;
+      this.#frozen = { samples, inverse, more };
+      if (failure) this.#problems.push(`inverted with ${more} times the damping at step ${step}, since ${failure.message}`);
     } catch (cause) {
       release(samples);
       if (!(cause instanceof NumericalError)) throw cause;
-      throw new NumericalError(`the curvature of "${this.#name}" could not be inverted at step ${step}: ${cause.message}`, { cause });
+      if (!this.#frozen) {
+        throw new NumericalError(`the curvature of "${this.#name}" could not be inverted at step ${step}: ${cause.message}`, { cause });
+      }
+      this.#problems.push(`not inverted at step ${step}, so the inverse from before stays, since ${cause.message}`);
     }
+    this.#refreshed = true;
   }
 
   precondition(gradient: Tensor, { step, view }: { readonly step: number; readonly view: CurvatureView | null }): Tensor {
     if (!this.#frozen) throw new UsageError(`the curvature of "${this.#name}" was applied before its first refresh`);
-    const { samples, inverse } = this.#frozen;
+    const { samples, inverse, more } = this.#frozen;
     const { damping = 2, backProjection = "exact" } = this.#options;
-    const over = 1 / hyperParameter("damping", damping, step, "positive");
-    const t = inverse.matmul(this.#along(gradient, view)).multiply(over);
+    // The λ of the solve and that of J/λ are one: with more in the solve alone, the step would be longer, not shorter.
+    const over = 1 / (more * hyperParameter("damping", damping, step, "positive"));
+    const t = inverse.matmul(this.#along(samples, gradient, view)).multiply(over);
     const approximate = samples.form === "implicit" && backProjection === "paper";
     return gradient.multiply(over).subtract(approximate ? combineByMeans(samples, t) : combine(samples, t, this.#shape));
   }
 
   /** U J. */
-  #along(gradient: Tensor, view: CurvatureView | null): Tensor {
-    const { samples } = this.#frozen as Frozen;
+  #along(samples: SampleGradients, gradient: Tensor, view: CurvatureView | null): Tensor {
     const [dOut, dA] = this.#shape;
-    const cheaper = view !== null && view.n * (dOut + dA) < dOut * dA;
-    if (!this.#thin || !cheaper || !view.explainsGradient) return project(samples, gradient);
+    // The factors of the step's gradient are to be had of one position a sample, and only if the records explain all of it.
+    const known = view !== null && view.positions === 1 && view.explainsGradient;
+    if (!this.#wantsFactors || !known || view.n * (dOut + dA) >= dOut * dA) return project(samples, gradient);
     return projectThin(samples, view.thinOutputGradient("training"), view.thinInput());
   }
 
   report(): BlockReport | null {
-    const remarks = this.#remarks;
+    const [problems, remarks] = [this.#problems, this.#remarks];
     if (!this.#refreshed && remarks.length === 0) return null;
-    [this.#refreshed, this.#remarks] = [false, []];
-    return { figures: { samples: this.#frozen?.inverse.shape[0] ?? 0 }, spectra: {}, problems: [], remarks };
+    [this.#refreshed, this.#problems, this.#remarks] = [false, [], []];
+    return { figures: { samples: this.#frozen?.inverse.shape[0] ?? 0 }, spectra: {}, problems, remarks };
   }
 
   state(): BlockState {
-    const tensors = new Map([...(this.#frozen?.samples.tensors ?? [])].map(([name, tensor]) => [name, tensor.keep()]));
-    if (this.#frozen) tensors.set("inverse", this.#frozen.inverse.keep());
+    const frozen = this.#frozen;
+    const tensors = new Map([...(frozen?.samples.tensors ?? [])].map(([name, tensor]) => [name, tensor.keep()]));
+    if (frozen) tensors.set("inverse", frozen.inverse.keep());
     const [dOut, dA] = this.#shape;
-    return { tensors, numbers: { dOut, dA, full: this.#full, declined: this.#declined ? 1 : 0 } };
+    const own = { dOut, dA, full: this.#full, declined: this.#declined ? 1 : 0 };
+    if (!frozen) return { tensors, numbers: own };
+    const { samples, more } = frozen;
+    const places = { form: sampleForms.indexOf(samples.form), scaling: sketchScalings.indexOf(samples.scaling) };
+    return { tensors, numbers: { ...own, ...places, more } };
   }
 
   load({ tensors, numbers }: BlockState): void {
     const { inverse, ...rest } = Object.fromEntries(tensors);
-    const [dOut, dA] = this.#shape;
-    const fits = numbers["dOut"] === dOut && numbers["dA"] === dA && "seen" in rest === (this.#form === "explicit");
-    if (inverse && !fits) throw new CheckpointError(`the saved curvature of "${this.#name}" is another layer's, or of another form`);
+    const form = sampleForms[numbers["form"] ?? NaN];
+    if (inverse) this.#requireFit(numbers);
     this.#releaseFrozen();
-    if (inverse) {
-      const held = new Map(Object.entries(rest).map(([name, tensor]) => [name, tensor.hold()]));
-      const samples = { form: this.#form, scaling: this.#options.scaling ?? "unbiased", tensors: held } as const;
-      this.#frozen = { samples, inverse: inverse.hold() };
-    }
     [this.#full, this.#declined] = [numbers["full"] ?? 0, numbers["declined"] === 1];
+    if (!inverse) return;
+    if (form === undefined) {
+      // States of before these were saved: whether the samples are read as they were meant is not known, and a wrong direction not seen.
+      this.#remarks.push("the saved state does not say how its samples' gradients are scaled, so the first step refreshes them");
+      return;
+    }
+    const held = new Map(Object.entries(rest).map(([name, tensor]) => [name, tensor.hold()]));
+    this.#frozen = { samples: { form, scaling: this.#scaling, tensors: held }, inverse: inverse.hold(), more: numbers["more"] ?? 1 };
+  }
+
+  /** @throws CheckpointError for the state of another layer, or of another scaling. */
+  #requireFit({ dOut, dA, scaling }: BlockState["numbers"]): void {
+    const [ownOut, ownA] = this.#shape;
+    const saved = `load: the saved curvature of "${this.#name}"`;
+    if (dOut !== ownOut || dA !== ownA) {
+      throw new CheckpointError(
+        `${saved} is of a layer of ${dOut} outputs and ${dA} inputs, but this one has ${ownOut} and ${ownA}, the bias among the inputs; ` +
+          "load it into the network that it was saved from",
+      );
+    }
+    const other = sketchScalings[scaling ?? NaN] ?? this.#scaling;
+    if (other !== this.#scaling) {
+      throw new CheckpointError(
+        `${saved} is that of the scaling "${other}", but the optimizer has the scaling "${this.#scaling}", and would go in a wrong direction ` +
+          `until its next refresh; make it with scaling: "${other}", or go on without the saved state`,
+      );
+    }
   }
 
   #releaseFrozen(): void {
@@ -259,6 +300,35 @@ class SengBlock implements CurvatureBlock {
     if (this.#observed) release(this.#observed);
     this.#observed = null;
   }
+}
+
+/**
+ * (λI + UUᵀ)⁻¹, if need be with more damping: how many times λ it has, and what failed without.
+ *
+ * There is no second attempt in float64, as Kronecker factors have. The inversion is in float64 as it is, so that the attempt would gain digits
+ * of UUᵀ, whose rounding, ε ‖UUᵀ‖, is more than λ where it matters. But P = J/λ − Uᵀt, computed in the samples' type in every step, then loses
+ * what UUᵀ gained: its error is ε ‖J‖/λ, and J/‖UUᵀ‖ what is to be left. More damping helps both.
+ *
+ * @throws NumericalError, the first attempt's, if all fail.
+ */
+async function inverted(
+  samples: SampleGradients,
+  lambda: number,
+): Promise<{ inverse: Tensor; more: number; failure: NumericalError | null }> {
+  using products = unscoped(() => tidy(() => innerProducts(samples)));
+  const { shape, dtype, backend } = products;
+  const identity = { dtype: requireFloat("seng", dtype), backend };
+  let failure: NumericalError | null = null;
+  for (const more of [1, ...MORE_DAMPING]) {
+    using system = unscoped(() => tidy(() => products.add(Tensor.eye(shape[0] as number, identity).multiply(more * lambda))));
+    try {
+      return { inverse: await inversePositiveDefinite(system), more, failure };
+    } catch (cause) {
+      if (!(cause instanceof NumericalError)) throw cause;
+      failure ??= cause;
+    }
+  }
+  throw failure as NumericalError;
 }
 
 function release({ tensors }: SampleGradients): void {

@@ -18,7 +18,7 @@ export interface ThinOptions {
   readonly thin?: boolean | undefined;
 }
 
-/** Whether a layer's steps should come with the factors of its gradient. */
+/** Whether a layer's steps should come with the factors of its gradient, by its first batch: a later one may have several positions a sample. */
 export function wantsThin({ thin = true }: ThinOptions, { positions }: CurvatureView): boolean {
   return thin && positions === 1;
 }
@@ -30,12 +30,12 @@ export interface ThinSide {
 }
 
 /**
- * The direction by thin application, or null where that is not possible (the loss has a part that the records do not explain, as a penalty)
- * or takes more operations than `denseCost`.
+ * The direction by thin application, or null where that is not possible (several positions a sample in this step, or a loss with a part that
+ * the records do not explain, as a penalty) or takes more operations than `denseCost`.
  */
 export function throughThinFactors(view: CurvatureView, input: ThinSide, output: ThinSide, denseCost: number): Tensor | null {
-  if (!view.explainsGradient) return null;
-  const { n, dA, dOut } = view;
+  const { n, positions, dA, dOut } = view;
+  if (positions !== 1 || !view.explainsGradient) return null;
   if (n * (input.columnCost + output.columnCost) + 2 * n * dA * dOut >= denseCost) return null;
   return output.left(view.thinOutputGradient("training")).matmul(input.left(view.thinInput()), { transposeB: true });
 }

@@ -386,7 +386,11 @@ export class Precondition implements Transform {
   check(state: TransformState): void {
     const known = new Set(this.#candidates.values());
     for (const key of blockStates(state).keys()) {
-      if (!known.has(key)) throw new CheckpointError(`curvature state of "${key}" belongs to no weight of this optimizer`);
+      if (known.has(key)) continue;
+      throw new CheckpointError(
+        `load: the curvature state of "${key}" belongs to no weight of this optimizer that may have a block, which are ` +
+          `"${[...known].join('", "')}"; load it into the network that it was saved from, with the same options skip and scaleShift`,
+      );
     }
   }
 
