@@ -2,6 +2,8 @@ import { availableParallelism } from "node:os";
 import { setTimeout } from "node:timers/promises";
 import Table from "cli-table3";
 import { dataNames, loadData } from "../data/index.ts";
+import { factsOf, type DeviceFacts } from "../tensor/backends/gpu/device.ts";
+import type { WebGpuBackend } from "../tensor/backends/gpu/index.ts";
 import { backendNames, openBackend, Tensor } from "../tensor/index.ts";
 import { version } from "./version.ts";
 
@@ -9,6 +11,8 @@ interface Finding {
   readonly name: string;
   readonly works: boolean;
   readonly detail: string;
+  /** Of a GPU. */
+  readonly device?: DeviceFacts;
 }
 
 /** `kfacet doctor`: tries every backend and data source. Returns 1 if no backend works. */
@@ -29,10 +33,22 @@ export async function doctorCommand(json: boolean): Promise<number> {
         .join(" · "),
     );
     const table = new Table({ head: ["", "works", ""], style: { head: [], border: [] } });
-    for (const { name, works, detail } of [...backends, ...data]) table.push([name, works ? "yes" : "no", detail]);
+    for (const finding of [...backends, ...data]) table.push([finding.name, finding.works ? "yes" : "no", linesOf(finding).join("\n")]);
     console.log(table.toString());
   }
   return backends.some(({ works }) => works) ? 0 : 1;
+}
+
+function linesOf({ detail, device }: Finding): string[] {
+  if (!device) return [detail];
+  const { driver, software, limits } = device;
+  const mebibytes = (bytes: number): string => `${Math.floor(bytes / 2 ** 20)} MiB`;
+  return [
+    detail,
+    `${software ? "software, of which a CPU does the work" : "hardware"}; driver: ${driver ?? "not told"}`,
+    `limits: buffer ${mebibytes(limits.maxBufferSize)}, binding (a tensor) ${mebibytes(limits.maxStorageBufferBindingSize)}, ` +
+      `${limits.maxComputeWorkgroupsPerDimension} workgroups an axis`,
+  ];
 }
 
 /** A side from which on a product is shared among threads. */
@@ -56,7 +72,8 @@ async function tryBackend(name: string): Promise<Finding> {
       }
       await setTimeout(100);
     }
-    return { name, works: true, detail: backend.describe() };
+    const { device } = backend as Partial<WebGpuBackend>;
+    return { name, works: true, detail: backend.describe(), ...(device && { device: factsOf(device) }) };
   } catch (error) {
     return { name, works: false, detail: String(error) };
   }

@@ -112,8 +112,18 @@ function closed(what: string): UsageError {
   return new UsageError(`linalg: ${what} met a worker that was closed; make another one`);
 }
 
+/** Asks the thread to end what it computes on a device, and then itself. */
+export interface End {
+  /** Becomes 1 where it may be ended by others. */
+  readonly ended: Int32Array<SharedArrayBuffer>;
+}
+
+/** How long a process that exits waits for that, in milliseconds. */
+const PATIENCE = 5000;
+
 interface Thread {
   postMessage(request: Request, transfer: ArrayBuffer[]): void;
+  /** Ends it: at once, or soon. */
   terminate(): unknown;
   /** Keeps the process alive, as long as there is something to wait for. */
   ref(): void;
@@ -140,14 +150,36 @@ function startThread(onReply: (reply: Reply) => void, onDeath: (why: string) => 
     const program = new URL(fromSources ? "./workerProgram.ts" : "./workerProgram.js", import.meta.url);
     const preloads = execArgv.filter((argument, i) => argument.startsWith("--import") || execArgv[i - 1] === "--import");
     const worker = new node.Worker(program, { execArgv: fromSources ? preloads : [], env: {} });
+    // Dawn ends the whole process if a thread is ended while its device has an answer to come: such a thread ends by itself.
+    let hasDevice = false;
+    const ended = new Int32Array(new SharedArrayBuffer(4));
+    const end = (): void => {
+      worker.postMessage({ ended } satisfies End);
+    };
+    const atExit = (): void => {
+      end();
+      Atomics.wait(ended, 0, 0, PATIENCE);
+    };
     worker.on("message", onReply);
     worker.on("error", (error) => {
       onDeath(String(error));
     });
     worker.on("exit", (code) => {
+      process.off("exit", atExit);
       onDeath(`exit code ${code}`);
     });
-    return worker;
+    return {
+      postMessage: (request, transfer) => {
+        if (request.backend.name === "gpu" && !hasDevice) {
+          hasDevice = true;
+          process.once("exit", atExit);
+        }
+        worker.postMessage(request, transfer);
+      },
+      terminate: () => (hasDevice ? end() : worker.terminate()),
+      ref: () => worker.ref(),
+      unref: () => worker.unref(),
+    };
   }
   const worker = new Worker(new URL("./workerProgram.js", import.meta.url), { type: "module" });
   worker.addEventListener("message", ({ data }) => {

@@ -5,12 +5,18 @@ import { openBackend, type Backend, type BackendName } from "../tensor/index.ts"
 import { runtime } from "../tensor/runtime.ts";
 import { answer, type Reply, type Request } from "./routines.ts";
 import { buffersOf, packError } from "./wire.ts";
+import type { End } from "./worker.ts";
 
 const backends = new Map<string, Promise<Backend>>();
+let ending = false;
 
-function backendOf({ name, options }: Request["backend"]): Promise<Backend> {
+/** Opened anew if it could not be opened, or can compute no more: the call that met that has failed, and another one may succeed. */
+async function backendOf({ name, options }: Request["backend"]): Promise<Backend> {
   const key = JSON.stringify([name, options]);
-  const backend = backends.get(key) ?? openBackend(name as BackendName, options);
+  const before = await backends.get(key)?.catch(() => undefined);
+  if (before && !before.closed) return before;
+  before?.close?.(); // of one that died, something may be running still
+  const backend = openBackend(name as BackendName, options);
   backends.set(key, backend);
   return backend;
 }
@@ -29,10 +35,25 @@ function listen(post: (reply: Reply, transfer: ArrayBuffer[]) => void): (request
   return (request) => {
     // One at a time: two at once would take the memory of both and be no faster.
     previous = previous.then(async () => {
+      if (ending) return; // nobody waits for it any more
       const result = await reply(request);
       post(result, "result" in result ? buffersOf(result.result) : []);
     });
   };
+}
+
+/**
+ * Ends what is computed on a device by closing it, and then says that the thread may be ended: Dawn ends the whole process if a thread ends
+ * while it has an answer of the device's to come.
+ */
+async function end({ ended }: End): Promise<void> {
+  ending = true;
+  for (const backend of backends.values()) (await backend.catch(() => undefined))?.close?.();
+  await previous;
+  // What was not waited for, such as the outcome of a validation, has failed with the device, and comes within a round.
+  for (let round = 0; round < 2; round++) await new Promise((resolve) => setTimeout(resolve, 0));
+  Atomics.store(ended, 0, 1);
+  Atomics.notify(ended, 0);
 }
 
 interface WorkerScope {
@@ -42,12 +63,16 @@ interface WorkerScope {
 
 const port = runtime().getBuiltinModule?.("node:worker_threads").parentPort;
 if (port) {
-  port.on(
-    "message",
-    listen((result, transfer) => {
-      port.postMessage(result, transfer);
-    }),
-  );
+  const handle = listen((result, transfer) => {
+    port.postMessage(result, transfer);
+  });
+  port.on("message", (message: Request | End) => {
+    if ("ended" in message) {
+      void end(message).then(() => {
+        port.close();
+      });
+    } else handle(message);
+  });
 } else {
   const scope = globalThis as unknown as WorkerScope;
   const handle = listen((result, transfer) => {

@@ -8,16 +8,35 @@ import { BackendError, UsageError } from "./errors.ts";
 export interface BackendOptions {
   readonly reference: Record<never, never>;
   readonly wasm: WasmOptions;
-  readonly gpu: GpuOptions;
+  /** `threads`: of the engine at its side, its own then, for linear algebra in float64. Default: what `openBackend("wasm")` gives. */
+  readonly gpu: GpuOptions & Pick<WasmOptions, "threads">;
 }
 export type BackendName = keyof BackendOptions;
 
 const openers: { readonly [Name in BackendName]: (options?: BackendOptions[Name]) => Promise<Backend> } = {
   wasm: openWasmAsync,
   reference: () => Promise.resolve(openReference()),
-  // Loaded only where it is asked for: it brings gpu.js with it, and in Node Dawn.
-  gpu: async (options) => (await import("./backends/gpu/index.ts")).openGpu(options, await openBackend("wasm")),
+  gpu: openGpuWithHost,
 };
+
+async function openGpuWithHost({ threads, ...options }: BackendOptions["gpu"] = {}): Promise<Backend> {
+  // Loaded only where it is asked for: it brings gpu.js with it, and in Node Dawn.
+  const { openGpu } = await import("./backends/gpu/index.ts");
+  if (threads === undefined) return openGpu(options, await openBackend("wasm"));
+  const host = await openWasmAsync({ threads });
+  try {
+    const gpu = await openGpu(options, host);
+    const close = gpu.close?.bind(gpu);
+    gpu.close = () => {
+      close?.();
+      host.close?.();
+    };
+    return gpu;
+  } catch (error) {
+    host.close?.();
+    throw error;
+  }
+}
 
 /** Backends by name, as opened without options. */
 const open = new Map<string, Backend>();

@@ -364,7 +364,7 @@ export function apply<K extends PrimitiveName>(
   const stranger = storages.find((storage) => storage.backend !== backend);
   if (stranger)
     throw new BackendError(
-      `${name}: operands live on "${backend.name}" and "${stranger.backend.name}"; create both with the same backend option`,
+      `${name}: operands live on "${backend.name}" and ${stranger.backend.name === backend.name ? "another " : ""}"${stranger.backend.name}"; create both with the same backend option`,
     );
 
   const signature = signatures[name] as (inputs: readonly Meta[], params: Params<K>) => readonly Meta[];

@@ -7,9 +7,10 @@ import type { WebGpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
 import { decodeSafetensors, encodeSafetensors, train, type EpochEvent, type HostTensor } from "../../../src/train/index.ts";
 import { loaders, smallData, smallModel } from "../../train/small.ts";
 import { describeOnGpu } from "./gpu.ts";
+import { exhaust } from "./refusals.ts";
 
 /*
- * A device that is lost in the middle of an epoch takes its tensors with it, and nothing else: the training ends with an error, and goes on
+ * A device that fails in the middle of an epoch takes its tensors with it, and nothing else: the training ends with an error, and goes on
  * elsewhere from the last checkpoint. (A rejection that nobody handles would end a process; the test runner takes it for a failure.)
  */
 
@@ -39,10 +40,13 @@ const optimizers: [name: string, make: (parameters: Parameter[]) => Optimizer][]
   ["RS-KFAC", (parameters) => new RsKfac(parameters, { learningRate: 0.05, rank: 4, oversampling: 2, exactUpTo: 0, inversionEvery: 3 })],
 ];
 
-const moments: [when: string, lose: (backend: WebGpuBackend) => void][] = [
-  ["between two steps", (backend) => backend.device.destroy()],
+const lost = /gpu: the device is lost .* openBackend\("gpu"\).*"wasm".*the last checkpoint/;
+const refused = /gpu: a tensor needs 5242880 bytes of memory.* openBackend\("gpu"\).*"wasm".*the last checkpoint/s;
+
+const moments: [when: string, lose: (backend: WebGpuBackend) => void, says: RegExp][] = [
+  ["lost between two steps", (backend) => backend.device.destroy(), lost],
   [
-    "while a result is being read",
+    "lost while a result is being read",
     (backend) => {
       const download = backend.download.bind(backend);
       vi.spyOn(backend, "download").mockImplementationOnce((array) => {
@@ -51,10 +55,19 @@ const moments: [when: string, lose: (backend: WebGpuBackend) => void][] = [
         return reading;
       });
     },
+    lost,
+  ],
+  [
+    "out of memory",
+    (backend) => {
+      exhaust(backend.device);
+      backend.free(backend.alloc("float32", 5 * 2 ** 18));
+    },
+    refused,
   ],
 ];
 
-describeOnGpu("a GPU that is lost in the middle of an epoch", () => {
+describeOnGpu("a GPU that fails in the middle of an epoch", () => {
   let data: DataSplit;
   beforeAll(async () => {
     data = await smallData(20 * stepsOfEpoch);
@@ -65,9 +78,9 @@ describeOnGpu("a GPU that is lost in the middle of an epoch", () => {
   });
 
   describe.each(optimizers)("training with %s", (_, make) => {
-    test.each(moments.flatMap(([when, lose]) => (["gpu", "wasm"] as const).map((target) => [when, target, lose] as const)))(
+    test.each(moments.flatMap(([when, lose, says]) => (["gpu", "wasm"] as const).map((target) => [when, target, lose, says] as const)))(
       "%s ends with a BackendError, and goes on from the last checkpoint on %s",
-      async (_when, target, lose) => {
+      async (_when, target, lose, says) => {
         const device = (await openBackend("gpu")) as WebGpuBackend;
         setDefaultBackend(device);
         const model = smallModel();
@@ -82,7 +95,7 @@ describeOnGpu("a GPU that is lost in the middle of an epoch", () => {
         };
         const error: unknown = await training().catch((reason: unknown) => reason);
         expect(error).toBeInstanceOf(BackendError);
-        expect((error as Error).message).toMatch(/gpu: the device is lost .* openBackend\("gpu"\).*"wasm"/);
+        expect((error as Error).message).toMatch(says);
         expect(device.closed).toBe(true);
         expect(last?.epoch).toBe(0);
         // What is left of it can be dropped, and then nothing is.

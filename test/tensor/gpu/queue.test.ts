@@ -3,30 +3,18 @@ import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
 import { portable, type DeviceArray } from "../../../src/tensor/backends/gpu/kernel.ts";
+import { WebGpuQueue } from "../../../src/tensor/backends/gpu/webgpu.ts";
+import type { GpuJs } from "../../../src/tensor/backends/gpu/compiler.ts";
 import type { WgslKernel } from "../../../src/tensor/backends/gpu/queue.ts";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";
-import { BackendError, DTypeError, openBackend, Tensor, tidy } from "../../../src/tensor/index.ts";
+import { BackendError, DTypeError, Tensor, tidy } from "../../../src/tensor/index.ts";
 import { describeOnGpu } from "./gpu.ts";
+import { thrown } from "./refusals.ts";
 
-/* What the queue and the memory of a device promise: order, errors that say what to do, and that everything comes back. */
+/* What the queue and the memory of a device promise: order, refusals that say what to do, and that everything comes back. */
 
 const arrayOf = (tensor: Tensor): DeviceArray => tensor.storage.buffer as DeviceArray;
 const values = async (tensor: Tensor): Promise<number[]> => [...(await tensor.data())];
-
-/** What a promise is rejected with. */
-async function errorOf(promise: Promise<unknown>): Promise<Error> {
-  const outcome = await promise.catch((error: unknown) => error);
-  if (!(outcome instanceof Error)) throw new Error("nothing was thrown");
-  return outcome;
-}
-
-/** What a function throws. */
-const thrown = (f: () => unknown): Promise<Error> =>
-  errorOf(
-    new Promise((resolve) => {
-      resolve(f());
-    }),
-  );
 
 describeOnGpu("a GPU's queue", (open) => {
   let backend: GpuBackend;
@@ -39,80 +27,6 @@ describeOnGpu("a GPU's queue", (open) => {
     expect(backend.memory().buffers).toBe(atStart);
   });
   const from = (data: number[]): Tensor => Tensor.from(data, { backend });
-
-  test("tells the next read of WGSL that does not compile, with its name and text, and goes on", async () => {
-    const broken: WgslKernel = { name: "half a kernel", code: "@compute @workgroup_size(64) fn main() { let x = ; }", reads: 0, writes: 1 };
-    using x = from([1, 2, 3]);
-    backend.queue.runWgsl(broken, [1, 1, 1], [], [arrayOf(x)], []);
-    const error = await errorOf(x.data());
-    expect(error).toBeInstanceOf(BackendError);
-    expect(error.message).toContain('gpu: the kernel "half a kernel" does not compile');
-    expect(error.message).toContain(broken.code);
-    backend.queue.runWgsl(broken, [1, 1, 1], [], [arrayOf(x)], []);
-    expect((await errorOf(x.data())).message).toContain("half a kernel"); // known already, and no less broken
-    for (let round = 0; round < 3; round++) {
-      using y = x.add(round);
-      expect(await values(y)).toEqual([1 + round, 2 + round, 3 + round]);
-      await new Promise((resolve) => setTimeout(resolve, 1)); // time for what might follow from the error
-    }
-  });
-
-  test("tells of gpu.js's refusal to translate at once, with the kernel's name and text", async () => {
-    using x = from([1]);
-    const broken = portable("no JavaScript", {}, "return this.thread.;");
-    const error = await thrown(() => backend.queue.run(broken, [1], arrayOf(x), {}));
-    expect(error).toBeInstanceOf(BackendError);
-    expect(error.message).toContain('gpu: gpu.js cannot translate the kernel "no JavaScript"');
-    expect(error.message).toContain(broken.body);
-    expect(await values(x)).toEqual([1]);
-  });
-
-  test("says what to do once the device is lost, to operations and to reads", async () => {
-    const lost = await open();
-    const x = Tensor.from([1, 2], { backend: lost });
-    const y = x.add(x);
-    lost.device.destroy();
-    const remedy = /gpu: the device is lost .* openBackend\("gpu"\).*"wasm"/;
-    for (const error of [await errorOf(y.data()), await thrown(() => x.add(x)), await thrown(() => Tensor.from([1], { backend: lost }))]) {
-      expect(error).toBeInstanceOf(BackendError);
-      expect(error.message).toMatch(remedy);
-    }
-    expect(lost.closed).toBe(true);
-    // What is left of its tensors can be dropped.
-    for (const tensor of [x, y]) tensor.dispose();
-  });
-
-  test("a read that is under way when the device is lost is told of it", async () => {
-    const lost = await open();
-    const x = Tensor.zeros([1000], { backend: lost });
-    const reading = errorOf(x.data());
-    lost.device.destroy();
-    expect((await reading).message).toMatch(/the device is lost/);
-  });
-
-  test("a closed backend says so", async () => {
-    const closed = await open();
-    const x = Tensor.from([1, 2], { backend: closed });
-    closed.close?.();
-    expect(closed.closed).toBe(true);
-    expect((await errorOf(x.data())).message).toMatch(/the device is lost \(it was closed\)/);
-  });
-
-  test("openBackend gives another device in place of one that is lost", async () => {
-    const first = (await openBackend("gpu")) as GpuBackend;
-    expect(await openBackend("gpu")).toBe(first);
-    first.device.destroy();
-    await first.device.lost;
-    const second = await openBackend("gpu");
-    try {
-      expect(second).not.toBe(first);
-      using x = Tensor.from([1, 2], { backend: second });
-      using y = x.add(1);
-      expect(await values(y)).toEqual([2, 3]);
-    } finally {
-      second.close?.();
-    }
-  });
 
   test("float64 is refused by name", async () => {
     using x = from([1, 2]);
@@ -141,7 +55,7 @@ describeOnGpu("a GPU's queue", (open) => {
     ]) {
       const error = await thrown(f);
       expect(error).toBeInstanceOf(BackendError);
-      expect(error.message).toMatch(/int32 -?1677721[78].*16777216 \(2²⁴\).*"wasm"/);
+      expect(error.message).toMatch(/^gpu: (Tensor.from|fill|arange) has the int32 -?1677721[78].*16777216 \(2²⁴\).*"wasm"/);
     }
     using x = Tensor.from([most, -most, most - 1], int32);
     expect(await x.data()).toEqual(Int32Array.of(most, -most, most - 1));
@@ -161,8 +75,24 @@ describeOnGpu("a GPU's queue", (open) => {
       const error = await thrown(f);
       expect(error).toBeInstanceOf(BackendError);
       expect(error.message).toContain(`gpu: ${name} needs ${4 * (most + 1)} bytes`);
-      expect(error.message).toContain(`at most ${limit} (maxStorageBufferBindingSize)`);
+      const by = limit === maxStorageBufferBindingSize ? "maxStorageBufferBindingSize" : "maxBufferSize";
+      expect(error.message).toContain(`at most ${limit} (${by})`);
     }
+  });
+
+  test.each([
+    ["maxBufferSize", 4096, 1000],
+    ["maxStorageBufferBindingSize", 1000, 4096],
+  ])("the limit that is named is the smaller one: %s", async (name, maxStorageBufferBindingSize, maxBufferSize) => {
+    const device = {
+      limits: { maxStorageBufferBindingSize, maxBufferSize },
+      lost: new Promise(() => undefined),
+      pushErrorScope: () => undefined,
+      createBuffer: () => ({}),
+    };
+    const { memory } = new WebGpuQueue(device as unknown as GPUDevice, {} as GpuJs, true);
+    expect((await thrown(() => memory.take(1001, "fill"))).message).toContain(`gpu: fill needs 1001 bytes in one tensor`);
+    expect((await thrown(() => memory.take(1001, "fill"))).message).toContain(`see at most 1000 (${name})`);
   });
 
   test("a kernel of more workgroups than an axis has computes every element, and once", async () => {
@@ -180,7 +110,7 @@ describeOnGpu("a GPU's queue", (open) => {
     const none: WgslKernel = { name: "too wide", code: "@compute @workgroup_size(1) fn main() {}", reads: 0, writes: 0 };
     const error = await thrown(() => backend.queue.runWgsl(none, [1, 65536, 1], [], [], []));
     expect(error).toBeInstanceOf(BackendError);
-    expect(error.message).toMatch(/too wide would take 65536 workgroups.*65535/);
+    expect(error.message).toMatch(/too wide would take 65536 workgroups.*65535; use a smaller batch, or .*overrides: false/);
   });
 
   test("operands of two backends are refused", async () => {
@@ -192,7 +122,7 @@ describeOnGpu("a GPU's queue", (open) => {
     expect(one.message).toContain('add: operands live on "gpu" and "reference"');
     expect(other.message).toContain('add: operands live on "reference" and "gpu"');
     using z = Tensor.from([1], { backend: await open() });
-    expect((await thrown(() => x.add(z))).message).toContain('add: operands live on "gpu" and "gpu"');
+    expect((await thrown(() => x.add(z))).message).toContain('add: operands live on "gpu" and another "gpu"');
   });
 
   test("an upload does not overtake kernels that still read what its block held", async () => {
@@ -248,11 +178,70 @@ describeOnGpu("a GPU's queue", (open) => {
     }
   });
 
+  test("kernels are submitted once there are 256 of them, or their results have 256 MiB, and when something is read", async () => {
+    const mebibyte = 2 ** 20;
+    const set = portable("set", { value: "float" }, "return value;");
+    const code = `@group(0) @binding(1) var<storage, read_write> y : array<f32>;
+      @compute @workgroup_size(1) fn main() { y[0] = 7.0; }`;
+    const raw: WgslKernel = { name: "set to 7", code, reads: 0, writes: 1 };
+    const large = backend.alloc("float32", 16 * mebibyte);
+    const small = backend.alloc("float32", 1);
+    const { queue } = backend;
+    queue.flush();
+    const submit = vi.spyOn(backend.device.queue, "submit");
+    /** How many submissions `f`, repeated, leads to. */
+    const submissions = (times: number, f: () => void): number => {
+      const before = submit.mock.calls.length;
+      for (let i = 0; i < times; i++) f();
+      return submit.mock.calls.length - before;
+    };
+    try {
+      const setSmall = (): void => queue.run(set, [1], small, { value: 1 });
+      expect(submissions(255, setSmall)).toBe(0);
+      expect(submissions(1, setSmall)).toBe(1);
+      for (const setLarge of [
+        () => queue.run(set, [1], large, { value: 3 }),
+        () => queue.runWgsl(raw, [1, 1, 1], [], [large], []),
+      ] as const) {
+        expect(submissions(3, setLarge)).toBe(0);
+        expect(submissions(1, setLarge)).toBe(1);
+        expect(submissions(3, setLarge)).toBe(0);
+        expect(submissions(200, setSmall)).toBe(0);
+        expect(submissions(1, setLarge)).toBe(1);
+      }
+      expect(submissions(10, setSmall)).toBe(0);
+      expect([...(await backend.download(small))]).toEqual([1]);
+      expect(submissions(255, setSmall)).toBe(0);
+      queue.flush();
+    } finally {
+      submit.mockRestore();
+      for (const array of [large, small]) backend.free(array);
+    }
+  });
+
   test("numbers of a kernel's arguments are those of its own call", async () => {
     const fills = Array.from({ length: 600 }, (_, i) => Tensor.full([1], i, { backend }));
     const read = await Promise.all(fills.map((fill) => fill.item()));
     expect(read).toEqual(Array.from({ length: 600 }, (_, i) => i));
     for (const fill of fills) fill.dispose();
+  });
+
+  test("of a temporary that was written to, the block that it has in the end comes back", () => {
+    const { queue } = backend;
+    const size = 5 * 2 ** 20; // no other test has blocks of that size
+    const { buffers, bytes } = backend.memory();
+    const blocks = queue.temporary(size, "a test", (array) => {
+      const first = array.block;
+      queue.run(portable("zero", {}, "return 0;"), [1], array, {});
+      queue.write(array, Float32Array.of(1));
+      return [first, array.block];
+    });
+    expect(blocks[0]).not.toBe(blocks[1]);
+    expect(backend.memory()).toMatchObject({ buffers, bytes });
+    const arrays = [1, 2, 3].map(() => backend.alloc("float32", size));
+    expect(new Set(arrays.map(({ block }) => block)).size).toBe(3);
+    expect(arrays.map(({ block }) => block)).toEqual(expect.arrayContaining(blocks));
+    for (const array of arrays) backend.free(array);
   });
 
   test("buffers come back, and are used again", async () => {

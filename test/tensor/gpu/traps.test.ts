@@ -1,19 +1,22 @@
-import { beforeAll, test } from "vitest";
+import { beforeAll, describe, test } from "vitest";
 import type { WebGpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
+import { kernelNames } from "../../larger.ts";
 import { describeOnGpu } from "./gpu.ts";
-import { avoids, traps } from "./traps.ts";
+import { avoids, onPoisonedBlocks, traps } from "./traps.ts";
 
 describeOnGpu("on a GPU", (open) => {
-  let backend: WebGpuBackend;
-  beforeAll(async () => {
-    backend = await open({ overrides: false });
-  });
+  describe.each([true, false])("with kernels in WGSL: %s,", (overrides) => {
+    let backend: WebGpuBackend;
+    beforeAll(async () => {
+      backend = await open({ overrides });
+    });
 
-  test.each(traps)("%s", async (trap) => {
-    await avoids(trap, backend);
-  });
+    test.each(traps)("%s", async (trap) => {
+      await avoids(trap, backend);
+    });
 
-  test("with kernels in WGSL, randomness is the reference's, bit for bit", async () => {
-    await avoids("randomness is the reference's, bit for bit", await open());
+    test.each(kernelNames)("what lies behind an operand in its block is not read by %s", async (name) => {
+      await onPoisonedBlocks(name, backend, 6);
+    });
   });
 });

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import type { GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
 import {
@@ -8,12 +9,24 @@ import {
   type Takes,
   type Threads,
 } from "../../../src/tensor/backends/gpu/kernel.ts";
-import { apply, BackendError, Generator, maxPool2d, Tensor, tidy, Variable, type TypedArray } from "../../../src/tensor/index.ts";
-import { requireNear } from "./checks.ts";
+import {
+  apply,
+  BackendError,
+  Generator,
+  maxPool2d,
+  Tensor,
+  tidy,
+  Variable,
+  type KernelName,
+  type TypedArray,
+} from "../../../src/tensor/index.ts";
+import { samples, type Sample } from "../../samples.ts";
+import { equalsDefinition, requireNear } from "./checks.ts";
 
 /*
  * What gpu.js and graphics drivers get wrong in silence, one case each, named by what would be wrong: mostly without kernels in WGSL, which
- * do not come this way. They throw what is wrong, since in a browser there is no test runner.
+ * do not come this way. They throw what is wrong, since in a browser there is no test runner. What concerns the text of kernels, and those in
+ * WGSL, is in dialect.test.ts.
  */
 
 const HELD = 2 ** 24; // float32 holds whole numbers up to here
@@ -87,6 +100,23 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
       for (const i of [0, 1, 2, 4]) same((await picked(n, n - i)).subarray(1), [10 + i]);
   },
 
+  "an index that was read from an array is an integer in places beyond 2²⁴, too": async ({ from, computed }) => {
+    const rowOf = portable(
+      "rows",
+      { x: "array", indices: "array", row: "integer", start: "integer" },
+      "const index = indices[this.thread.x]; return x[whole(index) * row - start];",
+    );
+    using x = from([10, 11, 12, 13, 14]);
+    const [array, row] = [x.storage.buffer as DeviceArray, HELD / 2 + 1];
+    for (const index of [1, 3, 101, 255]) {
+      using indices = from([index]);
+      for (const i of [0, 1, 2, 4])
+        same(await computed(rowOf, [1], { x: array, indices: indices.storage.buffer as DeviceArray, row, start: index * row - i }), [
+          10 + i,
+        ]);
+    }
+  },
+
   "places beyond 2²⁴ elements are those of neighbours, not of every other one": async ({ backend }) => {
     const size = HELD + 7;
     const data = Float32Array.from({ length: size }, (_, i) => i % 1013);
@@ -157,6 +187,17 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
     same(await large.data(), [0, 1, 2, 3, 4]);
   },
 
+  "a kernel whose first two calls are not awaited computes as many elements as each is asked for": async ({ backend }) => {
+    const fresh = portable("nobody has called this before", { scale: "float" }, "return scale * (this.thread.x + 1);");
+    using small = Tensor.zeros([5], { backend });
+    using large = Tensor.zeros([5], { backend });
+    backend.queue.run(fresh, [3], small.storage.buffer as DeviceArray, { scale: 1 });
+    backend.queue.run(fresh, [5], large.storage.buffer as DeviceArray, { scale: 10 });
+    const [first, second] = await Promise.all([small.data(), large.data()]);
+    same(first.subarray(0, 3), [1, 2, 3]);
+    same(second, [10, 20, 30, 40, 50]);
+  },
+
   "a smaller argument than last time has no stale tail": async ({ backend, from }) => {
     same(await numbers(() => from([9, 9, 9, 9]).sum()), [36]);
     same(await numbers(() => from([3, 4]).sum()), [7]);
@@ -164,6 +205,52 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
     same(await numbers(() => from([-3, -4]).argmax()), [0]);
     same(await numbers(() => from([3, 4]).gather(Tensor.from([1, 0, 1], { dtype: "int32", backend }))), [4, 3, 4]);
     same(await numbers(() => from([3, 4], [1, 2]).matmul(from([1, 1], [2, 1]))), [7]);
+  },
+
+  "what lies behind an operand in its block is not read": async ({ backend }) => {
+    const names = [
+      "sum",
+      "max",
+      "argmax",
+      "logSoftmax",
+      "softmaxCrossEntropy",
+      "squaredError",
+      "batchNorm",
+      "gather",
+      "scatterAdd",
+    ] as const;
+    const windows = ["conv2d", "im2col", "patchCovariance", "maxPool2d", "maxPool2dScatter", "averagePool2d"] as const;
+    for (const name of [...names, ...windows, "pad", "concat", "slice", "matmul", "linear", "gram"] as const) {
+      await onPoisonedBlocks(name, backend, 2);
+    }
+  },
+
+  "an index out of range reads nothing from outside, and adds nothing": async ({ backend, from }) => {
+    const integers = (data: number[], shape: readonly number[] = [data.length]): Tensor =>
+      Tensor.from(data, { shape, dtype: "int32", backend });
+    const x = (): Tensor => from([1, 2, 3, 4, 5, 6], [3, 2]);
+    const wild = [-1, 3, HELD, -HELD, 1];
+    same(await numbers(() => x().gather(integers(wild))), [1, 2, 5, 6, 5, 6, 1, 2, 3, 4]);
+    const ones = (): Tensor => Tensor.ones([5, 2], { backend });
+    same(await numbers(() => ones().scatterAdd(integers(wild), 3)), [0, 0, 1, 1, 0, 0]);
+
+    // A label that is none has no term of its own in the loss, and takes nothing from the gradient.
+    const params = { smoothing: 0, smoothingKind: "uniform" } as const;
+    const labels = (): Tensor => integers([2, -1, 3]);
+    const logits = (): Tensor => from([0, 0, 0, 0, 0, 0, 0, 0, 0], [3, 3]);
+    requireNear(await read(() => apply("softmaxCrossEntropy", [logits(), labels()], params)[0]), [Math.log(3), 0, 0], 1e-6);
+    const third = 1 / 3;
+    const gradient = await read(() => {
+      const probabilities = apply("softmaxCrossEntropy", [logits(), labels()], params)[1];
+      return apply("softmaxCrossEntropyGradient", [probabilities, labels(), Tensor.ones([3], { backend })], params)[0];
+    });
+    requireNear(gradient, [third, third, third - 1, third, third, third, third, third, third], 1e-6);
+
+    // Of pooling, an index is a place in the image: nearest, and nowhere.
+    const places = (): Tensor => integers([-1, 4, HELD, 2], [1, 2, 2, 1]);
+    const image = (): Tensor => from([1, 2, 3, 4], [1, 2, 2, 1]);
+    same(await numbers(() => apply("maxPool2dGather", [image(), places()], {})[0]), [1, 4, 4, 3]);
+    same(await numbers(() => apply("maxPool2dScatter", [image(), places()], { inputSize: [2, 2] })[0]), [0, 0, 4, 0]);
   },
 
   "a result in the place of its operand is computed from the operand": async ({ backend, from }) => {
@@ -209,6 +296,51 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
     same(await first.data(), [2, 3]);
     same(await second.data(), [6, 7]);
     same(await both.data(), [8, 10]);
+  },
+
+  "nothing is kept of a result that was disposed, by its kernel neither": async ({ backend, from }) => {
+    using x = from([1, 2, 3]);
+    const { buffers, bytes } = backend.memory();
+    for (let round = 0; round < 5; round++) {
+      const y = tidy(() => x.add(round).exp());
+      same([backend.memory().buffers], [buffers + 1]);
+      await y.data();
+      y.dispose();
+      same([backend.memory().buffers, backend.memory().bytes], [buffers, bytes]);
+    }
+  },
+
+  "a long sum keeps the digits that one number after the other would lose": async ({ backend }) => {
+    const n = 2 ** 18;
+    const data = Float32Array.from({ length: n }, (_, i) => 0.75 + ((i * 7919) % 1021) / 4096);
+    const expected = data.reduce((total, v) => total + v, 0);
+    // What the others must not be.
+    let plain = 0;
+    for (const v of data) plain = Math.fround(plain + v);
+    check(Math.abs(plain - expected) > 1e-5 * expected, "a plain sum would do");
+    using x = Tensor.from(data, { backend });
+    using ones = Tensor.ones([n], { backend });
+    using zeros = Tensor.zeros([n], { dtype: "int32", backend });
+    for (const [name, f] of [
+      ["sum", () => x.sum()],
+      ["matmul", () => x.reshape([1, n]).matmul(ones.reshape([n, 1]))],
+      ["linear", () => apply("linear", [x.reshape([1, n]), ones.reshape([1, n]), Tensor.zeros([1], { backend })], {})[0]],
+      ["scatterAdd", () => x.scatterAdd(zeros, 1)],
+      ["squaredError", () => apply("squaredError", [x.sqrt().reshape([1, n]), zeros.cast("float32").reshape([1, n])], {})[0]],
+    ] as const) {
+      const [found] = await read(f);
+      check(Math.abs((found as number) - expected) < 1e-6 * expected, `${name} gives ${found}, expected ${expected}`);
+    }
+  },
+
+  "sine and cosine are right to float32, near 0 and far from it": async ({ backend }) => {
+    const near = Array.from({ length: 200 }, (_, i) => (i - 100) / 16);
+    const far = Array.from({ length: 400 }, (_, i) => (i - 200) * 40.9);
+    const turns = Array.from({ length: 64 }, (_, i) => (i - 32) * (Math.PI / 2));
+    const x = Float32Array.from([...near, ...far, ...turns, 1e-20, -0, 8000, -8191]);
+    const expected = (f: (v: number) => number): number[] => Array.from(x, f);
+    requireNear(await read(() => Tensor.from(x, { backend }).sin()), expected(Math.sin), 1e-6);
+    requireNear(await read(() => Tensor.from(x, { backend }).cos()), expected(Math.cos), 1e-6);
   },
 
   "a power of a negative number has the sign of an odd one": async ({ from }) => {
@@ -290,6 +422,22 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
     }
   },
 };
+
+/** A primitive on samples whose blocks hold NaN behind what they are asked to hold: a kernel that read any of it would show. */
+export async function onPoisonedBlocks(name: KernelName, backend: GpuBackend, numRuns: number): Promise<void> {
+  await fc.assert(
+    fc.asyncProperty(samples[name], async (sample: Sample<typeof name>) => {
+      const blocks: Tensor[] = [];
+      for (let size = 64; size <= 1024; size *= 2) {
+        const nans = new Float32Array(size).fill(NaN);
+        for (let i = 0; i < 12; i++) blocks.push(Tensor.from(nans, { backend }));
+      }
+      for (const block of blocks) block.dispose(); // to be taken for the operands, and for the result
+      await equalsDefinition(name, sample, backend);
+    }),
+    { numRuns, seed: 20260101, includeErrorInReport: true },
+  );
+}
 
 export const traps = Object.keys(cases);
 

@@ -226,6 +226,37 @@ describeOnGpu("kernels in WGSL", (open) => {
     });
   });
 
+  describe("products of single matrices", () => {
+    // Sums of more than 1000 terms among them, where a loop of gpu.js ended if it were let.
+    const products = [
+      [5, 1500, 7],
+      [64, 4099, 3],
+      [1, 20_011, 1],
+      [33, 1001, 65],
+      [2, 1000, 2],
+      [2, 1024, 2],
+      [130, 66, 127],
+    ] as const;
+
+    test.each(products)("of [m, k, n] = [%i, %i, %i], with and without a bias, are those of float64", async (m, k, n) => {
+      const reference = openReference();
+      const on = (device: Backend, dtype: "float32" | "float64", f: (of: (shape: readonly number[]) => Tensor) => Tensor) =>
+        read(() =>
+          f((shape) => {
+            const size = shape.reduce((product, extent) => product * extent, 1);
+            return Tensor.from(numbers(size, size), { shape, backend: device, dtype });
+          }),
+        );
+      for (const f of [
+        (of: (shape: readonly number[]) => Tensor) => of([m, k]).matmul(of([k, n])),
+        (of: (shape: readonly number[]) => Tensor) => of([k, m]).matmul(of([k, n]), { transposeA: true }),
+        (of: (shape: readonly number[]) => Tensor) => of([m, k]).matmul(of([n, k]), { transposeB: true }),
+        (of: (shape: readonly number[]) => Tensor) => apply("linear", [of([m, k]), of([n, k]), of([n])], {})[0],
+      ])
+        expect(await on(backend, "float32", f)).toBeAllclose(await on(reference, "float64", f), { relative: 1e-6 });
+    });
+  });
+
   describe("products of batches", () => {
     /** Leading axes of both, and m, k, n. */
     const products = [

@@ -90,10 +90,7 @@ function overridden({ wgsl }: Queue, groups: number, operands: readonly Operand[
 export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeightGradient"> = {
   conv2d: (queue, [x, weight, bias], { groups, ...window }, [y]) => {
     const own = overridden(queue, groups, [x, weight, y]);
-    if (own) {
-      wgsl.conv2d(own, x, weight, window, y, bias?.array);
-      return;
-    }
+    if (own && wgsl.conv2d(own, x, weight, window, y, bias?.array)) return;
     const [n, outHeight, outWidth, outChannels] = y.shape as [number, number, number, number];
     const kernel = [weight.shape[1] as number, weight.shape[2] as number] as const;
     const numbers = { ...windowNumbers(x.shape, y.shape, { ...window, kernel }), ...channelNumbers(x.shape, y.shape, groups) };
@@ -115,10 +112,7 @@ export const convolution: Kernels<"conv2d" | "conv2dInputGradient" | "conv2dWeig
   },
   conv2dWeightGradient: (queue, [x, gradient], { groups, ...window }, [weight]) => {
     const own = overridden(queue, groups, [x, gradient, weight]);
-    if (own) {
-      wgsl.conv2dWeightGradient(own, x, gradient, window, weight);
-      return;
-    }
+    if (own && wgsl.conv2dWeightGradient(own, x, gradient, window, weight)) return;
     const { array: y } = weight;
     const [n, outHeight] = gradient.shape as [number, number];
     const rows = n * outHeight;

@@ -29,8 +29,30 @@ export async function findDevice(): Promise<Found> {
   }
 }
 
-export function nameOf({ info }: GPUAdapter): string {
-  return info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") || "unnamed";
+/** What is known of a device, of which browsers tell less. */
+export interface DeviceFacts {
+  readonly adapter: string;
+  /** Null where it is not told. */
+  readonly driver: string | null;
+  /** Whether a CPU does the work. */
+  readonly software: boolean;
+  /** Bytes of a buffer and of what a kernel sees of one, and workgroups along an axis. */
+  readonly limits: Pick<GPUSupportedLimits, "maxBufferSize" | "maxStorageBufferBindingSize" | "maxComputeWorkgroupsPerDimension">;
+}
+
+export function factsOf({ adapterInfo, limits }: GPUDevice): DeviceFacts {
+  const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupsPerDimension } = limits;
+  return {
+    adapter: nameOf({ info: adapterInfo }),
+    driver: adapterInfo.description || null, // Dawn's description is the driver's
+    software: adapterInfo.isFallbackAdapter,
+    limits: { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupsPerDimension },
+  };
+}
+
+/** Of the adapter. Dawn has a dash for what is no letter and no digit; browsers tell vendor and architecture only. */
+export function nameOf({ info: { device, vendor, architecture, description } }: Pick<GPUAdapter, "info">): string {
+  return device.replace(/-+$/, "") || [vendor, architecture].filter(Boolean).join(" ") || description || "unnamed";
 }
 
 /** Dawn's, kept for the life of the process: devices of one that was garbage collected crash. */

@@ -1,7 +1,7 @@
 import { broadcastStrides, sameShape, stridesOf } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels, type Operand } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { place, strideArguments, stridesAs, walk } from "./walk.ts";
+import { place, strideArguments, walk } from "./walk.ts";
 
 /** y = f(x), `body` being what comes of x. */
 function map(name: string, body: string): (queue: Queue, inputs: [x: Operand], params: unknown, outputs: [y: Operand]) => void {
@@ -26,9 +26,9 @@ function zip(name: string, body: string): (queue: Queue, inputs: [a: Operand, b:
       queue.run(flat, [z.array.size], z.array, { a: a.array, b: b.array });
       return;
     }
-    const way = walk(name, z.shape, [stridesOf(z.shape), ...[a, b].map(({ shape }) => broadcastStrides(shape, z.shape))]);
-    const strides = { ...stridesAs("p", way, 1), ...stridesAs("q", way, 2) };
-    queue.run(strided, way.threads, z.array, { a: a.array, b: b.array, e1: way.e1, e2: way.e2, ...strides });
+    const own = [stridesOf(z.shape), broadcastStrides(a.shape, z.shape), broadcastStrides(b.shape, z.shape)] as const;
+    const { threads, e1, e2, strides: [, [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] } = walk(name, z.shape, own); // prettier-ignore
+    queue.run(strided, threads, z.array, { a: a.array, b: b.array, e1, e2, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
   };
 }
 
@@ -176,9 +176,11 @@ export const elementwise: Kernels<
   less: zip("less", "if (x < y) { return 1; } return 0;"),
   lessEqual: zip("lessEqual", "if (x <= y) { return 1; } return 0;"),
   where: (queue, [c, a, b], _, [z]) => {
-    const way = walk("where", z.shape, [stridesOf(z.shape), ...[c, a, b].map(({ shape }) => broadcastStrides(shape, z.shape))]);
-    const strides = { ...stridesAs("r", way, 1), ...stridesAs("p", way, 2), ...stridesAs("q", way, 3) };
-    queue.run(select, way.threads, z.array, { c: c.array, a: a.array, b: b.array, e1: way.e1, e2: way.e2, ...strides });
+    const [ofC, ofA, ofB] = [c, a, b].map(({ shape }) => broadcastStrides(shape, z.shape)) as [number[], number[], number[]];
+    const { threads, e1, e2, strides } = walk("where", z.shape, [stridesOf(z.shape), ofC, ofA, ofB]);
+    const [, [r0, r1, r2, r3, r4], [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] = strides;
+    const arrays = { c: c.array, a: a.array, b: b.array };
+    queue.run(select, threads, z.array, { ...arrays, e1, e2, r0, r1, r2, r3, r4, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
   },
   cast: (queue, [{ array: a, dtype }], params, [{ array: y }]) => {
     queue.run(params.dtype === "int32" && dtype !== "int32" ? truncate : copy, [y.size], y, { a });

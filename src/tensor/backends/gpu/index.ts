@@ -90,6 +90,7 @@ function backendOf(queue: Queue, description: string, host?: Backend): GpuBacken
   const { memory } = queue;
   return {
     name: "gpu",
+    options: { api: queue instanceof WebGlQueue ? "webgl2" : "webgpu", overrides: queue.wgsl !== null } satisfies GpuOptions,
     ...(host && { host }),
     dtypes: ["float32", "int32"],
     queue,
@@ -99,13 +100,13 @@ function backendOf(queue: Queue, description: string, host?: Backend): GpuBacken
           `gpu: ${origin} wants float64, and this device has float32 and int32; cast to float32, or compute on the device "wasm"`,
         );
       }
-      return { block: memory.take(4 * size, origin), size, dtype };
+      return { block: memory.take(4 * size, origin), size, dtype, origin };
     },
     free({ block }) {
       memory.give(block);
     },
     upload(array, data) {
-      if (array.dtype === "int32") for (const value of data) requireHeld("a tensor", value);
+      if (array.dtype === "int32") for (const value of data) requireHeld(array.origin ?? "a tensor", value);
       queue.write(array, data instanceof Float32Array ? data : Float32Array.from(data));
     },
     async download(array): Promise<TypedArray> {
@@ -116,21 +117,20 @@ function backendOf(queue: Queue, description: string, host?: Backend): GpuBacken
       const views: readonly View<DeviceArray>[] = inputs;
       const results: readonly View<DeviceArray>[] = outputs;
       // A kernel may not read what it writes: a result that is to take the place of an operand is made aside.
-      const aside = results.map(({ buffer }) =>
-        views.some((view) => view.buffer === buffer) ? { ...buffer, block: memory.take(4 * buffer.size, name) } : buffer,
-      );
-      // The tuple types depend on K and are opaque here; mapping keeps length and order.
-      const from: unknown = views.map(operand);
-      const to: unknown = results.map((view, i) => operand({ ...view, buffer: aside[i] as DeviceArray }));
+      const aside = new Map<DeviceArray, DeviceArray>();
       try {
+        for (const { buffer } of results) {
+          if (!views.some((view) => view.buffer === buffer)) continue;
+          aside.set(buffer, { ...buffer, block: memory.take(4 * buffer.size, name) });
+        }
+        // The tuple types depend on K and are opaque here; mapping keeps length and order.
+        const from: unknown = views.map(operand);
+        const to: unknown = results.map((view) => operand({ ...view, buffer: aside.get(view.buffer) ?? view.buffer }));
         kernels[name](queue, from as Inputs<K, Operand>, params, to as Outputs<K, Operand>);
+        // Only now: the operand of an operation that fails is still the caller's.
+        for (const [array, made] of aside) [array.block, made.block] = [made.block, array.block];
       } finally {
-        results.forEach(({ buffer }, i) => {
-          const { block } = aside[i] as DeviceArray;
-          if (block === buffer.block) return;
-          memory.give(buffer.block);
-          buffer.block = block;
-        });
+        for (const { block } of aside.values()) memory.give(block);
       }
     },
     memory: () => memory.statistics(),
@@ -142,7 +142,7 @@ function backendOf(queue: Queue, description: string, host?: Backend): GpuBacken
       queue.close();
     },
     get closed() {
-      return queue.lost !== null;
+      return queue.ended;
     },
   };
 }

@@ -31,6 +31,8 @@ export interface DeviceArray {
   block: Block;
   readonly size: number;
   readonly dtype: DType;
+  /** The operation that it was made for, where an error is to name it. */
+  readonly origin?: string;
 }
 
 /** Extents of the threads of a kernel. */

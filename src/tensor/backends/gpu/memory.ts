@@ -16,7 +16,8 @@ export interface Maker<Resource> {
   /** The most bytes that a kernel sees at once, and what says so. */
   readonly limit: number;
   readonly limitedBy: string;
-  make(bytes: number): Resource;
+  /** @param origin the operation that it is for. */
+  make(bytes: number, origin: string): Resource;
   destroy(resource: Resource): void;
   /** Called before resources are destroyed: what refers to them must be done, and is of no use any more. */
   beforeDestroying(): void;
@@ -68,17 +69,17 @@ export class Memory<Resource> {
 
   /** @throws BackendError for more bytes than a kernel of this device can see at once. */
   take(bytes: number, origin: string): Block<Resource> {
-    const { limit, limitedBy } = this.#maker;
+    const { limit } = this;
     if (bytes > limit) {
       throw new BackendError(
-        `gpu: ${origin} needs ${bytes} bytes in one tensor, but this device's kernels see at most ${limit} (${limitedBy}); ` +
+        `gpu: ${origin} needs ${bytes} bytes in one tensor, but this device's kernels see at most ${limit} (${this.#maker.limitedBy}); ` +
           `use a smaller batch, or the device "wasm"`,
       );
     }
     const size = Math.min(sizeClass(bytes), limit);
     const pooled = this.#free.get(size)?.pop();
     if (pooled) this.#pooledBytes -= size;
-    const block = pooled ?? this.#make(size);
+    const block = pooled ?? this.#make(size, origin);
     this.#buffers++;
     this.#bytes += size;
     this.#peakBuffers = Math.max(this.#peakBuffers, this.#buffers);
@@ -86,15 +87,15 @@ export class Memory<Resource> {
     return block;
   }
 
-  #make(bytes: number): Block<Resource> {
-    return { resource: this.#maker.make(bytes), id: ++this.#lastId, bytes, batch: -1 };
+  #make(bytes: number, origin: string): Block<Resource> {
+    return { resource: this.#maker.make(bytes, origin), id: ++this.#lastId, bytes, batch: -1 };
   }
 
   /** A block of the same size that no command of a batch uses, in exchange for one that is. */
   exchange(block: Block<Resource>): Block<Resource> {
     const free = this.#freeOf(block.bytes);
     const index = free.findLastIndex(({ batch }) => batch !== block.batch);
-    const other = index >= 0 ? (free.splice(index, 1)[0] as Block<Resource>) : this.#make(block.bytes);
+    const other = index >= 0 ? (free.splice(index, 1)[0] as Block<Resource>) : this.#make(block.bytes, "an upload");
     insert(free, block);
     if (index < 0) this.#pooledBytes += block.bytes;
     return other;
@@ -126,6 +127,12 @@ export class Memory<Resource> {
         this.#pooledBytes -= size;
       }
     }
+  }
+
+  /** What there is, for a report. */
+  describe(): string {
+    const [used, pooled] = [this.#bytes, this.#pooledBytes].map((bytes) => `${(bytes / MEBIBYTE).toFixed(1)} MiB`);
+    return `${used} in ${this.#buffers} buffers are in use, and ${pooled} are kept for reuse`;
   }
 
   statistics(): MemoryStatistics {

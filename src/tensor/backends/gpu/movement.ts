@@ -3,7 +3,7 @@ import { requireHeld } from "./creation.ts";
 import { copyArray } from "./elementwise.ts";
 import { portable, type DeviceArray, type Kernels, type Operand } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { place, strideArguments, stridesAs, walk } from "./walk.ts";
+import { place, strideArguments, walk } from "./walk.ts";
 
 const strided = portable(
   "strided copy",
@@ -13,8 +13,8 @@ const strided = portable(
 
 /** y's elements from those of x at `start` and by `strides`. */
 function copyStrided(queue: Queue, name: string, x: DeviceArray, strides: readonly number[], y: Operand, start = 0): void {
-  const way = walk(name, y.shape, [strides]);
-  queue.run(strided, way.threads, y.array, { x, start, e1: way.e1, e2: way.e2, ...stridesAs("s", way, 0) });
+  const { threads, e1, e2, strides: [[s0, s1, s2, s3, s4]] } = walk(name, y.shape, [strides]); // prettier-ignore
+  queue.run(strided, threads, y.array, { x, start, e1, e2, s0, s1, s2, s3, s4 });
 }
 
 /** Of [outer, extent, inner] to [outer, length, inner]: `step` is from one element to the next. */

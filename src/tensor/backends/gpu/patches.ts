@@ -1,8 +1,8 @@
 import { sizeOf, windowOutput, type Shape, type WindowGeometry } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels } from "./kernel.ts";
-import type { Queue } from "./queue.ts";
+import type { Queue, WgslQueue } from "./queue.ts";
 import { productsOfColumns } from "./wgsl/gram.ts";
-import { MOST_ROWS, writeWindows } from "./wgsl/patches.ts";
+import { MOST_ROWS, MOST_WIDTH, writeWindows } from "./wgsl/patches.ts";
 
 /*
  * Windows over images, and the primitives that lay them out as rows. A kernel's threads are x along the channels, y along the columns of an
@@ -146,6 +146,8 @@ export const MOST_NUMBERS = 2 ** 24;
 
 /** Runs of rows of all images, and how to write their windows. */
 interface Rows {
+  /** Whether they are written and multiplied by kernels in WGSL. */
+  readonly wgsl: WgslQueue | null;
   readonly outWidth: number;
   /** Elements of a window, and 1 for the bias. */
   readonly columns: number;
@@ -155,9 +157,9 @@ interface Rows {
 
 /** `scale` · Σ a aᵀ over the windows of `count` rows from `first` on. */
 function covariance(queue: Queue, rows: Rows, first: number, count: number, y: DeviceArray): void {
-  const { outWidth, columns, scale, write } = rows;
+  const { wgsl, outWidth, columns, scale, write } = rows;
   // Rows of whole vectors, where vectors are read.
-  const padded = queue.wgsl ? 4 * Math.ceil(columns / 4) : columns;
+  const padded = wgsl ? 4 * Math.ceil(columns / 4) : columns;
   const size = count * outWidth * padded;
   if ((size > MOST_NUMBERS && count > 1) || count > MOST_ROWS) {
     const half = Math.ceil(count / 2);
@@ -176,9 +178,9 @@ function covariance(queue: Queue, rows: Rows, first: number, count: number, y: D
   queue.temporary(parts * y.size, "patchCovariance", (sums) => {
     queue.temporary(size, "patchCovariance", (x) => {
       write(x, first, count, padded);
-      if (queue.wgsl) {
+      if (wgsl) {
         const rows = count * outWidth;
-        productsOfColumns(queue.wgsl, x, [rows, columns], { parts, perPart: Math.ceil(rows / parts) }, sums);
+        productsOfColumns(wgsl, x, [rows, columns], { parts, perPart: Math.ceil(rows / parts) }, sums);
         return;
       }
       const numbers = { rows: count * outWidth, columns, blocks: Math.ceil(blocks / parts) };
@@ -204,13 +206,14 @@ export const patches: Kernels<"im2col" | "col2im" | "patchCovariance"> = {
     const [outHeight, outWidth] = windowOutput("patchCovariance", [height, width], geometry);
     const columns = sizeOf(geometry.kernel) * channels + (bias ? 1 : 0);
     const numbers = { ...windowNumbers(shape, [n, outHeight, outWidth], geometry), channels };
+    const wgsl = outWidth <= MOST_WIDTH && queue.holds(4 * Math.ceil(columns / 4) * outWidth) ? queue.wgsl : null;
     const write: Rows["write"] = (to, first, count, padded) => {
-      if (queue.wgsl) {
+      if (wgsl) {
         const { channels, ...window } = numbers;
         const extents = { channels, taps: sizeOf(geometry.kernel), first, count, outWidth, columns: padded };
-        writeWindows(queue.wgsl, x, to, Object.keys(WINDOW).map((name) => window[name as keyof typeof WINDOW]), extents); // prettier-ignore
+        writeWindows(wgsl, x, to, Object.keys(WINDOW).map((name) => window[name as keyof typeof WINDOW]), extents); // prettier-ignore
       } else queue.run(windows, [columns, outWidth, count], to, { x, ...numbers, first });
     };
-    if (columns > 0) covariance(queue, { outWidth, columns, scale, write }, 0, n * outHeight, y.array);
+    if (columns > 0) covariance(queue, { wgsl, outWidth, columns, scale, write }, 0, n * outHeight, y.array);
   },
 };

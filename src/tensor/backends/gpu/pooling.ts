@@ -130,6 +130,7 @@ export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGathe
   maxPool2dScatter: (queue, [y, indices], _, [x]) => {
     const [[, outHeight, outWidth, channels], to] = [shape4(y), shape4(x)];
     const [n, height, width] = to;
+    requireHeld("maxPool2dScatter", height * width);
     const rows = n * outHeight;
     queue.temporary(2 * rows * channels, "maxPool2dScatter", (limits) => {
       queue.run(bounds, [channels, rows, 2], limits, { indices: indices.array, outWidth, channels });

@@ -6,13 +6,16 @@ import { formatShape, type Shape } from "../../shape.ts";
  * five, are the threads' x and y, and three that share z.
  */
 
+/** Along the five axes, the innermost last. */
+export type Strides = readonly [s0: number, s1: number, s2: number, s3: number, s4: number];
+
 export interface Walk {
   readonly threads: readonly [x: number, y: number, z: number];
   /** Extents of the middle and of the inner one of the axes that share z. */
   readonly e1: number;
   readonly e2: number;
-  /** For each array its strides along the five axes, the innermost last. */
-  readonly strides: readonly (readonly [number, number, number, number, number])[];
+  /** Those of each array. */
+  readonly strides: readonly Strides[];
 }
 
 /** The place in an array whose strides are the arguments `name`0 … `name`4, in a kernel that takes the integers e1 and e2. */
@@ -25,37 +28,36 @@ export function strideArguments<const Name extends string>(name: Name): { readon
   return Object.fromEntries([0, 1, 2, 3, 4].map((i) => [`${name}${i}`, "integer"])) as ReturnType<typeof strideArguments<Name>>;
 }
 
-/** The strides of array i of a walk, as a kernel is given them. */
-export function stridesAs<const Name extends string>(
-  name: Name,
-  { strides }: Walk,
-  i: number,
-): { readonly [J in 0 | 1 | 2 | 3 | 4 as `${Name}${J}`]: number } {
-  return Object.fromEntries((strides[i] ?? []).map((stride, j) => [`${name}${j}`, stride])) as ReturnType<typeof stridesAs<Name>>;
-}
-
-/** @throws BackendError for more axes than can be walked. */
-export function walk(operation: string, shape: Shape, strides: readonly (readonly number[])[]): Walk {
+/**
+ * @param strides of each array, along the axes of `shape`.
+ * @throws BackendError for more axes than can be walked.
+ */
+export function walk<const Arrays extends readonly (readonly number[])[]>(
+  operation: string,
+  shape: Shape,
+  strides: Arrays,
+): Walk & { readonly strides: { readonly [I in keyof Arrays]: Strides } } {
+  // The innermost first.
   const extents: number[] = [];
-  const own: number[][] = strides.map(() => []);
-  shape.forEach((extent, axis) => {
-    if (extent === 1) return;
+  const own = strides.map((): number[] => []);
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    const extent = shape[axis] as number;
+    if (extent === 1) continue;
     const last = extents.length - 1;
-    const joins = last >= 0 && strides.every((of, i) => own[i]?.[last] === (of[axis] as number) * extent);
+    const joins = last >= 0 && strides.every((of, i) => of[axis] === (own[i]?.[last] as number) * (extents[last] as number));
     if (joins) extents[last] = (extents[last] as number) * extent;
-    else extents.push(extent);
-    strides.forEach((of, i) => {
-      const list = own[i] as number[];
-      list[extents.length - 1] = of[axis] as number;
-    });
-  });
+    else {
+      extents.push(extent);
+      strides.forEach((of, i) => own[i]?.push(of[axis] as number));
+    }
+  }
   if (extents.length > 5) {
     throw new BackendError(
       `gpu: ${operation} of shape ${formatShape(shape)} walks ${extents.length} axes that are not contiguous, and can do 5; permute or reshape it in two steps`,
     );
   }
-  const missing = 5 - extents.length;
-  const [e0, e1, e2, y, x] = [...Array.from({ length: missing }, () => 1), ...extents] as [number, number, number, number, number];
-  const padded = own.map((list) => [...Array.from({ length: missing }, () => 0), ...list] as [number, number, number, number, number]);
-  return { threads: [x, y, e0 * e1 * e2], e1, e2, strides: padded };
+  const [x = 1, y = 1, e2 = 1, e1 = 1, e0 = 1] = extents;
+  const padded = own.map(([s4 = 0, s3 = 0, s2 = 0, s1 = 0, s0 = 0]): Strides => [s0, s1, s2, s3, s4]);
+  // One of each, in their order.
+  return { threads: [x, y, e0 * e1 * e2], e1, e2, strides: padded as { readonly [I in keyof Arrays]: Strides } & Strides[] };
 }

@@ -22,6 +22,9 @@ const VERTICES = `#version 300 es
 void main() { gl_Position = vec4(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0, 0.0, 1.0); }
 `;
 
+/** Why a context is lost that nobody closed. */
+const TAKEN = "the browser took its WebGL context";
+
 /** Extents of the texture, or of the part of it, that holds so many numbers. */
 const rectangle = (size: number): [width: number, height: number] => [Math.min(size, TEXTURE_ROW), Math.ceil(size / TEXTURE_ROW)];
 
@@ -54,10 +57,11 @@ export class WebGlQueue extends Queue<Target> {
       },
       beforeDestroying: () => undefined, // what was issued keeps what it needs
     });
-    gl.canvas.addEventListener("webglcontextlost", () => this.lose("the browser took its WebGL context"));
+    gl.canvas.addEventListener("webglcontextlost", () => this.lose(TAKEN));
   }
 
   #makeTarget(size: number): Target {
+    this.check();
     const gl = this.#gl;
     const [texture, framebuffer] = [gl.createTexture(), gl.createFramebuffer()];
     gl.bindTexture(gl.TEXTURE_2D, texture);
@@ -105,8 +109,10 @@ export class WebGlQueue extends Queue<Target> {
     }); // prettier-ignore
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) {
+      if (gl.isContextLost()) this.lose(TAKEN); // the event comes later
+      this.check();
       const why = [...shaders.map((shader) => gl.getShaderInfoLog(shader)), gl.getProgramInfoLog(program)].filter(Boolean).join("\n");
-      throw new BackendError(`gpu: the kernel "${kernel.name}" does not compile: ${why}\n${code}`);
+      throw new BackendError(`gpu: the kernel "${kernel.name}" does not compile: ${why}; compute on the device "wasm"\n${code}`);
     }
     for (const shader of shaders) gl.deleteShader(shader);
     const takes = Object.entries(kernel.takes).map(([name, kind]) => ({
@@ -154,10 +160,8 @@ export class WebGlQueue extends Queue<Target> {
     gl.getBufferSubData(gl.PIXEL_PACK_BUFFER, 0, data);
     gl.bindBuffer(gl.PIXEL_PACK_BUFFER, null);
     gl.deleteBuffer(buffer);
-    const error = gl.getError();
-    if (error !== gl.NO_ERROR) this.fail(`the device refused a command: WebGL error 0x${error.toString(16)}`);
+    this.#findErrors();
     this.check();
-    this.raise();
     return (channels === 1 ? data : data.filter((_, i) => i % channels === 0)).subarray(0, array.size);
   }
 
@@ -169,6 +173,17 @@ export class WebGlQueue extends Queue<Target> {
     if (!fence) return; // the context is lost: the caller tells
     while (gl.clientWaitSync(fence, 0, 0) === gl.TIMEOUT_EXPIRED) await new Promise((resolve) => setTimeout(resolve, 0));
     gl.deleteSync(fence);
+  }
+
+  /** Since the last time. What does not fit into memory makes other commands fail, too, and so does the loss of the context. */
+  #findErrors(): void {
+    const gl = this.#gl;
+    const errors: number[] = [];
+    for (let error = gl.getError(); error !== gl.NO_ERROR; error = gl.getError()) errors.push(error);
+    const codes = errors.map((error) => `0x${error.toString(16)}`).join(", ");
+    if (errors.includes(gl.CONTEXT_LOST_WEBGL)) this.lose(TAKEN);
+    else if (errors.includes(gl.OUT_OF_MEMORY)) this.failForMemory("a command needs memory", `WebGL error ${codes}, OUT_OF_MEMORY`);
+    else if (errors.length > 0) this.fail(`the device refused a command: WebGL error ${codes}`);
   }
 
   close(): void {
@@ -187,6 +202,12 @@ export function findContext(): WebGl2 {
   if (!gl.getExtension("EXT_color_buffer_float")) {
     throw new BackendError(
       `gpu: this browser's WebGL2 cannot draw float32 numbers (EXT_color_buffer_float is missing); compute on the device "wasm"`,
+    );
+  }
+  const side = gl.getParameter(gl.MAX_TEXTURE_SIZE) as number;
+  if (side < TEXTURE_ROW) {
+    throw new BackendError(
+      `gpu: this browser's WebGL2 has textures of ${side} numbers a row (MAX_TEXTURE_SIZE), and ${TEXTURE_ROW} are needed; compute on the device "wasm"`,
     );
   }
   return gl;

@@ -11,6 +11,7 @@ export interface WebGl2 extends Readonly<Record<Constant, number>> {
   getExtension(name: "WEBGL_lose_context"): { loseContext(): void } | null;
   getParameter(name: number): unknown;
   getError(): number;
+  isContextLost(): boolean;
   flush(): void;
 
   createTexture(): Handle;
@@ -62,6 +63,7 @@ export interface WebGl2 extends Readonly<Record<Constant, number>> {
 
 type Constant =
   | "COLOR_ATTACHMENT0"
+  | "CONTEXT_LOST_WEBGL"
   | "FLOAT"
   | "FRAGMENT_SHADER"
   | "FRAMEBUFFER"
@@ -70,6 +72,7 @@ type Constant =
   | "MAX_TEXTURE_SIZE"
   | "NEAREST"
   | "NO_ERROR"
+  | "OUT_OF_MEMORY"
   | "PIXEL_PACK_BUFFER"
   | "R32F"
   | "RED"

@@ -3,17 +3,28 @@ import { GROUP, toWgsl, type GpuJs } from "./compiler.ts";
 import type { ArgumentKind, ArgumentsOf, DeviceArray, PortableKernel, Takes, Threads } from "./kernel.ts";
 import { Memory, type Block } from "./memory.ts";
 import { MOST_GROUPS, Queue, type Parameter, type WgslKernel, type WgslQueue } from "./queue.ts";
+import { Staging } from "./staging.ts";
 
 /** Parameters of one dispatch: the device wants each set to begin at a multiple of this many bytes. */
 const SLOT = 256;
 /** Dispatches that are submitted together. */
 const BATCH = 256;
+/**
+ * Or fewer, once their results have so many bytes, so that a device does not stand idle until all 256 are issued. The fastest ones take a
+ * tenth of a millisecond to write as much, beside which a submission, some hundredth of one, is little.
+ */
+const BATCH_BYTES = 256 * 2 ** 20;
 /** Bind groups that are kept. */
 const KEPT = 8192;
 /** GPUBufferUsage and GPUMapMode, of which the names are there only where WebGPU is. */
-const [MAP_READ, COPY_SRC, COPY_DST, UNIFORM, STORAGE, READ] = [0x1, 0x4, 0x8, 0x40, 0x80, 0x1];
+const [COPY_SRC, COPY_DST, UNIFORM, STORAGE, READ] = [0x4, 0x8, 0x40, 0x80, 0x1];
 /** GPUShaderStage.COMPUTE. */
 const COMPUTE = 0x4;
+/** What a device refuses: what is against the rules, what it has no memory for, and what its driver cannot do. The last is told first. */
+const ERRORS: readonly GPUErrorFilter[] = ["validation", "out-of-memory", "internal"];
+
+/** What helps where a kernel in WGSL does not. */
+const WITHOUT = `do without kernels in WGSL by openBackend("gpu", { overrides: false })`;
 
 /** A queue meets only arrays of its own memory. */
 const bufferOf = ({ block }: DeviceArray): GPUBuffer => block.resource as GPUBuffer;
@@ -46,10 +57,12 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
   readonly #f32 = new Float32Array(this.#u32.buffer);
   readonly #pipelines = new Map<object, Pipeline>();
   readonly #bindGroups = new Map<string, GPUBindGroup>();
-  readonly #staging: GPUBuffer[] = [];
+  readonly #staging: Staging;
   #pending: Dispatch[] = [];
+  /** Of the results of what is pending. */
+  #pendingBytes = 0;
   #batch = 0;
-  /** Validations whose outcome is not known yet. */
+  /** Error scopes that were closed and whose outcome is not known yet. */
   readonly #checks = new Set<Promise<unknown>>();
 
   constructor(device: GPUDevice, gpuJs: GpuJs, overrides: boolean) {
@@ -57,11 +70,12 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     this.#device = device;
     this.#gpuJs = gpuJs;
     this.wgsl = overrides ? this : null;
+    this.#staging = new Staging(device);
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     this.memory = new Memory({
       limit: Math.min(maxStorageBufferBindingSize, maxBufferSize),
-      limitedBy: "maxStorageBufferBindingSize",
-      make: (size) => device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST }),
+      limitedBy: maxBufferSize < maxStorageBufferBindingSize ? "maxBufferSize" : "maxStorageBufferBindingSize",
+      make: (size, origin) => this.#makeBuffer(size, origin),
       destroy: (buffer) => {
         buffer.destroy();
       },
@@ -70,9 +84,40 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
         this.#bindGroups.clear();
       },
     });
+    this.#openScopes(ERRORS);
     this.#uniforms = device.createBuffer({ size: SLOT * BATCH, usage: UNIFORM | COPY_DST });
-    device.addEventListener("uncapturederror", ({ error }) => this.fail(`the device refused a command: ${error.message}`));
     void device.lost.then(({ message, reason }) => this.lose(message || reason));
+  }
+
+  // ── what the device refuses ───────────────────────────────────────────────────────────────────────────────────────────
+
+  /*
+   * All that the device is told lies in error scopes, which a read closes behind its own commands and opens anew: so it knows before it
+   * gives numbers out whether all that they may have come from was done. Memory and kernels have scopes of their own inside of these.
+   */
+
+  #openScopes(kinds: readonly GPUErrorFilter[]): void {
+    for (const kind of kinds) this.#device.pushErrorScope(kind);
+  }
+
+  /** Closes what was opened last. @param tell is told later what was refused meanwhile, if anything was; reads wait for that. */
+  #closeScopes(kinds: readonly GPUErrorFilter[], tell: (message: string, kind: GPUErrorFilter) => void): void {
+    for (const kind of kinds.toReversed()) {
+      const outcome = this.#device.popErrorScope().then((error) => {
+        if (error) tell(error.message, kind);
+      });
+      const settled = outcome.catch(() => undefined).finally(() => this.#checks.delete(settled)); // a lost device says so itself
+      this.#checks.add(settled);
+    }
+  }
+
+  /** Of all that the device was told since the last time. */
+  #closeAll(): void {
+    this.#closeScopes(ERRORS, (message, kind) => {
+      if (kind === "out-of-memory") this.failForMemory("a command needs memory", message);
+      else this.fail(`the device refused a command: ${message}`);
+    });
+    this.#openScopes(ERRORS);
   }
 
   // ── kernels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,7 +139,7 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
       else this.#f32[at++] = value as number;
     }
     arrays.push(result);
-    this.#issue(pipeline, arrays, [across, rows, 1]);
+    this.#issue(pipeline, arrays, result.size, [across, rows, 1]);
   }
 
   /** Where the parameters of the next dispatch go, in words. */
@@ -108,7 +153,7 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
       throw new BackendError(`gpu: the kernel "${kernel.name}" takes ${takes.length} arguments, and may take ${SLOT / 4 - 4}`);
     const reads = takes.filter(([, kind]) => kind === "array").length;
     const code = { name: kernel.name, code: toWgsl(this.#gpuJs, kernel), reads, writes: 1 };
-    return this.#compile(kernel, code, takes);
+    return this.#compile(kernel, code, takes, `go on with the device "wasm"`);
   }
 
   runWgsl(
@@ -121,18 +166,22 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     if (groups.includes(0)) return;
     const most = Math.max(...groups);
     if (most > MOST_GROUPS)
-      throw new BackendError(`gpu: ${kernel.name} would take ${most} workgroups along an axis; there are ${MOST_GROUPS}`);
-    const pipeline = this.#pipelines.get(kernel) ?? this.#compile(kernel, kernel, []);
+      throw new BackendError(
+        `gpu: ${kernel.name} would take ${most} workgroups along an axis, and a device has ${MOST_GROUPS}; use a smaller batch, or ${WITHOUT}`,
+      );
+    const pipeline = this.#pipelines.get(kernel) ?? this.#compile(kernel, kernel, [], `${WITHOUT}, or go on with the device "wasm"`);
     let at = this.#slot;
     for (const parameter of parameters) {
       if ("f" in parameter) this.#f32[at++] = parameter.f;
       else if ("i" in parameter) this.#i32[at++] = parameter.i;
       else this.#u32[at++] = parameter.u;
     }
-    this.#issue(pipeline, [...reads, ...writes], groups);
+    const written = writes.reduce((sum, { size }) => sum + size, 0);
+    this.#issue(pipeline, [...reads, ...writes], written, groups);
   }
 
-  #compile(key: object, { name, code, reads, writes }: WgslKernel, takes: Pipeline["takes"]): Pipeline {
+  /** @param remedy helps if the driver cannot compile it. */
+  #compile(key: object, { name, code, reads, writes }: WgslKernel, takes: Pipeline["takes"], remedy: string): Pipeline {
     this.check();
     const device = this.#device;
     const storage = (type: GPUBufferBindingType, i: number): GPUBindGroupLayoutEntry => ({
@@ -140,7 +189,7 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
       visibility: COMPUTE,
       buffer: { type },
     });
-    device.pushErrorScope("validation");
+    this.#openScopes(ERRORS);
     const module = device.createShaderModule({ code, label: name });
     const layout = device.createBindGroupLayout({
       entries: [
@@ -154,25 +203,19 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
       layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: { module, entryPoint: "main" },
     });
-    this.#later(
-      device.popErrorScope().then((error) => {
-        // What follows from it is less telling, and may have come first.
-        if (error) this.fail(`the kernel "${name}" does not compile: ${error.message}\n${code}`, { instead: true });
-      }),
-    );
+    this.#closeScopes(ERRORS, (message) => this.fail(`the kernel "${name}" does not compile: ${message}`, { remedy, text: code }));
     const made = { id: this.#pipelines.size, name, pipeline, layout, takes };
     this.#pipelines.set(key, made);
     return made;
   }
 
-  /** Reads wait for this, so that they can tell of it. */
-  #later(check: Promise<unknown>): void {
-    const settled = check.catch(() => undefined).finally(() => this.#checks.delete(settled)); // a lost device says so itself
-    this.#checks.add(settled);
-  }
-
-  /** The parameters are in their place. */
-  #issue({ id, pipeline, layout }: Pipeline, arrays: readonly DeviceArray[], groups: readonly [number, number, number]): void {
+  /** The parameters are in their place. @param written how many numbers. */
+  #issue(
+    { id, pipeline, layout }: Pipeline,
+    arrays: readonly DeviceArray[],
+    written: number,
+    groups: readonly [number, number, number],
+  ): void {
     this.check();
     let key = `${id}`;
     for (const { block } of arrays) {
@@ -192,14 +235,15 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
       this.#bindGroups.set(key, bindings);
     }
     this.#pending.push({ pipeline, bindings, groups });
-    if (this.#pending.length === BATCH) this.flush();
+    this.#pendingBytes += 4 * written;
+    if (this.#pending.length === BATCH || this.#pendingBytes >= BATCH_BYTES) this.flush();
   }
 
   /** Submits what was issued. */
   flush(): void {
     const pending = this.#pending;
     if (pending.length === 0) return;
-    [this.#pending, this.#batch] = [[], this.#batch + 1];
+    [this.#pending, this.#pendingBytes, this.#batch] = [[], 0, this.#batch + 1];
     this.#device.queue.writeBuffer(this.#uniforms, 0, this.#u32, 0, (pending.length * SLOT) / 4);
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
@@ -214,6 +258,15 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
 
   // ── memory ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  #makeBuffer(size: number, origin: string): GPUBuffer {
+    this.check();
+    const inUse = this.memory.describe();
+    this.#openScopes(["out-of-memory"]);
+    const buffer = this.#device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST });
+    this.#closeScopes(["out-of-memory"], (message) => this.failForMemory(`${origin} needs ${size} bytes of memory`, message, inUse));
+    return buffer;
+  }
+
   write(array: DeviceArray, data: Float32Array): void {
     this.check();
     if (data.length === 0) return;
@@ -227,27 +280,26 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     this.flush();
     const bytes = Math.max(4, 4 * array.size);
     const device = this.#device;
-    const index = this.#staging.findIndex((buffer) => buffer.size >= bytes && buffer.size <= 4 * bytes + 4096);
-    const staging =
-      index >= 0 ? (this.#staging.splice(index, 1)[0] as GPUBuffer) : device.createBuffer({ size: bytes, usage: MAP_READ | COPY_DST });
+    const staging = this.#staging.take(bytes);
     const encoder = device.createCommandEncoder();
     encoder.copyBufferToBuffer(bufferOf(array), 0, staging, 0, bytes);
     device.queue.submit([encoder.finish()]);
+    this.#closeAll();
+    let data: Float32Array;
     try {
       await staging.mapAsync(READ, 0, bytes);
+      data = new Float32Array(staging.getMappedRange(0, bytes).slice(0)).subarray(0, array.size);
+      staging.unmap();
     } catch (cause) {
+      staging.destroy();
       await Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 0))]);
       await Promise.all(this.#checks);
       this.check();
-      this.raise();
       throw new BackendError(`gpu: reading ${bytes} bytes failed (${String(cause)})`, { cause });
     }
-    const data = new Float32Array(staging.getMappedRange(0, bytes).slice(0)).subarray(0, array.size);
-    staging.unmap();
-    if (this.#staging.length < 8) this.#staging.push(staging);
-    else staging.destroy();
+    this.#staging.give(staging);
     await Promise.all(this.#checks);
-    this.raise();
+    this.check();
     return data;
   }
 

@@ -1,6 +1,6 @@
 import type { Conv2dParams } from "../../../primitives.ts";
 import { portable, type DeviceArray, type Operand } from "../kernel.ts";
-import type { Parameter, WgslKernel, WgslQueue } from "../queue.ts";
+import { MOST_GROUPS, type Parameter, type WgslKernel, type WgslQueue } from "../queue.ts";
 import { MOST_NUMBERS } from "../patches.ts";
 import { sums } from "../reduction.ts";
 import { packRows } from "./gemm.ts";
@@ -8,7 +8,8 @@ import { packRows } from "./gemm.ts";
 /*
  * Convolutions without groups as products of matrices that are never written: a thread computes four channels of four neighbouring pixels,
  * and of each four input channels come 64 multiply-adds, as in gemm.ts. The input gradient at stride 1 is such a convolution, too, with the
- * kernel turned around. Channels are read as vectors: an image whose channels are no multiple of four is copied with zeros first.
+ * kernel turned around. Channels are read as vectors: an image whose channels are no multiple of four is copied with zeros first. What needs
+ * more workgroups than a device has, or a copy that is more than kernels see, is left to the portable kernels.
  */
 
 const rows = [0, 1, 2, 3];
@@ -96,8 +97,15 @@ interface Weights {
   readonly flip: boolean;
 }
 
+/** Numbers of an image with its channels in whole vectors. */
+const sizeInVectors = ({ array, shape }: Operand): number => {
+  const channels = shape[3] as number;
+  return 4 * Math.ceil(channels / 4) * (array.size / channels);
+};
+
 /** An image's channels in whole vectors: itself, or a copy. */
-function inVectors(queue: WgslQueue, { array, shape }: Operand, f: (x: DeviceArray, vectors: number) => void): void {
+function inVectors(queue: WgslQueue, x: Operand, f: (x: DeviceArray, vectors: number) => void): void {
+  const { array, shape } = x;
   const channels = shape[3] as number;
   const vectors = Math.ceil(channels / 4);
   const pixels = array.size / channels;
@@ -105,22 +113,24 @@ function inVectors(queue: WgslQueue, { array, shape }: Operand, f: (x: DeviceArr
     f(array, vectors);
     return;
   }
-  queue.temporary(4 * vectors * pixels, "conv2d", (copy) => {
+  queue.temporary(sizeInVectors(x), "conv2d", (copy) => {
     const numbers = { rows: pixels, columns: channels, rowStride: channels, columnStride: 1 };
     queue.run(packRows, [4 * vectors, pixels], copy, { x: array, ...numbers });
     f(copy, vectors);
   });
 }
 
-function correlate(queue: WgslQueue, x: Operand, weights: Weights, geometry: Geometry, y: Operand, bias?: DeviceArray): void {
+function correlate(queue: WgslQueue, x: Operand, weights: Weights, geometry: Geometry, y: Operand, bias?: DeviceArray): boolean {
   const { array, kernel, ins, outs, flip, ...strides } = weights;
   const [n, outHeight, outWidth] = y.shape as [number, number, number];
   const [, height, width] = x.shape as [number, number, number];
   const { stride, dilation, padding } = geometry;
   const taps = kernel[0] * kernel[1];
   const o4 = Math.ceil(outs / 4);
+  const packedSize = 16 * Math.ceil(ins / 4) * o4 * taps;
+  if (Math.ceil(o4 / ACROSS) > MOST_GROUPS || !queue.holds(sizeInVectors(x), packedSize)) return false;
   inVectors(queue, x, (image, c4) => {
-    queue.temporary(16 * c4 * o4 * taps, "conv2d", (packed) => {
+    queue.temporary(packedSize, "conv2d", (packed) => {
       queue.run(packWeights, [4 * o4, 4 * c4, taps], packed, { w: array, taps, ins, outs, ...strides, flip: Number(flip) });
       const quads = Math.ceil(outWidth / 4);
       const total = n * outHeight * quads;
@@ -146,17 +156,18 @@ function correlate(queue: WgslQueue, x: Operand, weights: Weights, geometry: Geo
       queue.runWgsl(bias ? biased : plain, groups, [image, packed, ...(bias ? [bias] : [])], [y.array], parameters);
     });
   });
+  return true;
 }
 
-/** Issues `conv2d`. */
-export function conv2d(queue: WgslQueue, x: Operand, weight: Operand, geometry: Geometry, y: Operand, bias?: DeviceArray): void {
+/** Issues `conv2d`, if it can. @returns whether it did. */
+export function conv2d(queue: WgslQueue, x: Operand, weight: Operand, geometry: Geometry, y: Operand, bias?: DeviceArray): boolean {
   const [outs, kernelHeight, kernelWidth, ins] = weight.shape as [number, number, number, number];
   const taps = kernelHeight * kernelWidth;
   const layout = { ins, outs, inStride: 1, outStride: taps * ins, tapStride: ins, flip: false };
-  correlate(queue, x, { array: weight.array, kernel: [kernelHeight, kernelWidth], ...layout }, geometry, y, bias);
+  return correlate(queue, x, { array: weight.array, kernel: [kernelHeight, kernelWidth], ...layout }, geometry, y, bias);
 }
 
-/** Issues `conv2dInputGradient`, unless the stride is not 1. @returns whether it did. */
+/** Issues `conv2dInputGradient`, if it can, at stride 1. @returns whether it did. */
 export function conv2dInputGradient(
   queue: WgslQueue,
   gradient: Operand,
@@ -173,14 +184,13 @@ export function conv2dInputGradient(
     left: dilation[1] * (kernelWidth - 1) - padding.left,
   };
   const layout = { ins, outs, inStride: taps * outs, outStride: 1, tapStride: outs, flip: true };
-  correlate(
+  return correlate(
     queue,
     gradient,
     { array: weight.array, kernel: [kernelHeight, kernelWidth], ...layout },
     { stride, dilation, padding: turned },
     y,
   );
-  return true;
 }
 
 /** Four output channels by four input channels of one kernel position, over some rows of all images. */
@@ -235,27 +245,29 @@ struct Params {
 `,
 };
 
-/** Issues `conv2dWeightGradient`. */
-export function conv2dWeightGradient(queue: WgslQueue, x: Operand, gradient: Operand, geometry: Geometry, y: Operand): void {
+/** Issues `conv2dWeightGradient`, if it can. @returns whether it did. */
+export function conv2dWeightGradient(queue: WgslQueue, x: Operand, gradient: Operand, geometry: Geometry, y: Operand): boolean {
   const [n, outHeight, outWidth, outChannels] = gradient.shape as [number, number, number, number];
   const [, height, width, channels] = x.shape as [number, number, number, number];
   const [, ...kernel] = y.shape.slice(0, 3) as [number, number, number];
   const { stride, dilation, padding } = geometry;
   const taps = kernel[0] * kernel[1];
   const count = n * outHeight;
-  // About as many sums as each has rows, if there is room for them.
-  const most = Math.max(1, Math.floor(MOST_NUMBERS / y.array.size));
+  // About as many sums as each has rows, if there is room for them, and workgroups, each of which sees to four.
+  const most = Math.max(1, Math.floor(Math.min(MOST_NUMBERS / y.array.size, (4 * MOST_GROUPS) / taps)));
   const perPart = Math.max(Math.ceil(Math.sqrt(count)), Math.ceil(count / most));
   const parts = Math.ceil(count / perPart);
+  const groups = [Math.ceil(channels / 16), Math.ceil(outChannels / 16), Math.ceil((parts * taps) / 4)] as const;
+  if (Math.max(...groups) > MOST_GROUPS || !queue.holds(sizeInVectors(x), sizeInVectors(gradient))) return false;
   inVectors(queue, x, (image, c4) => {
     inVectors(queue, gradient, (g, o4) => {
       queue.temporary(parts * y.array.size, "conv2dWeightGradient", (partial) => {
         const sizes = [height, width, outHeight, outWidth, ...kernel, ...stride, ...dilation, padding.top, padding.left];
         const parameters: Parameter[] = [...sizes, c4, o4, count, perPart, channels, outChannels].map((i) => ({ i }));
-        const groups = [Math.ceil(c4 / 4), Math.ceil(o4 / 4), Math.ceil((parts * taps) / 4)] as const;
         queue.runWgsl(weightGradient, groups, [image, g], [partial], parameters);
         sums.plain(queue, [1, parts, y.array.size], { x: partial }, y.array);
       });
     });
   });
+  return true;
 }

@@ -66,7 +66,11 @@ export const packRows = portable(
 /** Fewer multiply-adds than this are not worth the copies. */
 const WORTH = 4096;
 
-/** Issues the product, unless the portable kernel does as well, or C has more tiles than a device has workgroups. @returns whether it did. */
+/**
+ * Issues the product, unless the portable kernel does as well, C has more tiles than a device has workgroups, or a copy would be more than
+ * kernels see.
+ * @returns whether it did.
+ */
 export function gemm(
   queue: WgslQueue,
   [m, n, k]: readonly [number, number, number],
@@ -78,6 +82,7 @@ export function gemm(
 ): boolean {
   if (m * n * k < WORTH || m > 4 * DOWN * MOST_GROUPS || n > 4 * ACROSS * MOST_GROUPS) return false;
   const [k4, n4] = [Math.ceil(k / 4), Math.ceil(n / 4)];
+  if (!queue.holds(m * 4 * k4, 4 * k4 * 4 * n4)) return false;
   inVectors(queue, a, [m, k], [m, 4 * k4], (left) => {
     inVectors(queue, b, [k, n], [4 * k4, 4 * n4], (right) => {
       const groups = [Math.ceil(n4 / ACROSS), Math.ceil(Math.ceil(m / 4) / DOWN), 1] as const;

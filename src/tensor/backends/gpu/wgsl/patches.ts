@@ -5,8 +5,8 @@ import { MOST_GROUPS, type Parameter, type WgslKernel, type WgslQueue } from "..
 
 const [ACROSS, DOWN] = [8, 8];
 
-/** The most rows of images whose windows are written at once. */
-export const MOST_ROWS = DOWN * MOST_GROUPS;
+/** The most rows of images whose windows are written at once, and the most windows in a row. */
+export const [MOST_ROWS, MOST_WIDTH] = [DOWN * MOST_GROUPS, ACROSS * MOST_GROUPS];
 
 /** Windows as rows of `columns` numbers, which is a multiple of four. Threads: a kernel position, a column of the image, a row of all images. */
 const windows: WgslKernel = {
