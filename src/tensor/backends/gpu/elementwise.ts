@@ -1,7 +1,7 @@
 import { broadcastStrides, sameShape, stridesOf } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels, type Operand } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { place, strideArguments, walk } from "./walk.ts";
+import { strideArguments, walk, walking } from "./walk.ts";
 
 /** y = f(x), `body` being what comes of x. */
 function map(name: string, body: string): (queue: Queue, inputs: [x: Operand], params: unknown, outputs: [y: Operand]) => void {
@@ -14,12 +14,14 @@ function map(name: string, body: string): (queue: Queue, inputs: [x: Operand], p
 /** z = f(x, y) with broadcasting, `body` being what comes of x and y. */
 function zip(name: string, body: string): (queue: Queue, inputs: [a: Operand, b: Operand], params: unknown, outputs: [z: Operand]) => void {
   const flat = portable(name, { a: "array", b: "array" }, `const x = a[this.thread.x]; const y = b[this.thread.x]; ${body}`);
-  const strided = portable(
-    `${name}, broadcasting`,
-    { a: "array", b: "array", e1: "integer", e2: "integer", ...strideArguments("p"), ...strideArguments("q") },
-    `const x = a[${place("p")}];
-    const y = b[${place("q")}];
-    ${body}`,
+  const strided = walking((place) =>
+    portable(
+      `${name}, broadcasting`,
+      { a: "array", b: "array", e1: "integer", e2: "integer", ...strideArguments("p"), ...strideArguments("q") },
+      `const x = a[${place("p")}];
+      const y = b[${place("q")}];
+      ${body}`,
+    ),
   );
   return (queue, [a, b], _, [z]) => {
     if (sameShape(a.shape, b.shape)) {
@@ -27,25 +29,27 @@ function zip(name: string, body: string): (queue: Queue, inputs: [a: Operand, b:
       return;
     }
     const own = [stridesOf(z.shape), broadcastStrides(a.shape, z.shape), broadcastStrides(b.shape, z.shape)] as const;
-    const { threads, e1, e2, strides: [, [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] } = walk(name, z.shape, own); // prettier-ignore
-    queue.run(strided, threads, z.array, { a: a.array, b: b.array, e1, e2, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
+    const { axes, threads, e1, e2, strides: [, [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] } = walk(name, z.shape, own); // prettier-ignore
+    queue.run(strided[axes], threads, z.array, { a: a.array, b: b.array, e1, e2, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
   };
 }
 
-const select = portable(
-  "where",
-  {
-    c: "array",
-    a: "array",
-    b: "array",
-    e1: "integer",
-    e2: "integer",
-    ...strideArguments("r"),
-    ...strideArguments("p"),
-    ...strideArguments("q"),
-  },
-  `if (c[${place("r")}] != 0) { return a[${place("p")}]; }
-  return b[${place("q")}];`,
+const select = walking((place) =>
+  portable(
+    "where",
+    {
+      c: "array",
+      a: "array",
+      b: "array",
+      e1: "integer",
+      e2: "integer",
+      ...strideArguments("r"),
+      ...strideArguments("p"),
+      ...strideArguments("q"),
+    },
+    `if (c[${place("r")}] != 0) { return a[${place("p")}]; }
+    return b[${place("q")}];`,
+  ),
 );
 
 const combine = portable(
@@ -177,10 +181,10 @@ export const elementwise: Kernels<
   lessEqual: zip("lessEqual", "if (x <= y) { return 1; } return 0;"),
   where: (queue, [c, a, b], _, [z]) => {
     const [ofC, ofA, ofB] = [c, a, b].map(({ shape }) => broadcastStrides(shape, z.shape)) as [number[], number[], number[]];
-    const { threads, e1, e2, strides } = walk("where", z.shape, [stridesOf(z.shape), ofC, ofA, ofB]);
+    const { axes, threads, e1, e2, strides } = walk("where", z.shape, [stridesOf(z.shape), ofC, ofA, ofB]);
     const [, [r0, r1, r2, r3, r4], [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] = strides;
     const arrays = { c: c.array, a: a.array, b: b.array };
-    queue.run(select, threads, z.array, { ...arrays, e1, e2, r0, r1, r2, r3, r4, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
+    queue.run(select[axes], threads, z.array, { ...arrays, e1, e2, r0, r1, r2, r3, r4, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
   },
   cast: (queue, [{ array: a, dtype }], params, [{ array: y }]) => {
     queue.run(params.dtype === "int32" && dtype !== "int32" ? truncate : copy, [y.size], y, { a });

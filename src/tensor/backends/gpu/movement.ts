@@ -3,18 +3,20 @@ import { requireHeld } from "./creation.ts";
 import { copyArray } from "./elementwise.ts";
 import { portable, type DeviceArray, type Kernels, type Operand } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { place, strideArguments, walk } from "./walk.ts";
+import { strideArguments, walk, walking } from "./walk.ts";
 
-const strided = portable(
-  "strided copy",
-  { x: "array", start: "integer", e1: "integer", e2: "integer", ...strideArguments("s") },
-  `return x[start + ${place("s")}];`,
+const strided = walking((place) =>
+  portable(
+    "strided copy",
+    { x: "array", start: "integer", e1: "integer", e2: "integer", ...strideArguments("s") },
+    `return x[start + ${place("s")}];`,
+  ),
 );
 
 /** y's elements from those of x at `start` and by `strides`. */
 function copyStrided(queue: Queue, name: string, x: DeviceArray, strides: readonly number[], y: Operand, start = 0): void {
-  const { threads, e1, e2, strides: [[s0, s1, s2, s3, s4]] } = walk(name, y.shape, [strides]); // prettier-ignore
-  queue.run(strided, threads, y.array, { x, start, e1, e2, s0, s1, s2, s3, s4 });
+  const { axes, threads, e1, e2, strides: [[s0, s1, s2, s3, s4]] } = walk(name, y.shape, [strides]); // prettier-ignore
+  queue.run(strided[axes], threads, y.array, { x, start, e1, e2, s0, s1, s2, s3, s4 });
 }
 
 /** Of [outer, extent, inner] to [outer, length, inner]: `step` is from one element to the next. */

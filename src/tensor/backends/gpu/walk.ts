@@ -1,5 +1,6 @@
 import { BackendError } from "../../errors.ts";
 import { formatShape, type Shape } from "../../shape.ts";
+import type { PortableKernel, Takes } from "./kernel.ts";
 
 /*
  * Walking several arrays at once, each by strides of its own: axes that all of them walk as one are one, and what is left of them, at most
@@ -10,6 +11,8 @@ import { formatShape, type Shape } from "../../shape.ts";
 export type Strides = readonly [s0: number, s1: number, s2: number, s3: number, s4: number];
 
 export interface Walk {
+  /** Whether there are more than three of them, of which some share z. */
+  readonly axes: "few" | "many";
   readonly threads: readonly [x: number, y: number, z: number];
   /** Extents of the middle and of the inner one of the axes that share z. */
   readonly e1: number;
@@ -18,9 +21,22 @@ export interface Walk {
   readonly strides: readonly Strides[];
 }
 
-/** The place in an array whose strides are the arguments `name`0 … `name`4, in a kernel that takes the integers e1 and e2. */
-export function place(name: string): string {
-  return `placeOf(this.thread.z, this.thread.y, this.thread.x, e1, e2, ${[0, 1, 2, 3, 4].map((i) => `${name}${i}`).join(", ")})`;
+/** A kernel in two forms, with the same arguments. */
+export type Walking<T extends Takes> = Readonly<Record<Walk["axes"], PortableKernel<T>>>;
+
+/**
+ * A kernel that walks arrays.
+ * @param make is given how to write the place in an array whose strides are the arguments `name`0 … `name`4, in a kernel that takes the integers
+ * e1 and e2. Along three axes at most that takes no divisions, which would be most of what a kernel does.
+ */
+export function walking<T extends Takes>(make: (place: (name: string) => string) => PortableKernel<T>): Walking<T> {
+  return {
+    few: make((name) => `(this.thread.z * ${name}2 + this.thread.y * ${name}3 + this.thread.x * ${name}4)`),
+    many: make((name) => {
+      const strides = [0, 1, 2, 3, 4].map((i) => `${name}${i}`);
+      return `placeOf(this.thread.z, this.thread.y, this.thread.x, e1, e2, ${strides.join(", ")})`;
+    }),
+  };
 }
 
 /** The arguments of an array's strides, as a kernel takes them. */
@@ -59,5 +75,6 @@ export function walk<const Arrays extends readonly (readonly number[])[]>(
   const [x = 1, y = 1, e2 = 1, e1 = 1, e0 = 1] = extents;
   const padded = own.map(([s4 = 0, s3 = 0, s2 = 0, s1 = 0, s0 = 0]): Strides => [s0, s1, s2, s3, s4]);
   // One of each, in their order.
-  return { threads: [x, y, e0 * e1 * e2], e1, e2, strides: padded as { readonly [I in keyof Arrays]: Strides } & Strides[] };
+  const axes = extents.length > 3 ? "many" : "few";
+  return { axes, threads: [x, y, e0 * e1 * e2], e1, e2, strides: padded as { readonly [I in keyof Arrays]: Strides } & Strides[] };
 }
