@@ -98,7 +98,7 @@ export class LinalgWorker {
     });
   }
 
-  /** Ends the thread. Calls that have not been answered fail. */
+  /** Ends the thread: at once, or, if it computes on a GPU, as soon as that has let go. Calls that have not been answered fail. */
   close(): void {
     this.#closed = true;
     const thread = this.#thread;

@@ -29,6 +29,22 @@ describeInBrowser("Chromium", (call) => {
     });
   });
 
+  test("a kernel in WGSL that WebGPU does not compile is told of with its name and text", async () => {
+    expect(await call("refusesWgsl")).toMatch(/gpu: the kernel "half a kernel" does not compile: .*let x = ; }/s);
+  });
+
+  describe("a worker beside the page has a device of the same kind, and computes the same bits", () => {
+    test.each([
+      ["webgpu", true],
+      ["webgpu", false],
+      ["webgl2", false],
+    ] as const)("%s, with kernels in WGSL: %s", async (api, overrides) => {
+      const { beside, here } = await call("besideAndHere", api, overrides);
+      expect(here).toHaveLength(12 + 90 * 12);
+      expect(beside).toEqual(here);
+    });
+  });
+
   test("a kernel that WebGL2 does not compile is told of with its name and text", async () => {
     expect(await call("refusesKernel")).toMatch(/gpu: the kernel "bits" does not compile: .*#version 300 es/s);
   });

@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import type { GpuBackend, GpuOptions, WebGpuBackend } from "../../src/tensor/backends/gpu/index.ts";
 import { portable, type DeviceArray } from "../../src/tensor/backends/gpu/kernel.ts";
-import { BackendError, openBackend, Tensor, type Backend, type KernelName } from "../../src/tensor/index.ts";
+import type { WgslKernel } from "../../src/tensor/backends/gpu/queue.ts";
+import { LinalgWorker, routines, type Routines } from "../../src/linalg/index.ts";
+import { BackendError, Generator, openBackend, Tensor, tidy, type Backend, type KernelName } from "../../src/tensor/index.ts";
 import { samples, type Sample } from "../samples.ts";
 import { equalsDefinition } from "../tensor/gpu/checks.ts";
 import { avoids } from "../tensor/gpu/traps.ts";
@@ -85,6 +87,34 @@ const page = {
       throw error;
     }
     throw new Error("it was compiled");
+  },
+
+  /** What a read says after a kernel in WGSL that the browser does not compile, on a device of its own: it is the end of that. */
+  async refusesWgsl(): Promise<string> {
+    const backend = (await openBackend("gpu", { api: "webgpu" })) as WebGpuBackend;
+    const broken: WgslKernel = { name: "half a kernel", code: "@compute @workgroup_size(64) fn main() { let x = ; }", reads: 0, writes: 1 };
+    using y = Tensor.zeros([2], { backend });
+    backend.queue.runWgsl(broken, [1, 1, 1], [], [y.storage.buffer as DeviceArray], []);
+    const error: unknown = await y.data().catch((reason: unknown) => reason);
+    backend.close?.();
+    if (!(error instanceof BackendError)) throw new Error(`the read gave ${String(error)}`);
+    return error.message;
+  },
+
+  /** The bits of a decomposition by a worker beside the page, which has a device of its own, and by the page itself. */
+  async besideAndHere(api: Api, overrides: boolean): Promise<{ beside: number[]; here: number[] }> {
+    const backend = await backendOf(api, overrides);
+    const worker = new LinalgWorker();
+    using x = tidy(() => new Generator(1).normal([120, 90], { backend }).gram());
+    const bits = async ({ routines: { randomizedEigh } }: { routines: Pick<Routines, "randomizedEigh"> }): Promise<number[]> => {
+      const { values, vectors } = await randomizedEigh(x, { rank: 12, oversampling: 4, generator: new Generator(7) });
+      const data = await Promise.all([values, vectors].map((tensor) => tensor.data()));
+      for (const tensor of [values, vectors]) tensor.dispose();
+      return data.flatMap((numbers) => [...new Uint32Array(Float32Array.from(numbers).buffer)]);
+    };
+    const both = { beside: await bits(worker), here: await bits({ routines }) };
+    worker.close();
+    return both;
   },
 
   /** A training, and that nothing is left of it. */

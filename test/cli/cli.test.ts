@@ -334,7 +334,13 @@ describe("doctor", () => {
     for (const name of ["wasm", "reference", "mnist", "synthetic"]) expect(text.stdout).toMatch(new RegExp(`${name} +│ yes`));
 
     expect(line).toMatchObject(silent);
-    const finding = z.strictObject({ name: z.string(), works: z.boolean(), detail: z.string() });
+    const limits = z.strictObject({
+      maxBufferSize: z.int().positive(),
+      maxStorageBufferBindingSize: z.int().positive(),
+      maxComputeWorkgroupsPerDimension: z.int().positive(),
+    });
+    const device = z.strictObject({ adapter: z.string(), driver: z.string().nullable(), software: z.boolean(), limits });
+    const finding = z.strictObject({ name: z.string(), works: z.boolean(), detail: z.string(), device: device.optional() });
     const machine = z.strictObject({ kfacet: z.string(), node: z.string(), platform: z.string(), cores: z.int().positive() });
     const report = z.strictObject({ machine, backends: z.array(finding), data: z.array(finding) }).parse(JSON.parse(line.stdout));
     expect(report.machine.node).toBe(process.version);
@@ -347,9 +353,23 @@ describe("doctor", () => {
   });
 });
 
+/** No driver is found where this variable says. */
+const noDriver = { VK_DRIVER_FILES: "/nonexistent" };
+
+test("doctor says of a GPU without a driver that it does not work, and how to get one; the others do", async () => {
+  const [text, line] = await Promise.all([kfacet.run("doctor", noDriver), kfacet.run("doctor", "--json", noDriver)]);
+  expect([text.code, line.code]).toEqual([0, 0]);
+  const { backends } = JSON.parse(line.stdout) as { backends: { name: string; works: boolean; detail: string }[] };
+  expect(backends.map(({ name, works }) => [name, works])).toEqual(backendNames().map((name) => [name, name !== "gpu"]));
+  const found = backends.find(({ name }) => name === "gpu");
+  expect(found).not.toHaveProperty("device");
+  expect(found?.detail).toMatch(/gpu: there is no graphics driver.*apt-get install libvulkan1 mesa-vulkan-drivers.*bookworm-backports/);
+  expect(text.stdout).toMatch(/gpu +│ no/);
+  expect(text.stdout).toContain(found?.detail);
+});
+
 test("a device without a driver is exit code 1, and the message says what helps", async () => {
-  // No driver is found where this variable says.
-  const { code, stderr } = await kfacet.run("train", ...quick(), "--epochs", "1", "--device", "gpu", { VK_DRIVER_FILES: "/nonexistent" });
+  const { code, stderr } = await kfacet.run("train", ...quick(), "--epochs", "1", "--device", "gpu", noDriver);
   expect(code).toBe(1);
   expect(stderr).toContain("kfacet: gpu: there is no graphics driver that WebGPU can use");
   expect(stderr).toContain("apt-get install");

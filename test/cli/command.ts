@@ -15,6 +15,8 @@ export interface Result {
 
 /** The `kfacet` command as it is in `src/` now, run by Node as users run it. */
 export interface Command {
+  /** Where `src` is, translated, for scripts of a test. */
+  readonly folder: string;
   /** Starts it; `done` tells how it ended. */
   start(...words: string[]): { readonly child: ChildProcess; readonly done: Promise<Result> };
   /** Runs it; environment variables may follow the words. */
@@ -64,6 +66,7 @@ export function makeCommand(): Command {
     return { child, done };
   };
   return {
+    folder,
     start: (...words) => begin(words, {}),
     run: (...given) => {
       const words = given.filter((word) => typeof word === "string");

@@ -49,9 +49,12 @@ describeOnGpu("the text of the kernels of a GPU", (open) => {
       const run = vi.spyOn(backend.queue, "run");
       const runWgsl = vi.spyOn(backend.queue, "runWgsl");
       for (const name of kernelNames) {
-        for (const sample of fc.sample(samples[name] as fc.Arbitrary<Sample<typeof name>>, 6)) await resultsOf(name, sample, backend);
-        for (const sample of fc.sample(larger[name] as fc.Arbitrary<LargerSample<typeof name>>, 3))
-          await resultsOf(name, writtenOut(sample), backend);
+        const issued = async (sample: Sample<typeof name>): Promise<void> => {
+          await resultsOf(name, sample, backend);
+        };
+        await fc.assert(fc.asyncProperty(samples[name], issued), { numRuns: 6 });
+        const issuedLarger = (sample: LargerSample<typeof name>): Promise<void> => issued(writtenOut(sample));
+        await fc.assert(fc.asyncProperty(larger[name], issuedLarger), { numRuns: 3 });
       }
       for (const [kernel] of run.mock.calls) kernels.add(kernel);
       for (const [kernel] of runWgsl.mock.calls) written.add(kernel);

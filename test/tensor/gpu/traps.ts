@@ -25,8 +25,9 @@ import { equalsDefinition, requireNear } from "./checks.ts";
 
 /*
  * What gpu.js and graphics drivers get wrong in silence, one case each, named by what would be wrong: mostly without kernels in WGSL, which
- * do not come this way. They throw what is wrong, since in a browser there is no test runner. What concerns the text of kernels, and those in
- * WGSL, is in dialect.test.ts.
+ * do not come this way. They throw what is wrong, since in a browser there is no test runner. What concerns the text of kernels is in
+ * dialect.test.ts, and tensors that are dropped in forgotten.test.ts. What build tools make of functions cannot touch kernels, which are text:
+ * the page of test/browser is a minified bundle.
  */
 
 const HELD = 2 ** 24; // float32 holds whole numbers up to here

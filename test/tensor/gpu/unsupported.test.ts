@@ -51,22 +51,17 @@ describe("without the npm package webgpu", () => {
     vi.resetModules();
   });
 
-  test.each([
-    ["that cannot be found", new Error("Cannot find package 'webgpu'")],
-    ["whose binary does not load", "/lib/libc.so.6: version `GLIBC_2.38' not found"],
-  ])("%s, the device gpu says so, and why", async (_, cause) => {
+  test("the device gpu says so, and why, and the others work", async () => {
     vi.resetModules();
-    vi.doMock("webgpu", () => ({
-      create: () => {
-        throw cause;
-      },
-    }));
+    vi.doMock("webgpu", () => {
+      throw new Error("/lib/libc.so.6: version `GLIBC_2.38' not found");
+    });
     const { BackendError: Fault, openBackend } = await import("../../../src/tensor/index.ts");
     const error: unknown = await openBackend("gpu").catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(Fault);
-    const why = cause instanceof Error ? cause.message : cause;
-    expect((error as Error).message).toBe(`gpu: the npm package webgpu cannot be loaded (${why}); compute on the device "wasm"`);
-    // The others work.
+    // Between the brackets, the test runner says in its own words that it threw for us.
+    expect((error as Error).message).toMatch(/^gpu: the npm package webgpu cannot be loaded \(.+\); compute on the device "wasm"$/s);
+    expect(((error as Error).cause as Error).cause).toMatchObject({ message: "/lib/libc.so.6: version `GLIBC_2.38' not found" });
     expect((await openBackend("wasm")).name).toBe("wasm");
   });
 });
