@@ -36,7 +36,7 @@ export function requirePartners(operation: string, a: Tensor, b: Tensor): FloatD
   }
   if (a.backend !== b.backend) {
     throw new BackendError(
-      `${operation}: operands live on "${a.backend.name}" and "${b.backend.name}"; create both with the same backend option`,
+      `${operation}: operands live on "${a.backend.name}" and ${b.backend.name === a.backend.name ? "another " : ""}"${b.backend.name}"; create both with the same backend option`,
     );
   }
   return dtype;

@@ -15,8 +15,8 @@ export type SampleForm = (typeof sampleForms)[number];
  * - `unbiased`: sketched inner products are right on average;
  * - `paper`: both sides of an inner product are scaled by what the average needs once (SENG's code).
  */
-export const sketchScalings = ["unbiased", "paper"] as const;
-export type SketchScaling = (typeof sketchScalings)[number];
+export type SketchScaling = "unbiased" | "paper";
+export const sketchScalings: readonly SketchScaling[] = ["unbiased", "paper"];
 
 /**
  * Tensors by name. `explicit`: `seen` [n, c], the entries of U that inner products see, `entries` [c] which ones these are if they are
