@@ -9,14 +9,8 @@ export * from "./curvature/index.ts";
 export { Kfac, type KfacOptions } from "./blocks/kfac.ts";
 export { BrandKfac, type BrandKfacOptions } from "./blocks/brandKfac.ts";
 export { EkFac, type EkFacOptions } from "./blocks/ekFac.ts";
-export {
-  factoredDampingKinds,
-  LowRankKfac,
-  type FactoredDampingKind,
-  type LowRankOptions,
-  type Search,
-  type SearchContext,
-} from "./blocks/lowRank.ts";
+export type { DecompositionOptions, Search, SearchContext } from "./blocks/dominant.ts";
+export { factoredDampingKinds, LowRankKfac, type FactoredDampingKind, type LowRankOptions } from "./blocks/lowRank.ts";
 export { NysKfac, type NysKfacOptions } from "./blocks/nysKfac.ts";
 export { RsKfac, type RsKfacOptions } from "./blocks/rsKfac.ts";
 export { SreKfac, type SreKfacOptions } from "./blocks/sreKfac.ts";

@@ -20,7 +20,8 @@ import { CurvatureOptimizer } from "../curvature/optimizer.ts";
 import { Terms } from "../curvature/terms.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
-import { decompose, LowRankKroneckerInverse, rankAt, type LowRankOptions, type LowRankSnapshot } from "./lowRank.ts";
+import { decompose, rankAt } from "./dominant.ts";
+import { LowRankKroneckerInverse, type LowRankOptions, type LowRankSnapshot } from "./lowRank.ts";
 import { randomizedSearch } from "./rsKfac.ts";
 import { withScaleShift } from "./scaleShift.ts";
 

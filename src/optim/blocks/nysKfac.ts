@@ -1,6 +1,7 @@
 import type { Parameter } from "../../nn/index.ts";
 import { unscoped } from "../../tensor/index.ts";
-import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
+import type { Search } from "./dominant.ts";
+import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
 export interface NysKfacOptions extends LowRankOptions {
   /** Refreshes that take one product more, while the factors still gain rank. Default 3. */

@@ -1,5 +1,6 @@
 import type { Parameter } from "../../nn/index.ts";
-import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
+import type { Search } from "./dominant.ts";
+import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
 export interface RsKfacOptions extends LowRankOptions {
   /** Power iterations, of two products each. Default 4. */

@@ -1,7 +1,8 @@
 import type { Parameter } from "../../nn/index.ts";
 import { unscoped } from "../../tensor/index.ts";
 import type { Schedule } from "../schedules.ts";
-import { LowRankKfac, type LowRankOptions, type Search } from "./lowRank.ts";
+import type { Search } from "./dominant.ts";
+import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
 export interface SreKfacOptions extends LowRankOptions {
   /** Products with a factor before the last one. Default 4; with a tolerance 2, with each basis that is tried. */
