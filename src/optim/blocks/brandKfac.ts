@@ -1,12 +1,13 @@
 import { brandUpdate, eigh, type LowRank } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import { concat, Generator, isFloat, machineEpsilon, Tensor, tidy, unscoped, UsageError, type Shape } from "../../tensor/index.ts";
+import { concat, Generator, machineEpsilon, requireFloat, Tensor, tidy, unscoped, UsageError, type Shape } from "../../tensor/index.ts";
 import { dampingOf } from "../curvature/adaptiveDamping.ts";
 import { AverageWeights } from "../curvature/average.ts";
 import { joined, partOf, type BlockFactory, type BlockState } from "../curvature/block.ts";
 import {
   countsOf,
   CovarianceFactor,
+  diagonalOf,
   requireShape,
   widthOf,
   type FactorAverage,
@@ -151,7 +152,7 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     if (whole) {
       const [matrix, rows] = this.#name === "input" ? [view.inputCovariance(), view.inputRows] : [view.outputCovariance(), view.outputRows];
       this.#value = { tensor: matrix.hold(), whole };
-      this.#terms.observe(rows, traceIn(matrix));
+      this.#terms.observe(rows, diagonalOf(matrix).sum());
     } else {
       const columns = thinFactor(this.#name, view);
       this.#value = { tensor: columns.hold(), whole };
@@ -190,9 +191,10 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     const own = await this.#decomposed(matrix, step);
     try {
       const values = Array.from(await own.values.data());
+      const epsilon = machineEpsilon[requireFloat("a factor", matrix.dtype)];
       const top = values.reduce((a, b) => Math.max(a, b), 0);
       // The others are rounding of a matrix of lower rank, whose roots would pass for columns.
-      const known = Array.from(values.keys()).filter((i) => (values[i] as number) > this.#width * epsilonOf(matrix) * top);
+      const known = Array.from(values.keys()).filter((i) => (values[i] as number) > this.#width * epsilon * top);
       using columns = unscoped(() =>
         tidy(() => {
           const pairs = picked(own, known);
@@ -332,19 +334,6 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     this.#average?.dispose();
     this.#terms.dispose();
   }
-}
-
-function epsilonOf({ dtype }: Tensor): number {
-  return machineEpsilon[isFloat(dtype) ? dtype : "float32"];
-}
-
-/** The sum of the diagonal of a square matrix, on its device. */
-function traceIn(matrix: Tensor): Tensor {
-  const d = matrix.shape[0] as number;
-  return matrix
-    .reshape([-1])
-    .slice([0], [d], [d + 1])
-    .sum();
 }
 
 /** Some of the eigenpairs. */

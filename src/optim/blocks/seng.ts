@@ -12,6 +12,7 @@ import {
   UsageError,
 } from "../../tensor/index.ts";
 import { NO_NEEDS, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "../curvature/block.ts";
+import { MORE_DAMPING } from "../curvature/inversion.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
@@ -92,9 +93,6 @@ interface Frozen {
   /** What λ is multiplied by: above 1 where there was no inverse otherwise. */
   readonly more: number;
 }
-
-/** How many times the damping a system that cannot be inverted is tried with, as in the methods on Kronecker factors. */
-const MORE_DAMPING = [10, 100, 1000];
 
 class SengBlock implements CurvatureBlock {
   readonly method = "seng";

@@ -203,7 +203,7 @@ export function requireShape(what: string, layer: string, saved: Tensor | undefi
 }
 
 /** Every (n + 1)th element of a square matrix. */
-function diagonalOf(matrix: Tensor): Tensor {
+export function diagonalOf(matrix: Tensor): Tensor {
   const n = matrix.shape[0] as number;
   return matrix.reshape([-1]).slice([0], [n], [n + 1]);
 }

@@ -5,7 +5,7 @@ import type { FactorAverage, Factors, ShiftedFactor } from "./factor.ts";
 import type { KroneckerInverse, Refreshed } from "./kronecker.ts";
 
 /** How many times the damping an inversion that failed in float64, too, is tried with. */
-const MORE_DAMPING = [10, 100, 1000];
+export const MORE_DAMPING = [10, 100, 1000];
 
 /** When an inversion begins, and λ then. */
 export interface InversionStart {

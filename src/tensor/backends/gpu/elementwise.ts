@@ -1,4 +1,4 @@
-import { broadcastStrides, sameShape, stridesOf } from "../../shape.ts";
+import { broadcastStrides, sameShape } from "../../shape.ts";
 import { portable, type DeviceArray, type Kernels, type Operand } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
 import { strideArguments, walk, walking } from "./walk.ts";
@@ -28,8 +28,8 @@ function zip(name: string, body: string): (queue: Queue, inputs: [a: Operand, b:
       queue.run(flat, [z.array.size], z.array, { a: a.array, b: b.array });
       return;
     }
-    const own = [stridesOf(z.shape), broadcastStrides(a.shape, z.shape), broadcastStrides(b.shape, z.shape)] as const;
-    const { axes, threads, e1, e2, strides: [, [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] } = walk(name, z.shape, own); // prettier-ignore
+    const own = [broadcastStrides(a.shape, z.shape), broadcastStrides(b.shape, z.shape)] as const;
+    const { axes, threads, e1, e2, strides: [[p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] } = walk(name, z.shape, own); // prettier-ignore
     queue.run(strided[axes], threads, z.array, { a: a.array, b: b.array, e1, e2, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
   };
 }
@@ -181,8 +181,8 @@ export const elementwise: Kernels<
   lessEqual: zip("lessEqual", "if (x <= y) { return 1; } return 0;"),
   where: (queue, [c, a, b], _, [z]) => {
     const [ofC, ofA, ofB] = [c, a, b].map(({ shape }) => broadcastStrides(shape, z.shape)) as [number[], number[], number[]];
-    const { axes, threads, e1, e2, strides } = walk("where", z.shape, [stridesOf(z.shape), ofC, ofA, ofB]);
-    const [, [r0, r1, r2, r3, r4], [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] = strides;
+    const { axes, threads, e1, e2, strides } = walk("where", z.shape, [ofC, ofA, ofB]);
+    const [[r0, r1, r2, r3, r4], [p0, p1, p2, p3, p4], [q0, q1, q2, q3, q4]] = strides;
     const arrays = { c: c.array, a: a.array, b: b.array };
     queue.run(select[axes], threads, z.array, { ...arrays, e1, e2, r0, r1, r2, r3, r4, p0, p1, p2, p3, p4, q0, q1, q2, q3, q4 });
   },
