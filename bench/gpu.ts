@@ -469,8 +469,8 @@ const multiplyAdd = (name: string, step: (c: string) => string): WgslKernel => (
   name,
   code: `
 struct Params { rounds : u32, x : f32, y : f32 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read_write> result : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read_write> result : array<f32>;
 @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   let x = vec4<f32>(p.x);
   let y = vec4<f32>(p.y);
@@ -489,9 +489,9 @@ const copy: WgslKernel = {
   name: "copy",
   code: `
 struct Params { size : u32 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> a : array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> b : array<vec4<f32>>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> a : array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> b : array<vec4<f32>>;
 @compute @workgroup_size(256) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   if (id.x < p.size) { b[id.x] = a[id.x]; }
 }`,

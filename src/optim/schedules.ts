@@ -4,7 +4,7 @@ import { UsageError } from "../tensor/index.ts";
 export type Schedule = number | ((step: number) => number);
 
 /** What a hyper-parameter may be, beyond finite. */
-export type Range = "any" | "at least 0" | "positive" | "a whole number of at least 1";
+export type Range = "any" | "at least 0" | "at least 0 and below 1" | "positive" | "a whole number of at least 1";
 
 /** The value of a named hyper-parameter at a step. @throws UsageError if it is not in its range: a schedule may stray. */
 export function hyperParameter(name: string, schedule: Schedule, step: number, range: Range): number {
@@ -12,6 +12,7 @@ export function hyperParameter(name: string, schedule: Schedule, step: number, r
   const fits: Record<Range, boolean> = {
     any: true,
     "at least 0": value >= 0,
+    "at least 0 and below 1": value >= 0 && value < 1,
     positive: value > 0,
     "a whole number of at least 1": Number.isInteger(value) && value >= 1,
   };

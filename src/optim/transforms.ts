@@ -70,7 +70,7 @@ export function adamScaling(parameters: readonly Parameter[], options: AdamScali
   };
   return {
     update: (updates, { step }) => {
-      const [beta1, beta2] = betas.map((beta) => hyperParameter("betas", beta, step, "at least 0")) as [number, number];
+      const [beta1, beta2] = betas.map((beta) => hyperParameter("betas", beta, step, "at least 0 and below 1")) as [number, number];
       return mapUpdates(updates, (update, parameter) => {
         const mean = movingAverage(means, parameter, beta1, update);
         let square = movingAverage(squares, parameter, beta2, update.square());
@@ -102,7 +102,7 @@ export function rmsScaling(parameters: readonly Parameter[], options: RmsScaling
   const [squares, means] = [new ParameterSlots("square", parameters), new ParameterSlots("mean", parameters)];
   return {
     update: (updates, { step }) => {
-      const rho = hyperParameter("decay", decay, step, "at least 0");
+      const rho = hyperParameter("decay", decay, step, "at least 0 and below 1");
       return mapUpdates(updates, (update, parameter) => {
         let square = movingAverage(squares, parameter, rho, update.square());
         if (centered) square = square.subtract(movingAverage(means, parameter, rho, update).square());

@@ -249,8 +249,7 @@ const entries: Readonly<Record<string, Entry>> = {
     takes: ["momentum", "weightDecay", "damping", "inversionEvery", "skip", "columns", "thin"],
     make: (parameters, settings, steps) =>
       new Seng(parameters, {
-        // Ten times SGD's, since a direction is divided by λ = 2 at least, and by more where there is curvature.
-        learningRate: rate(settings, 0.5, steps),
+        learningRate: rate(settings, 0.05, steps),
         damping: maybe(settings.damping, steps),
         refreshEvery: maybe(settings.inversionEvery ?? 50, steps),
         skip: settings.skip,

@@ -455,9 +455,24 @@ eachBackend(() => {
       expect(defaultBackend().memory().buffers).toBe(before);
       await optimizer.minimize(() => model.forward(x).square().mean());
       const quiet = await settledBuffers();
+      const [parameters, steps] = [model.parameters().map(({ value }) => value.dataSync()), optimizer.steps];
       const failing = optimizer.minimize(() => model.forward(x).square().mean());
       await expect(failing).rejects.toThrow(/adaptDamping: the loss contains no crossEntropy or meanSquaredError/);
       expect(defaultBackend().memory().buffers).toBe(quiet - 1); // the loss of the step before
+      // It is said before the step is made.
+      expect(model.parameters().map(({ value }) => value.dataSync())).toEqual(parameters);
+      expect(optimizer.steps).toBe(steps);
+    });
+
+    it("says so, too, where there is such a primitive and the loss does not depend on it", async () => {
+      const model = network();
+      const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, adaptDamping: { interval: 1 } });
+      const [x, y] = [inputs(0), labels()];
+      const failing = optimizer.step(() => {
+        const output = model.forward(x);
+        return { loss: output.square().mean(), beside: crossEntropy(output, y) };
+      });
+      await expect(failing).rejects.toThrow(/adaptDamping: the loss contains no crossEntropy or meanSquaredError/);
     });
 
     it("takes options in range", () => {

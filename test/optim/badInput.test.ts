@@ -1,6 +1,17 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { BatchNorm1d, Conv2d, crossEntropy, Flatten, Linear, Parameter, Sequential, Tanh, type Module } from "../../src/nn/index.ts";
+import {
+  BatchNorm1d,
+  Conv2d,
+  crossEntropy,
+  Flatten,
+  Linear,
+  meanSquaredError,
+  Parameter,
+  Sequential,
+  Tanh,
+  type Module,
+} from "../../src/nn/index.ts";
 import {
   Kfac,
   RsKfac,
@@ -229,6 +240,23 @@ eachBackend(() => {
       expect(optimizer.steps).toBe(0);
       optimizer.dispose();
     });
+  });
+
+  it("a first step that cannot be inverted is forgotten: the next batch is seen as the first", async () => {
+    const after = async (seeds: readonly number[]): Promise<number[][]> => {
+      const model = new Sequential(new Linear(2, 3, { ...options, generator: new Generator(1) }));
+      // Not all rows of the gradient of a cross-entropy are independent.
+      const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, damping: 0, inverse: "cholesky" });
+      const square = (seed: number): Promise<Tensor> => {
+        const [x, target] = [normal([seed, 2], seed), normal([seed, 3], 100 + seed)];
+        return optimizer.minimize(() => meanSquaredError(model.forward(x), target));
+      };
+      for (const seed of seeds.slice(0, -1)) await expect(square(seed)).rejects.toThrow(NumericalError);
+      await square(seeds.at(-1) as number);
+      optimizer.dispose();
+      return valuesOf(model);
+    };
+    expect(await after([1, 2, 20])).toEqual(await after([20])); // of one sample, of two, of twenty
   });
 
   describe("K-FAC with little damping or none", () => {

@@ -399,6 +399,25 @@ eachBackend((backend: BackendName) => {
       expect(values(model)).not.toEqual(parameters);
       expect(values(model).every(Number.isFinite)).toBe(true);
       expect(saved(optimizer).numberOf("input.count")).toBe(1);
+      expect(saved(optimizer).numberOf("output.count")).toBe(1); // the refused batch's is forgotten, though it could be taken in
+    });
+
+    it.each(variants)("does not stay in the average that variant %s keeps: restarts and corrections go on", async (variant) => {
+      const model = network(20);
+      const optimizer = new BrandKfac(model.parameters(), {
+        ...frozen,
+        rank: 6,
+        variant,
+        ...(variant !== "b" && { restartEvery: 3 }),
+        ...(variant === "b-r-c" && { correctEvery: 2 }),
+      });
+      for (let i = 0; i < 4; i++) await step(model, optimizer, batch(2, 20, i));
+      await step(model, optimizer, huge(20));
+      expect(optimizer.reports().flatMap(({ problems }) => problems)).not.toEqual([]);
+      for (let i = 5; i < 12; i++) await step(model, optimizer, batch(2, 20, i));
+      expect(optimizer.reports().flatMap(({ problems }) => problems)).toEqual([]);
+      expect(saved(optimizer).numberOf("input.count")).toBe(11);
+      if (variant !== "b") expect(saved(optimizer).numberOf("input.average.count")).toBe(7);
     });
   });
 

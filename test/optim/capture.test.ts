@@ -524,6 +524,33 @@ describe("a weight whose calls do not make one layer", () => {
     expect(reasons(optimizer)[2]).toBe("called with its bias in one step and without it in another");
     expect(optimizer.registration()[4]?.block).toBe("kfac (cholesky)");
   });
+
+  it("gets none after a resume either, where it would be one: the resumed run is the other one's", async () => {
+    const after = async (interrupted: boolean): Promise<unknown[]> => {
+      const [first, second] = [layer(1), layer(2)];
+      const parameters = [...first.parameters(), ...second.parameters()];
+      const make = (): Kfac => new Kfac(parameters, { learningRate: 0.1, factorUpdateEvery: 1, inversionEvery: 1 });
+      let optimizer = make();
+      const step = (withBias: boolean): Promise<Tensor> =>
+        optimizer.minimize(() => {
+          const hidden = linear(x, first.weight.value, withBias ? (first.bias as Parameter).value : null);
+          return crossEntropy(second.forward(hidden.tanh()), four);
+        });
+      for (const withBias of [true, false]) await step(withBias);
+      if (interrupted) {
+        const state = optimizer.state();
+        optimizer.dispose();
+        optimizer = make();
+        optimizer.load(state);
+        expect(reasons(optimizer)[0]).toBe("it had none when the state was saved that was loaded");
+      }
+      for (let i = 0; i < 2; i++) await step(true);
+      return [optimizer.registration().map(({ block }) => block), ...parameters.map(({ value }) => [...value.dataSync()])];
+    };
+    const whole = await after(false);
+    expect(whole[0]).toEqual([null, null, "kfac (cholesky)", "kfac (cholesky)"]);
+    expect(await after(true)).toEqual(whole);
+  });
 });
 
 describe("the registration table", () => {

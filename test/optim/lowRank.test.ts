@@ -50,5 +50,27 @@ eachBackend(() => {
       expect(changed).toEqual(constant);
       expect(changed).not.toEqual(other);
     });
+
+    it.each(["zero", "mean"] as const)("has what is left of the identity outside of its span, too: tail %s", async (tail) => {
+      // Of a batch of 3 both factors have rank 3, so that 3 eigenpairs and a tail of nothing are all there is. Another batch's gradient
+      // lies outside of their span.
+      const after = async (averageForm: "zero" | "identity", rank: number): Promise<number[]> => {
+        const { model } = problem();
+        const learningRate = (step: number): number => (step === 0 ? 0 : 0.1);
+        const optimizer = new RsKfac(model.parameters(), { learningRate, clip: false, averageForm, tail, rank });
+        for (const [n, seed] of [
+          [3, 5],
+          [9, 6],
+        ] as const) {
+          const [x, labels] = [new Generator(seed).normal([n, 6], options), Tensor.from(Int32Array.from({ length: n }, (_, i) => i % 5))];
+          await optimizer.minimize(() => crossEntropy(model.forward(x), labels));
+        }
+        optimizer.dispose();
+        return model.parameters().flatMap(({ value }) => [...value.dataSync()]);
+      };
+      const whole = await after("identity", 7);
+      expect(await after("zero", 7)).toBeAllclose(whole, { relative: 1e-12 });
+      expect(await after("zero", 3)).toBeAllclose(whole, { relative: 1e-12 });
+    });
   });
 });

@@ -4,13 +4,19 @@ import { crossEntropy, Linear, Parameter, Sequential, Tanh, BatchNorm1d } from "
 import {
   Adam,
   AdamW,
+  BrandKfac,
   cosine,
+  EkFac,
   exponential,
   Kfac,
+  NysKfac,
   Optimizer,
   polynomial,
   RmsProp,
+  RsKfac,
+  Seng,
   Sgd,
+  SreKfac,
   stepwise,
   valueAt,
   warmup,
@@ -40,7 +46,7 @@ const batch = (i: number): Tensor => normal([6, 4], 100 + i);
 
 const optimizers: [string, (parameters: Parameter[]) => Optimizer][] = [
   ["SGD with Nesterov momentum", (p) => new Sgd(p, { learningRate: cosine(0.1, 8), momentum: 0.9, nesterov: true, weightDecay: 0.01 })],
-  ["Adam with AMSGrad", (p) => new Adam(p, { learningRate: 0.01, amsgrad: true, betas: [0.8, (step) => 0.9 + 0.01 * step] })],
+  ["Adam with AMSGrad", (p) => new Adam(p, { learningRate: 0.01, amsgrad: true, betas: [0.8, (step) => Math.min(0.99, 0.9 + 0.01 * step)] })],
   ["AdamW", (p) => new AdamW(p, { learningRate: 0.01 })],
   ["centred RMSprop with momentum", (p) => new RmsProp(p, { learningRate: 0.01, centered: true, momentum: 0.5 })],
   ["K-FAC by eigh", (p) => new Kfac(p, { learningRate: 0.1, inverse: "eigh", factorUpdateEvery: 2, inversionEvery: 3, momentum: 0.9 })],
@@ -281,6 +287,27 @@ describe("minimize", () => {
     expect(p.value.dataSync()[0]).toBeCloseTo(-3, 12);
   });
 
+  it.each([Kfac, RsKfac, SreKfac, NysKfac, BrandKfac, EkFac, Seng])(
+    "by %o takes an option that is undefined as one left out",
+    async (Method) => {
+      const none = { clip: undefined, momentum: undefined, damping: undefined, weightDecay: undefined, fisher: undefined, thin: undefined };
+      const after = async (own: object): Promise<number[][]> => {
+        const model = network();
+        const optimizer = new Method(model.parameters(), { learningRate: 0.1, ...own });
+        for (let i = 0; i < 3; i++) await optimizer.minimize(() => crossEntropy(model.forward(batch(i)), labels));
+        optimizer.dispose();
+        return model.parameters().map(({ value }) => [...value.dataSync()]);
+      };
+      expect(await after(none)).toEqual(await after({}));
+    },
+  );
+  it("refuses decays of squares that are 1 or more, which divide by 0", async () => {
+    const model = network();
+    const step = (optimizer: Optimizer): Promise<Tensor> => optimizer.minimize(() => crossEntropy(model.forward(batch(0)), labels));
+    const range = "must be at least 0 and below 1 but is 1 at step 0";
+    await expect(step(new Adam(model.parameters(), { learningRate: 0.1, betas: [0.9, 1] }))).rejects.toThrow(`betas ${range}`);
+    await expect(step(new RmsProp(model.parameters(), { learningRate: 0.1, decay: 1 }))).rejects.toThrow(`decay ${range}`);
+  });
   it("refuses to be made without parameters, or with one twice", () => {
     const p = new Parameter("p", normal([2], 1));
     expect(() => new Sgd([], { learningRate: 0.1 })).toThrow(/model\.parameters/);

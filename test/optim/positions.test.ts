@@ -83,4 +83,27 @@ eachBackend(() => {
       expect(followed.values).toBeAllclose(exact.values, { relative: 1e-9 });
     });
   });
+
+  it("factors that are scaled as in the paper's code are, by the positions of each batch, also after a resume", async () => {
+    const train = async (interruptAt: number | null): Promise<number[]> => {
+      const generator = new Generator(1);
+      const layer = new Linear(3, 2, { ...options, generator });
+      const make = (): RsKfac => new RsKfac(layer.parameters(), { ...common, averageForm: "identity", factorScaling: "paper" });
+      let optimizer = make();
+      for (const [at, positions] of [2, 5, 3].entries()) {
+        if (at === interruptAt) {
+          const state = optimizer.state();
+          optimizer.dispose();
+          optimizer = make();
+          optimizer.load(state);
+          for (const { tensors } of state.transforms) for (const tensor of tensors.values()) tensor.dispose();
+        }
+        const [x, target] = [3, 2].map((width) => generator.normal([4, positions, width], options)) as [Tensor, Tensor];
+        await optimizer.minimize(() => meanSquaredError(layer.forward(x), target));
+      }
+      optimizer.dispose();
+      return layer.parameters().flatMap(({ value }) => [...value.dataSync()]);
+    };
+    expect(await train(1)).toEqual(await train(null));
+  });
 });

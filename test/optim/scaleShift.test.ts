@@ -224,6 +224,40 @@ eachBackend(() => {
     optimizer.dispose();
   });
 
+  it("a first step that is refused is forgotten: the next batch is seen as the first", async () => {
+    const after = async (factors: readonly number[]): Promise<number[][]> => {
+      const model = network(3, true);
+      const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, scaleShift: true });
+      const before = model.stateDict();
+      for (const factor of factors.slice(0, -1)) {
+        await expect(step(model, optimizer, 0, factor)).rejects.toThrow(/could not be inverted at step 0/);
+        model.loadStateDict(before); // the running statistics of the batch norm have seen the batch
+      }
+      await step(model, optimizer, 0, factors.at(-1));
+      optimizer.dispose();
+      return valuesOf(model);
+    };
+    expect(await after([1e200, 1])).toEqual(await after([1]));
+  });
+
+  it.each(["empirical", "mc"] as const)(
+    "a batch norm first met in a step that updates no factors gets its block in the next one that does: %s",
+    async (fisher) => {
+      const model = network(3, true);
+      const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, scaleShift: true, fisher, factorUpdateEvery: 3 });
+      const blocks: (string | null | undefined)[] = [];
+      for (let at = 0; at < 5; at++) {
+        if (at === 0) model.eval();
+        else model.train();
+        await step(model, optimizer, at);
+        blocks.push(optimizer.registration().find(({ parameter }) => parameter === "1.weight")?.block);
+      }
+      expect(blocks.slice(0, 1)).toEqual([null]);
+      expect(blocks.slice(3)).toEqual(["scale and shift", "scale and shift"]);
+      optimizer.dispose();
+    },
+  );
+
   describe("a saved state with the moments of a batch norm", () => {
     const settings = { learningRate: 0.1, momentum: 0.9, damping: 0.1, scaleShift: true, factorUpdateEvery: 2, inversionEvery: 4 } as const;
 

@@ -3,7 +3,7 @@ import type { Parameter } from "../../nn/index.ts";
 import { concat, Generator, machineEpsilon, requireFloat, Tensor, tidy, unscoped, UsageError, type Shape } from "../../tensor/index.ts";
 import { dampingOf } from "../curvature/adaptiveDamping.ts";
 import { AverageWeights } from "../curvature/average.ts";
-import { joined, partOf, type BlockFactory, type BlockState } from "../curvature/block.ts";
+import { joined, NOTHING, partOf, type BlockFactory, type BlockState } from "../curvature/block.ts";
 import {
   countsOf,
   CovarianceFactor,
@@ -165,6 +165,7 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     const { tensor = null, whole = false } = this.#value ?? {};
     using value = tensor;
     this.#value = null;
+    await this.#renewAverage();
     if (this.#average && this.#restartIsDue(step)) this.#install(await this.#decomposed(this.#average.snapshot().matrix, step));
     else if (value) {
       const updated = whole ? await this.#updatedBy(value, step) : await this.#updated(value, step);
@@ -174,10 +175,16 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
     return true;
   }
 
+  /** What is not finite would stay in the average for ever: it begins anew with the next value. */
+  async #renewAverage(): Promise<void> {
+    const average = this.#average;
+    if (average && average.count > 0 && !Number.isFinite(await average.meanEigenvalue())) average.load(NOTHING);
+  }
+
   /** The first value needs no decomposition: it is C Cᵀ. */
   #restartIsDue(step: number): boolean {
     const every = hyperParameter("restartEvery", this.#options.restartEvery ?? 5, step, "a whole number of at least 1");
-    return this.count > 0 && step % (every * inversionEvery(this.#options, step)) === 0;
+    return this.count > 0 && this.#average?.count !== 0 && step % (every * inversionEvery(this.#options, step)) === 0;
   }
 
   #decomposed(matrix: Tensor, step: number): Promise<Pairs> {
@@ -239,7 +246,7 @@ class FollowedFactor implements FactorAverage<LowRankSnapshot> {
   async #corrected(pairs: Pairs, step: number): Promise<Pairs> {
     const { variant, correctEvery = 5, correctedPart = 0.2, seed = 0 } = this.#options;
     const [r, count] = [pairs.values.size, this.count + 1];
-    if (variant !== "b-r-c" || !this.#average || r === 0) return pairs;
+    if (variant !== "b-r-c" || !this.#average?.count || r === 0) return pairs;
     if (count % hyperParameter("correctEvery", correctEvery, step, "a whole number of at least 1") !== 0) return pairs;
     const order = new Generator(seed).fork(`${this.#layer} ${this.#name}, correction ${count}`).permutation(r);
     const size = Math.max(1, Math.round(correctedPart * r));

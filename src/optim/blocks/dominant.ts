@@ -1,6 +1,7 @@
 import { routines, type LowRank, type Routines } from "../../linalg/index.ts";
+import { destinationOf, narrowed } from "../../linalg/transfer.ts"; // no part of the interface: see `inPrecision`
 import { Generator, unscoped, UsageError, type Tensor } from "../../tensor/index.ts";
-import { traceOf } from "../curvature/factor.ts";
+import { inPrecision, traceOf } from "../curvature/factor.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 
 /*
@@ -30,7 +31,7 @@ export interface SearchContext {
   readonly oversampling: number;
   /** Depends on the seed, the layer, the factor and the number of the refresh. */
   readonly generator: Generator;
-  /** What the last search found: null at first. */
+  /** What the last search found, in the type of the matrix: null at first. */
   readonly basis: Tensor | null;
   /** Number of refreshes before this one. */
   readonly refreshes: number;
@@ -89,19 +90,19 @@ export async function decompose(
   const tolerance = toleranceAt(search, step);
   const oversampling = hyperParameter("oversampling", options.oversampling ?? 10, step, "at least 0");
   const trace = await traceOf(matrix);
-  using operand = unscoped(() => (wide ? matrix.cast("float64") : matrix.keep()));
+  using operand = await inPrecision(matrix, wide);
+  using start = basis && (await inPrecision(basis, wide));
   const generator = new Generator(options.seed ?? 0).fork(draw);
   const sketch = rank + oversampling;
   const exact = d <= Math.max(sketch, options.exactUpTo ?? search.crossover * sketch);
   const found: LowRank & { readonly basis?: Tensor } = exact
     ? await decomposeExactly(operand, rank, tolerance, linalg)
-    : await search.find(operand, { rank, tolerance, oversampling, generator, basis, refreshes, linalg });
-  const owned = unscoped(() => {
-    const own = (tensor: Tensor): Tensor => (tensor.dtype === matrix.dtype ? tensor.keep() : tensor.cast(matrix.dtype));
-    return { vectors: own(found.vectors), values: own(found.values), basis: found.basis ? own(found.basis) : null };
-  });
-  for (const tensor of [found.vectors, found.values, found.basis]) tensor?.dispose();
-  return { ...owned, trace };
+    : await search.find(operand, { rank, tolerance, oversampling, generator, basis: start, refreshes, linalg });
+  using vectors = found.vectors;
+  using values = found.values;
+  using next = found.basis ?? null;
+  const own = (tensor: Tensor): Promise<Tensor> => narrowed(tensor, destinationOf("decompose", matrix));
+  return { vectors: await own(vectors), values: await own(values), basis: next && (await own(next)), trace };
 }
 
 /** The largest eigenpairs: `rank` of them, or as few as a tolerance takes. */

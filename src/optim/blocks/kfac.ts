@@ -1,5 +1,5 @@
 import { frobeniusNorm, type Routines } from "../../linalg/index.ts";
-import { narrowed, widened } from "../../linalg/transfer.ts"; // no part of the interface: a device without float64 has a host that has it
+import { narrowed } from "../../linalg/transfer.ts"; // no part of the interface: see `inPrecision`
 import type { Parameter } from "../../nn/index.ts";
 import {
   formatShape,
@@ -15,7 +15,15 @@ import {
 import type { BlockReport, BlockState } from "../curvature/block.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import { shares, type DampingKind, type DampingOfFactors, type FactorExtent } from "../curvature/damping.ts";
-import { covarianceFactors, ofBoth, traceOf, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
+import {
+  covarianceFactors,
+  inPrecision,
+  ofBoth,
+  traceOf,
+  type FactorName,
+  type Factors,
+  type FactorSnapshot,
+} from "../curvature/factor.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
@@ -263,11 +271,6 @@ async function measure(
   if (kind !== "factor-relative") return { trace, width, largest: NaN };
   using operand = await inPrecision(matrix, wide);
   return { trace, width, largest: (await largestEigenvalue(operand, linalg)) + residual };
-}
-
-/** A matrix as an attempt computes with it: in its own type, or in float64. The caller's. */
-function inPrecision(matrix: Tensor, wide: boolean): Promise<Tensor> {
-  return wide ? widened(matrix) : Promise.resolve(matrix.hold());
 }
 
 /** Width up to which all eigenvalues cost next to nothing. */

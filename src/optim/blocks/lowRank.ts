@@ -60,11 +60,9 @@ interface Factor {
   readonly pairs: Eigenpairs;
   /** Whether the eigenpairs are its average's. */
   readonly shared: boolean;
+  /** To be added to every eigenvalue: neither the pairs nor the matrix have it in them. */
   readonly residual: number;
-  /** With the residual. */
   readonly matrix: LowRankPlusTail;
-  /** With the residual. */
-  readonly trace: number;
   readonly inverse: DampedInverse;
 }
 
@@ -147,7 +145,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   }
 
   get ready(): boolean {
-    return this.#factors !== null && this.#factors.input.matrix.largest > 0 && this.#factors.output.matrix.largest > 0;
+    return this.#factors !== null && extentOf(this.#factors.input).largest > 0 && extentOf(this.#factors.output).largest > 0;
   }
 
   async refresh(
@@ -196,11 +194,8 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   /** Takes over the eigenpairs. */
   async #complete(pairs: Eigenpairs, residual: number, shared = false): Promise<Factor> {
     try {
-      const { vectors } = pairs;
-      const trace = pairs.trace + (vectors.shape[0] as number) * residual;
-      using values = unscoped(() => (residual === 0 ? pairs.values.keep() : pairs.values.add(residual)));
-      const matrix = await lowRankPlusTail({ vectors, values, trace }, this.#options.tail ?? "mean");
-      return { pairs, shared, residual, matrix, trace, inverse: new DampedInverse(matrix, vectors.shape[0] as number) };
+      const matrix = await lowRankPlusTail(pairs, this.#options.tail ?? "mean");
+      return { pairs, shared, residual, matrix, inverse: new DampedInverse(matrix, pairs.vectors.shape[0] as number) };
     } catch (error) {
       release(pairs);
       throw error;
@@ -226,23 +221,20 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   #inverses({ input, output }: Factors<Factor>, damping: number): Factors<Pick<LowRankInverse, "left" | "right">> {
     const { dampingKind = "relative" } = this.#options;
     if (!(damping > 0)) throw new NumericalError(`a low-rank inverse needs a positive damping but it is ${damping}`);
-    const extent = ({ trace, pairs, matrix: { largest } }: Factor): FactorExtent => ({
-      trace,
-      width: pairs.vectors.shape[0] as number,
-      largest,
-    });
     const kind = dampingKind === "relative" ? "factor-relative" : dampingKind;
-    const added = shares(kind, damping, { input: extent(input), output: extent(output) });
-    return { input: input.inverse.at(added.input), output: output.inverse.at(added.output) };
+    const added = shares(kind, damping, { input: extentOf(input), output: extentOf(output) });
+    return { input: input.inverse.at(added.input + input.residual), output: output.inverse.at(added.output + output.residual) };
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
     const figures: Record<string, number> = { bytes: 0 };
     const spectra: Record<string, readonly number[]> = {};
-    for (const [name, { matrix, trace, inverse }] of Object.entries<Factor>(this.#factors ?? {})) {
-      const sorted = Array.from(matrix.values).sort((a, b) => b - a);
+    for (const [name, factor] of Object.entries<Factor>(this.#factors ?? {})) {
+      const { matrix, residual, inverse } = factor;
+      const { largest, trace } = extentOf(factor);
+      const sorted = Array.from(matrix.values, (value) => value + residual).sort((a, b) => b - a);
       const kept = sorted.reduce((sum, value) => sum + value, 0);
-      const parts = { largest: matrix.largest, smallest: sorted.at(-1) ?? 0, trace, tail: matrix.tail, rank: sorted.length };
+      const parts = { largest, smallest: sorted.at(-1) ?? 0, trace, tail: matrix.tail + residual, rank: sorted.length };
       for (const [key, value] of Object.entries(parts)) figures[`${name}.${key}`] = value;
       figures[`${name}.truncation`] = trace > 0 ? Math.max(0, 1 - kept / trace) : 0;
       figures["bytes"] = (figures["bytes"] as number) + inverse.bytes;
@@ -308,6 +300,12 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
 /** The same, by handles of their own. */
 function held({ vectors, values, basis, trace }: Eigenpairs): Eigenpairs {
   return { vectors: vectors.hold(), values: values.hold(), basis: basis?.hold() ?? null, trace };
+}
+
+/** With the residual. */
+function extentOf({ pairs: { vectors, trace }, residual, matrix: { largest } }: Factor): FactorExtent {
+  const width = vectors.shape[0] as number;
+  return { trace: trace + width * residual, width, largest: largest + residual };
 }
 
 function releaseFactor({ pairs }: Factor): void {

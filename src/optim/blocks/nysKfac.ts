@@ -1,5 +1,4 @@
 import type { Parameter } from "../../nn/index.ts";
-import { unscoped } from "../../tensor/index.ts";
 import type { Search } from "./dominant.ts";
 import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
@@ -22,12 +21,11 @@ export class NysKfac extends LowRankKfac {
     const { settling = 3 } = options;
     const search: Search = {
       crossover: 1.5,
-      async find(matrix, { rank, oversampling, generator, basis, refreshes, linalg }) {
+      find(matrix, { rank, oversampling, generator, basis, refreshes, linalg }) {
         const size = { rank, oversampling, generator };
         if (!basis) return linalg.nystrom(matrix, size);
         // With the generator: where rank or oversampling have changed since the last refresh, the basis is widened or narrowed to them.
-        using testMatrix = unscoped(() => basis.cast(matrix.dtype));
-        return await linalg.nystrom(matrix, { ...size, testMatrix, iterations: refreshes < settling ? 1 : 0 });
+        return linalg.nystrom(matrix, { ...size, testMatrix: basis, iterations: refreshes < settling ? 1 : 0 });
       },
     };
     super(parameters, "nys-kfac", search, options);

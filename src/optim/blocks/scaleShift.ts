@@ -61,7 +61,8 @@ class ScaleShiftBlock implements CurvatureBlock {
   }
 
   observe(view: CurvatureView, step: number): void {
-    if (!this.#due(step) || this.#observedAt === step) return;
+    // As in a `KroneckerBlock`.
+    if (!this.#due(step) || (this.#observedAt === step && this.#moments.count > 0)) return;
     this.#moments.observe(view.channelMoments());
     [this.#observedAt, this.#changed] = [step, true];
   }

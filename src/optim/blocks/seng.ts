@@ -70,19 +70,13 @@ export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | 
  */
 export class Seng extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: SengOptions) {
-    const { damping = 2 } = options;
+    const { damping = 2, clip = false, momentum = 0.9 } = options;
     if (options.columns !== undefined && !(options.columns >= 1)) {
       throw new UsageError(`Seng: columns must be at least 1, or Infinity for no sketch, but is ${options.columns}`);
     }
     const identity: Schedule = (step) => 1 / (1 + hyperParameter("damping", damping, step, "positive"));
     // As the authors do, the Fisher matrix of all other parameters is taken for the identity.
-    super(
-      parameters,
-      "seng",
-      (view) => new SengBlock(view, options),
-      { clip: false, momentum: 0.9, ...options },
-      { damping, others: identity },
-    );
+    super(parameters, "seng", (view) => new SengBlock(view, options), { ...options, clip, momentum }, { damping, others: identity });
   }
 }
 

@@ -1,5 +1,4 @@
 import type { Parameter } from "../../nn/index.ts";
-import { unscoped } from "../../tensor/index.ts";
 import type { Schedule } from "../schedules.ts";
 import type { Search } from "./dominant.ts";
 import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
@@ -31,8 +30,7 @@ export class SreKfac extends LowRankKfac {
       async find(matrix, { rank, tolerance, oversampling, generator, basis, linalg }) {
         if (tolerance === null) return linalg.randomizedEigh(matrix, { rank, oversampling, iterations: iterations ?? 4, generator });
         const size = { tolerance, maxRank: rank, oversampling, iterations: iterations ?? 2, generator };
-        using testMatrix = basis && unscoped(() => basis.cast(matrix.dtype));
-        const { values, vectors } = await linalg.adaptiveEigh(matrix, { ...size, ...(testMatrix && { testMatrix }) });
+        const { values, vectors } = await linalg.adaptiveEigh(matrix, { ...size, ...(basis && { testMatrix: basis }) });
         return { values, vectors, basis: vectors.hold() };
       },
     };

@@ -4,7 +4,7 @@ import { concat, owned, tidy, unscoped, UsageError, type Tensor } from "../../te
 import type { LossClosure, StepReview } from "../optimizer.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 import { noState, type StepContext, type Transform, type TransformState, type Updates } from "../transform.ts";
-import { alongStep } from "./quadraticModel.ts";
+import { alongStep, predictionsOf } from "./quadraticModel.ts";
 
 export interface AdaptDampingOptions {
   /** Steps between adaptations; the first is at the end of that many steps. Default 5. */
@@ -117,6 +117,7 @@ export class AdaptiveDamping implements Transform, StepReview {
     this.#trial = { step, parameters, values, losses, recordings, change: new Map() };
     // Frozen, so that the evaluation after the step sees the same random draws, and running statistics see neither.
     for (const loss of losses) recordings.push(unscoped(() => frozen(() => record(() => owned(loss()), values))));
+    recordings.forEach(predictionsOf); // complains while nothing has changed yet
   }
 
   update(updates: Updates, { learningRate }: StepContext): Updates {

@@ -17,6 +17,9 @@ export interface BlockState {
   readonly numbers: Readonly<Record<string, number>>;
 }
 
+/** The state of what has seen nothing. */
+export const NOTHING: BlockState = { tensors: new Map(), numbers: {} };
+
 /** States under names of their own, as one: `partOf` takes it apart again. Their handles pass to it. */
 export function joined(parts: Readonly<Record<string, BlockState>>): BlockState {
   const entries = <T>(of: (state: BlockState) => Iterable<readonly [string, T]>): [string, T][] =>

@@ -1,3 +1,4 @@
+import { widened } from "../../linalg/transfer.ts"; // no part of the interface: a device without float64 has a host that has it
 import { CheckpointError, formatShape, requireFloat, sameShape, Tensor, tidy, unscoped } from "../../tensor/index.ts";
 import { MatrixAverage, type AverageCounts, type AverageForm } from "./average.ts";
 import { joined, partOf, type BlockState } from "./block.ts";
@@ -92,26 +93,26 @@ export interface FactorOptions {
 }
 
 /** What a factor needs to know of its layer. */
-export type FactorLayer = Pick<CurvatureView, "weight" | "dA" | "dOut" | "positions">;
+export type FactorLayer = Pick<CurvatureView, "weight" | "dA" | "dOut">;
 
 /** A factor as the exponential average of its covariance matrices. */
 export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   readonly #name: FactorName;
   readonly #layer: string;
   readonly #width: number;
-  readonly #scale: number;
+  readonly #scaling: FactorOptions["factorScaling"];
   readonly #average: MatrixAverage;
   readonly #terms = new Terms();
   /** Makes one of the same layer without values. */
   readonly #another: () => CovarianceFactor;
 
-  constructor(name: FactorName, { weight, dA, dOut, positions }: FactorLayer, options: FactorOptions) {
+  constructor(name: FactorName, { weight, dA, dOut }: FactorLayer, options: FactorOptions) {
     const { statDecay, averageForm, factorScaling } = options;
     this.#name = name;
     this.#layer = weight.name;
     this.#width = widthOf(name, { dA, dOut });
-    this.#scale = factorScaling === "paper" ? positions ** (name === "input" ? -2 : 2) : 1;
-    this.#another = () => new CovarianceFactor(name, { weight, dA, dOut, positions }, options);
+    this.#scaling = factorScaling;
+    this.#another = () => new CovarianceFactor(name, { weight, dA, dOut }, options);
     this.#average = new MatrixAverage({ form: averageForm, decay: statDecay });
   }
 
@@ -121,7 +122,8 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
 
   observe(view: CurvatureView): void {
     const covariance = this.#name === "input" ? view.inputCovariance() : view.outputCovariance();
-    const value = this.#scale === 1 ? covariance : covariance.multiply(this.#scale);
+    const scale = this.#scaling === "paper" ? view.positions ** (this.#name === "input" ? -2 : 2) : 1;
+    const value = scale === 1 ? covariance : covariance.multiply(scale);
     this.#average.observe(value);
     this.#terms.observe(this.#name === "input" ? view.inputRows : view.outputRows, diagonalOf(value).sum());
   }
@@ -212,4 +214,9 @@ export function diagonalOf(matrix: Tensor): Tensor {
 export async function traceOf(matrix: Tensor): Promise<number> {
   using diagonal = unscoped(() => tidy(() => diagonalOf(matrix))); // of which only these elements are read
   return Array.from(await diagonal.data()).reduce((sum, value) => sum + value, 0);
+}
+
+/** A matrix as an attempt computes with it: in its own type, or in float64. The caller's. */
+export function inPrecision(matrix: Tensor, wide: boolean): Promise<Tensor> {
+  return wide ? widened(matrix) : Promise.resolve(matrix.hold());
 }

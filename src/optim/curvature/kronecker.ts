@@ -1,7 +1,17 @@
 import { routines, type LinalgWorker, type Routines } from "../../linalg/index.ts";
 import { NumericalError, tidy, UsageError, type Tensor } from "../../tensor/index.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
-import { joined, messageOf, NO_NEEDS, partOf, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
+import {
+  joined,
+  messageOf,
+  NO_NEEDS,
+  NOTHING,
+  partOf,
+  type BlockReport,
+  type BlockState,
+  type CaptureNeeds,
+  type CurvatureBlock,
+} from "./block.ts";
 import type { FactorAverage, FactorOptions, Factors, FactorSnapshot } from "./factor.ts";
 import { invert, InversionUnderWay, startOf, type Outcome } from "./inversion.ts";
 import type { CurvatureView } from "./view.ts";
@@ -184,19 +194,26 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
 
   /** @throws NumericalError if there is nothing to install, and no inverse from before. */
   async #install({ next, failure, problem, terms }: Outcome, step: number): Promise<void> {
+    if (!next && !this.#inverse.ready) throw this.#undone(failure, "inverted", step);
     if (!next) await this.#restart(step);
-    if (!next && !this.#inverse.ready) throw this.#explained(failure, "inverted", step);
     next?.install();
     if (next) this.#terms = terms;
     if (problem !== null) this.#problems.push(problem);
     this.#refreshed = true;
   }
 
+  /** Forgets the values that there is no inverse of, so that the step may be tried again with others. */
+  #undone(cause: unknown, what: string, step: number): unknown {
+    for (const factor of Object.values<FactorAverage<Snapshot>>(this.#factors)) factor.load(NOTHING);
+    this.#changed = false;
+    return this.#explained(cause, what, step);
+  }
+
   /** Lets averages begin anew that a value has spoilt: what is not finite would stay in them for ever. */
   async #restart(step: number): Promise<void> {
     for (const [name, factor] of Object.entries<FactorAverage<Snapshot>>(this.#factors)) {
       if (factor.count === 0 || Number.isFinite(await factor.meanEigenvalue())) continue;
-      factor.load({ tensors: new Map(), numbers: {} });
+      factor.load(NOTHING);
       this.#problems.push(`the ${name} factor is not finite at step ${step}: its average begins anew with the next value`);
     }
   }
@@ -213,7 +230,7 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
         if (await factor.update?.(step)) atOnce = true;
       } catch (cause) {
         if (!(cause instanceof NumericalError)) throw cause;
-        if (!this.#inverse.ready) throw this.#explained(cause, "updated", step);
+        if (!this.#inverse.ready) throw this.#undone(cause, "updated", step);
         this.#problems.push(`the ${name} factor is without the value of step ${step}, since ${messageOf(cause)}`);
       }
     }

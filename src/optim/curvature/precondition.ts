@@ -276,6 +276,8 @@ export class Precondition implements Transform {
       if (reached.length === 0) continue;
       const problem = this.#problems.get(weight) ?? whyNoBlock(reached.map(({ training }) => training));
       if (problem) this.#refuse(weight, problem);
+      // Met in a step without the Fisher's own passes: its block is made in the next one that has them.
+      else if (!this.#blocks.has(weight) && reached.some(({ fisher }) => fisher.length === 0)) continue;
       else views.push(new RecordedView(reached, this.#usedElsewhere));
     }
     for (const view of views) {
@@ -343,10 +345,13 @@ export class Precondition implements Transform {
   update(updates: Updates, { step }: StepContext): Updates {
     const values = new Map(updates.values);
     const layers: LayerParameters[] = [];
-    for (const [weight, { block, bias }] of this.#blocks) {
+    // In the parameters' order, whichever was met first: a clip that adds up over layers gives the same bits after a resume.
+    for (const weight of this.#candidates.keys()) {
+      const known = this.#blocks.get(weight);
       const w = updates.values.get(weight);
+      if (!known || !w) continue;
+      const { block, bias } = known;
       const b = bias && updates.values.get(bias);
-      if (!w) continue;
       const dOut = weight.shape[0] as number;
       const rows = w.reshape([dOut, -1]);
       const dIn = rows.shape[1] as number;
@@ -377,6 +382,7 @@ export class Precondition implements Transform {
       for (const [name, value] of Object.entries(state.numbers)) numbers[`${key}${SEPARATOR}${name}`] = value;
     };
     for (const [weight, { block }] of this.#blocks) add(this.#candidates.get(weight) as string, block.state());
+    for (const weight of this.#reasons.keys()) numbers[`${this.#candidates.get(weight)}${SEPARATOR}${REFUSED}`] = 1;
     for (const [key, state] of this.#pending) {
       add(key, { ...state, tensors: new Map([...state.tensors].map(([name, tensor]) => [name, tensor.keep()])) });
     }
@@ -398,7 +404,12 @@ export class Precondition implements Transform {
   load(state: TransformState): void {
     this.dispose();
     this.#reasons.clear();
+    const weights = new Map([...this.#candidates].map(([weight, key]) => [key, weight]));
     for (const [key, { tensors, numbers }] of blockStates(state)) {
+      if (numbers[REFUSED] === 1) {
+        this.#reasons.set(weights.get(key) as Parameter, "it had none when the state was saved that was loaded");
+        continue;
+      }
       this.#pending.set(key, { numbers, tensors: new Map([...tensors].map(([name, tensor]) => [name, tensor.hold()])) });
     }
   }
@@ -443,6 +454,8 @@ function chosen(skip: Skip, weights: readonly Parameter[]): ReadonlySet<Paramete
 
 /** Between a weight's key and the name of an entry of its block. */
 const SEPARATOR = "::";
+/** In the place of a block's entries, for a weight that shall have no block. */
+const REFUSED = "refused";
 
 /** A state's entries by weight. */
 function blockStates(state: TransformState): Map<string, { tensors: Map<string, Tensor>; numbers: Record<string, number> }> {

@@ -22,12 +22,7 @@ export interface Along {
  */
 export function alongStep(recording: Recording<Tensor>, parameters: readonly Parameter[], step: ReadonlyMap<Parameter, Tensor>): Along {
   const loss = recording.value;
-  const predictions = recording.calls.filter(({ name }) => isLoss(name)).map(({ inputs }) => inputs[0] as Recorded);
-  if (predictions.length === 0) {
-    throw new UsageError(
-      "adaptDamping: the loss contains no crossEntropy or meanSquaredError, whose curvature it needs; use one, or a damping that is given",
-    );
-  }
+  const predictions = predictionsOf(recording);
   const { backend } = loss;
   const ones = onesLike(loss);
   const zeros = predictions.map(({ shape, dtype }) => Tensor.zeros(shape, { dtype: requireFloat("adaptDamping", dtype), backend }));
@@ -51,8 +46,22 @@ export function alongStep(recording: Recording<Tensor>, parameters: readonly Par
       const change = changes[predictions.findIndex(({ id }) => id === call.prediction.id)];
       return change ? [curvatureAlong(call, change)] : [];
     });
+    if (terms.length === 0) throw withoutLoss(); // there is one, but this loss does not depend on it
     return { slope: slope as Tensor, curvature: terms.reduce((a, b) => a.add(b)) };
   } finally {
     losses.forEach(releaseLoss);
   }
+}
+
+/** What the losses of a recording were given. @throws UsageError if it contains no crossEntropy or meanSquaredError. */
+export function predictionsOf({ calls }: Recording<Tensor>): Recorded[] {
+  const predictions = calls.filter(({ name }) => isLoss(name)).map(({ inputs }) => inputs[0] as Recorded);
+  if (predictions.length === 0) throw withoutLoss();
+  return predictions;
+}
+
+function withoutLoss(): UsageError {
+  return new UsageError(
+    "adaptDamping: the loss contains no crossEntropy or meanSquaredError, whose curvature it needs; use one, or a damping that is given",
+  );
 }

@@ -342,6 +342,9 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
     const expected = (f: (v: number) => number): number[] => Array.from(x, f);
     requireNear(await read(() => Tensor.from(x, { backend }).sin()), expected(Math.sin), 1e-6);
     requireNear(await read(() => Tensor.from(x, { backend }).cos()), expected(Math.cos), 1e-6);
+    const beyond = [2e5, -1e6, 1e9, -3e30];
+    for (const y of await read(() => Tensor.from(beyond, { backend }).sin())) check(Math.abs(y) <= 1, `a sine is ${y}`);
+    same(await numbers(() => Tensor.from([Infinity, NaN], { backend }).cos()), [NaN, NaN]);
   },
 
   "a power of a negative number has the sign of an odd one": async ({ from }) => {
@@ -355,6 +358,16 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
     same(await numbers(() => from([100, -100, 44, -44, 1e30, -1e30, 0]).tanh()), [1, -1, 1, -1, 1, -1, 0]);
     same(await numbers(() => from([100, -100, 1e30, -1e30]).sigmoid()), [1, 0, 1, 0]);
     same(await numbers(() => from([-1000, 1000]).softplus()), [0, 1000]);
+  },
+
+  "a small softplus has all its digits": async ({ from }) => {
+    const x = Array.from({ length: 81 }, (_, i) => (i - 60) / 1.0078125);
+    const ratios = (await numbers(() => from(x).softplus())).map((y, i) => y / (Math.max(0, x[i] as number) + Math.log1p(Math.exp(-Math.abs(x[i] as number))))); // prettier-ignore
+    // WGSL allows exp(x) an error of 3 + 2|x| units in the last place.
+    for (const [i, ratio] of ratios.entries()) {
+      const allowed = (8 + 2 * Math.abs(x[i] as number)) * 2 ** -23;
+      check(Math.abs(ratio - 1) <= allowed, `softplus(${x[i]}) is ${ratio} times what it is`);
+    }
   },
 
   "the logarithm of 0 is none that could be mistaken for another one's": async ({ from }) => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { WebGpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
-import { BackendError, formatShape, Tensor, tidy } from "../../../src/tensor/index.ts";
+import { BackendError, DataError, formatShape, Tensor, tidy } from "../../../src/tensor/index.ts";
 import { describeOnGpu } from "./gpu.ts";
 
 /* What a GPU cannot do is refused by name, with what to do. (test/tensor/gpu/queue.test.ts has what a device refuses.) */
@@ -32,6 +32,13 @@ describeOnGpu("a GPU", (open) => {
       `gpu: ${name} of shape ${formatShape(shape)} walks ${axes} axes that are not contiguous, and can do 5; permute or reshape it in two steps`,
     );
     expect(backend.memory().buffers).toBe(buffers);
+  });
+
+  test("picks no rows and no pixels where there are none", () => {
+    const indices = tidy(() => Tensor.zeros([2], { dtype: "int32", backend }).keep());
+    expect(() => tidy(() => ones(0, 3).gather(indices))).toThrow(new DataError("gather: 2 indices into 0 rows; every one is out of range"));
+    expect(tidy(() => ones(0, 3).gather(Tensor.zeros([0], { dtype: "int32", backend })).shape)).toEqual([0, 3]);
+    indices.dispose();
   });
 
   test("walks as many axes as there are where they are contiguous, or of one", async () => {

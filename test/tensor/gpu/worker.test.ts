@@ -84,6 +84,11 @@ describeOnGpu("a worker beside a GPU", () => {
     expect(own.host?.describe()).toMatch(/^WebAssembly: one thread,/);
     own.close?.();
     expect([own.closed, own.host?.closed]).toEqual([true, true]);
+    // Without its engine it has no linear algebra: whoever asks for a GPU next gets another one.
+    const alone = await openBackend("gpu", { threads: 1 });
+    alone.host?.close?.();
+    expect(alone.closed).toBe(true);
+    alone.close?.();
     await expect(openBackend("gpu", { threads: 0 })).rejects.toThrow(/threads must be a whole number from 1 to 256 but is 0/);
   });
 

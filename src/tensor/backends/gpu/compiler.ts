@@ -141,7 +141,7 @@ function setPlace(used: string, thread: string, type: string, [X, Y]: readonly [
 }
 
 /**
- * A whole WGSL module. Bindings: 0 the parameters, then the arrays in their order, then the result. The parameters are the extents of the
+ * A whole WGSL module. Group 0: the arrays in their order, then the result. Group 1: the parameters. The parameters are the extents of the
  * threads and the width of a row of workgroups, in threads, as u32; then the numbers in their order.
  * @throws BackendError for a kernel that gpu.js cannot translate.
  */
@@ -153,9 +153,9 @@ export function toWgsl(gpuJs: GpuJs, kernel: PortableKernel): string {
   return `struct Params {
   outputX : u32, outputY : u32, outputZ : u32, width : u32,
 ${numbers.map(([name, type]) => `  user_${name} : ${type},\n`).join("")}}
-@group(0) @binding(0) var<uniform> params : Params;
-${arrays.map((name, i) => `@group(0) @binding(${i + 1}) var<storage, read> user_${name} : array<f32>;\n`).join("")}\
-@group(0) @binding(${arrays.length + 1}) var<storage, read_write> result : array<f32>;
+@group(1) @binding(0) var<uniform> params : Params;
+${arrays.map((name, i) => `@group(0) @binding(${i}) var<storage, read> user_${name} : array<f32>;\n`).join("")}\
+@group(0) @binding(${arrays.length}) var<storage, read_write> result : array<f32>;
 const LOOP_MAX : i32 = ${ROUNDS};
 var<private> threadGid : vec3<u32>;
 ${arrays.map((name) => `fn get_user_${name}(z : i32, y : i32, x : i32) -> f32 { return user_${name}[x]; }\n`).join("")}\

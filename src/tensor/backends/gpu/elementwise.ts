@@ -96,7 +96,7 @@ const ERF = `
 /**
  * sin(x + quarters · π/2): the devices' own may err by 2⁻¹¹. To x belongs the nearest multiple of π/2, taken away in three parts of which
  * float32 holds the first's products (Cody & Waite 1980, Software Manual for the Elementary Functions), so that below 8192 nothing is lost;
- * of what is left, at most π/4, the Taylor series.
+ * of what is left, at most π/4, the Taylor series. Beyond 1e5 the products round, and what is left may be anything: a number in [−1, 1] then.
  */
 const sine = (quarters: number): string => `
   const n = Math.floor(x * 0.6366197723675814 + 0.5);
@@ -108,9 +108,24 @@ const sine = (quarters: number): string => `
   if (Math.floor(half) != half) {
     y = 1 - s * (0.5 - s * (0.04166666667 - s * (0.00138888889 - s * (0.0000248015873 - s * 0.00000027557319))));
   }
+  if (y > 1) { y = 1; }
+  if (y < -1) { y = -1; }
   const quarter = half * 0.5;
   if (Math.floor(half) * 0.5 != Math.floor(quarter)) { return -y; }
   return y;`;
+
+/**
+ * max(x, 0) + log(1 + t) with t = exp(−|x|): of the sum only the digits of a large t would be left. log(1 + t) = 2 artanh(t / (2 + t)), and that
+ * is at most ⅓, so that seven terms of its series are exact to 1e-8, relative to it.
+ */
+const SOFTPLUS = `
+  const t = Math.exp(-Math.abs(x));
+  const s = t / (2 + t);
+  const q = s * s;
+  const series = 1 + q * (0.3333333333 + q * (0.2 + q * (0.1428571429 + q * (0.1111111111 + q * (0.0909090909 + q * 0.0769230769)))));
+  const e = 2 * s * series;
+  if (x > 0) { return x + e; }
+  return e;`;
 
 /** The device knows no power of a negative number: its magnitude, and the sign of odd exponents. */
 const POWER = `
@@ -165,7 +180,7 @@ export const elementwise: Kernels<
   // Some drivers' tanh is NaN where it overflows inside.
   tanh: map("tanh", "if (x > 15) { return 1; } if (x < -15) { return -1; } return Math.tanh(x);"),
   sigmoid: map("sigmoid", "if (x >= 0) { return 1 / (1 + Math.exp(-x)); } const e = Math.exp(x); return e / (1 + e);"),
-  softplus: map("softplus", "const e = Math.log(1 + Math.exp(-Math.abs(x))); if (x > 0) { return x + e; } return e;"),
+  softplus: map("softplus", SOFTPLUS),
   erf: map("erf", ERF),
   relu: map("relu", "if (x < 0) { return 0; } return x;"), // lets NaN through
   reluGradient: zip("reluGradient", "if (x > 0) { return y; } return 0;"),

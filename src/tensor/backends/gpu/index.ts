@@ -142,7 +142,7 @@ function backendOf(queue: Queue, description: string, host?: Backend): GpuBacken
       queue.close();
     },
     get closed() {
-      return queue.ended;
+      return queue.ended || host?.closed === true; // without its host it has no linear algebra
     },
   };
 }

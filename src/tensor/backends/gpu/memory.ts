@@ -47,8 +47,9 @@ function insert<Resource>(free: Block<Resource>[], block: Block<Resource>): void
 export class Memory<Resource> {
   readonly #maker: Maker<Resource>;
   /**
-   * What is free of each size, the first made last. The first made is taken first, whatever the order in which they came back: so each
-   * step of a training has the blocks of the one before, and the bind groups for them.
+   * What is free of each size, the first made last. The first made is taken first, whatever the order in which they came back: so most of
+   * what a step of a training takes are the blocks of the one before, for which there are bind groups. (Operands that are written over change
+   * places with a spare block, and go round.)
    */
   readonly #free = new Map<number, Block<Resource>[]>();
   #lastId = 0;

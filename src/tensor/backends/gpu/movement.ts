@@ -1,3 +1,4 @@
+import { DataError } from "../../errors.ts";
 import { broadcastStrides, sizeOf, stridesOf } from "../../shape.ts";
 import { requireHeld } from "./creation.ts";
 import { copyArray } from "./elementwise.ts";
@@ -102,6 +103,11 @@ function joined(queue: Queue, rows: number, parts: readonly Part[], f: (part: Pa
  * nearest one that is in range when rows are gathered, so that nothing outside is read, and adds to no row when they are scattered.
  */
 
+/** Where there is nothing at all, no index is in range. */
+export function requireAny(operation: string, what: string, count: number, indices: number): void {
+  if (count === 0 && indices > 0) throw new DataError(`${operation}: ${indices} indices into 0 ${what}; every one is out of range`);
+}
+
 const gatherRows = portable(
   "gather",
   { x: "array", indices: "array", last: "float", row: "integer" },
@@ -156,8 +162,9 @@ export const movement: Kernels<"permute" | "broadcastTo" | "slice" | "pad" | "co
     );
   },
   gather: (queue, [{ array: x, shape }, { array: indices }], _, [{ array: y }]) => {
-    const row = sizeOf(shape.slice(1));
-    queue.run(gatherRows, [row, indices.size], y, { x, indices, last: (shape[0] as number) - 1, row });
+    const [rows, row] = [shape[0] as number, sizeOf(shape.slice(1))];
+    requireAny("gather", "rows", rows, indices.size);
+    queue.run(gatherRows, [row, indices.size], y, { x, indices, last: rows - 1, row });
   },
   scatterAdd: (queue, [{ array: x, shape }, { array: indices }], { rows }, [{ array: y }]) => {
     const row = sizeOf(shape.slice(1));

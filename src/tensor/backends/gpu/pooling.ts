@@ -1,5 +1,6 @@
 import { requireHeld } from "./creation.ts";
 import { portable, type Kernels, type Operand } from "./kernel.ts";
+import { requireAny } from "./movement.ts";
 import { overWindow, overWindowsOf, WINDOW, windowNumbers } from "./patches.ts";
 
 /* Pooling: every thread sees to one window, or to the windows of one point. Threads' x are the channels. */
@@ -141,6 +142,7 @@ export const pooling: Kernels<"maxPool2d" | "maxPool2dScatter" | "maxPool2dGathe
   maxPool2dGather: (queue, [x, indices], _, [y]) => {
     const [[, height, width, channels], to] = [shape4(x), shape4(y)];
     const pixels = height * width;
+    requireAny("maxPool2dGather", "pixels", pixels, indices.array.size);
     const sizes = { pixels, last: pixels - 1, outHeight: to[1], outWidth: to[2], channels };
     queue.run(pick, threadsOf(to), y.array, { x: x.array, indices: indices.array, ...sizes });
   },

@@ -82,7 +82,7 @@ export abstract class Queue<Resource = unknown> {
 /** A kernel written in WGSL, for what gpu.js has no words for: memory that threads share, several results, in place. */
 export interface WgslKernel {
   readonly name: string;
-  /** A module whose entry is `main`. Bindings: 0 the parameters as a uniform, then what it reads, then what it writes. */
+  /** A module whose entry is `main`. Group 0: what it reads, then what it writes. Group 1: the parameters as a uniform. */
   readonly code: string;
   readonly reads: number;
   readonly writes: number;

@@ -51,6 +51,9 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
   readonly #device: GPUDevice;
   readonly #gpuJs: GpuJs;
   readonly #uniforms: GPUBuffer;
+  readonly #slotLayout: GPUBindGroupLayout;
+  /** The parameters of each dispatch of a batch, as a group of their own: a group with an offset that changes is copied anew by drivers. */
+  readonly #slots: readonly GPUBindGroup[];
   /** What goes to `#uniforms` with the present batch, by type. */
   readonly #u32 = new Uint32Array((SLOT * BATCH) / 4);
   readonly #i32 = new Int32Array(this.#u32.buffer);
@@ -73,7 +76,8 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     this.#staging = new Staging(device);
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     this.memory = new Memory({
-      limit: Math.min(maxStorageBufferBindingSize, maxBufferSize),
+      // Some drivers say 2³² − 1, and a binding is a multiple of 4 bytes.
+      limit: 4 * Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / 4),
       limitedBy: maxBufferSize < maxStorageBufferBindingSize ? "maxBufferSize" : "maxStorageBufferBindingSize",
       make: (size, origin) => this.#makeBuffer(size, origin),
       destroy: (buffer) => {
@@ -85,7 +89,15 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
       },
     });
     this.#openScopes(ERRORS);
-    this.#uniforms = device.createBuffer({ size: SLOT * BATCH, usage: UNIFORM | COPY_DST });
+    const uniforms = device.createBuffer({ size: SLOT * BATCH, usage: UNIFORM | COPY_DST });
+    this.#uniforms = uniforms;
+    const layout = device.createBindGroupLayout({
+      entries: [{ binding: 0, visibility: COMPUTE, buffer: { type: "uniform", minBindingSize: SLOT } }],
+    });
+    this.#slotLayout = layout;
+    this.#slots = Array.from({ length: BATCH }, (_, i) =>
+      device.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer: uniforms, offset: i * SLOT, size: SLOT } }] }),
+    );
     void device.lost.then(({ message, reason }) => this.lose(message || reason));
   }
 
@@ -193,14 +205,13 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     const module = device.createShaderModule({ code, label: name });
     const layout = device.createBindGroupLayout({
       entries: [
-        { binding: 0, visibility: COMPUTE, buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: SLOT } },
-        ...Array.from({ length: reads }, (_, i) => storage("read-only-storage", i + 1)),
-        ...Array.from({ length: writes }, (_, i) => storage("storage", reads + i + 1)),
+        ...Array.from({ length: reads }, (_, i) => storage("read-only-storage", i)),
+        ...Array.from({ length: writes }, (_, i) => storage("storage", reads + i)),
       ],
     });
     const pipeline = device.createComputePipeline({
       label: name,
-      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      layout: device.createPipelineLayout({ bindGroupLayouts: [layout, this.#slotLayout] }),
       compute: { module, entryPoint: "main" },
     });
     this.#closeScopes(ERRORS, (message) => this.fail(`the kernel "${name}" does not compile: ${message}`, { remedy, text: code }));
@@ -227,10 +238,7 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
       if (this.#bindGroups.size >= KEPT) this.#bindGroups.clear();
       bindings = this.#device.createBindGroup({
         layout,
-        entries: [
-          { binding: 0, resource: { buffer: this.#uniforms, size: SLOT } },
-          ...arrays.map((array, i) => ({ binding: i + 1, resource: { buffer: bufferOf(array) } })),
-        ],
+        entries: arrays.map((array, i) => ({ binding: i, resource: { buffer: bufferOf(array) } })),
       });
       this.#bindGroups.set(key, bindings);
     }
@@ -249,7 +257,8 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     const pass = encoder.beginComputePass();
     pending.forEach(({ pipeline, bindings, groups }, i) => {
       pass.setPipeline(pipeline);
-      pass.setBindGroup(0, bindings, [i * SLOT]);
+      pass.setBindGroup(0, bindings);
+      pass.setBindGroup(1, this.#slots[i]);
       pass.dispatchWorkgroups(...groups);
     });
     pass.end();

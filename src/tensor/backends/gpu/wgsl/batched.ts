@@ -25,10 +25,10 @@ struct Params {
   m : u32, n : u32, k : u32, aRow : u32, aColumn : u32, bRow : u32, bColumn : u32, count : u32, e1 : u32, e2 : u32,
   a0 : u32, a1 : u32, a2 : u32, b0 : u32, b1 : u32, b2 : u32,
 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> a : array<f32>;
-@group(0) @binding(2) var<storage, read> b : array<f32>;
-@group(0) @binding(3) var<storage, read_write> c : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> a : array<f32>;
+@group(0) @binding(1) var<storage, read> b : array<f32>;
+@group(0) @binding(2) var<storage, read_write> c : array<f32>;
 @compute @workgroup_size(${ACROSS}, ${DOWN}) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   let column = 4u * id.x;
   let row = 4u * id.y;

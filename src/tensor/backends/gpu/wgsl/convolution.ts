@@ -21,11 +21,11 @@ struct Params {
   height : i32, width : i32, outHeight : i32, outWidth : i32, kernelHeight : i32, kernelWidth : i32, strideHeight : i32, strideWidth : i32,
   dilationHeight : i32, dilationWidth : i32, top : i32, left : i32, c4 : i32, o4 : i32, outChannels : i32, quads : i32, total : i32,
 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> x : array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> w : array<vec4<f32>>;
-${bias ? "@group(0) @binding(3) var<storage, read> bias : array<f32>;" : ""}
-@group(0) @binding(${bias ? 4 : 3}) var<storage, read_write> y : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> x : array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> w : array<vec4<f32>>;
+${bias ? "@group(0) @binding(2) var<storage, read> bias : array<f32>;" : ""}
+@group(0) @binding(${bias ? 3 : 2}) var<storage, read_write> y : array<f32>;
 fn put(pixel : i32, first : i32, values : vec4<f32>) {
   for (var j = 0; j < 4; j++) {
     if (first + j < p.outChannels) { y[pixel * p.outChannels + first + j] = values[j]${bias ? " + bias[first + j]" : ""}; }
@@ -203,10 +203,10 @@ struct Params {
   height : i32, width : i32, outHeight : i32, outWidth : i32, kernelHeight : i32, kernelWidth : i32, strideHeight : i32, strideWidth : i32,
   dilationHeight : i32, dilationWidth : i32, top : i32, left : i32, c4 : i32, o4 : i32, rows : i32, perPart : i32, channels : i32, outChannels : i32,
 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> x : array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> g : array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> x : array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> g : array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y : array<f32>;
 @compute @workgroup_size(4, 4, 4) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   let c = i32(id.x);
   let o = i32(id.y);

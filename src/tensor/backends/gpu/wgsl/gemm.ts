@@ -21,11 +21,11 @@ const BLOCK = 32;
 const rows = [0, 1, 2, 3];
 const code = (bias: boolean): string => `
 struct Params { m : u32, n : u32, k4 : u32, n4 : u32, scale : f32 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> a : array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> b : array<vec4<f32>>;
-${bias ? "@group(0) @binding(3) var<storage, read> bias : array<f32>;" : ""}
-@group(0) @binding(${bias ? 4 : 3}) var<storage, read_write> c : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> a : array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b : array<vec4<f32>>;
+${bias ? "@group(0) @binding(2) var<storage, read> bias : array<f32>;" : ""}
+@group(0) @binding(${bias ? 3 : 2}) var<storage, read_write> c : array<f32>;
 fn put(row : u32, column : u32, values : vec4<f32>) {
   if (row >= p.m) { return; }
   for (var j = 0u; j < 4u; j++) {

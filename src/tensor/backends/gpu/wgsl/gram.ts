@@ -20,9 +20,9 @@ const lanes = ["x", "y", "z", "w"];
 /** @param whole whether the columns are whole vectors. */
 const code = (whole: boolean): string => `
 struct Params { rows : u32, columns : u32, vectors : u32, side : u32, perPart : u32 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> x : array<${whole ? "vec4<f32>" : "f32"}>;
-@group(0) @binding(2) var<storage, read_write> y : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> x : array<${whole ? "vec4<f32>" : "f32"}>;
+@group(0) @binding(1) var<storage, read_write> y : array<f32>;
 fn columnsOf(row : u32, vector : u32) -> vec4<f32> {
   ${
     whole

@@ -18,9 +18,9 @@ struct Params {
   height : i32, width : i32, outHeight : i32, outWidth : i32, kernelHeight : i32, kernelWidth : i32, strideHeight : i32, strideWidth : i32,
   dilationHeight : i32, dilationWidth : i32, top : i32, left : i32, channels : i32, first : i32, count : i32, columns : i32,
 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> x : array<f32>;
-@group(0) @binding(2) var<storage, read_write> y : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> x : array<f32>;
+@group(0) @binding(1) var<storage, read_write> y : array<f32>;
 @compute @workgroup_size(1, ${ACROSS}, ${DOWN}) fn main(@builtin(global_invocation_id) id : vec3<u32>) {
   let tap = i32(id.x);
   let column = i32(id.y);

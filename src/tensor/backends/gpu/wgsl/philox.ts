@@ -17,8 +17,8 @@ const uniforms: WgslKernel = {
   writes: 1,
   code: `
 struct Params { low : u32, high : u32, key0 : u32, key1 : u32, size : u32, across : u32 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read_write> y : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read_write> y : array<f32>;
 // High 32 bits of a product, by halves: WGSL has the low ones.
 fn multiplyHigh(a : u32, b : u32) -> u32 {
   let a0 = a & 0xffffu;

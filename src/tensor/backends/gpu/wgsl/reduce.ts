@@ -47,9 +47,9 @@ struct Params {
   n : u32, inner : u32, outputs : u32, abreast : u32, lines : u32, alongOutputs : u32, alongLines : u32, chunk : u32,
   identity : f32, ${numbers.map(([number, type]) => `user_${number} : ${type}, `).join("")}
 }
-@group(0) @binding(0) var<uniform> p : Params;
-${arrays.map((array, i) => `@group(0) @binding(${i + 1}) var<storage, read> ${array} : array<f32>;`).join("\n")}
-@group(0) @binding(${arrays.length + 1}) var<storage, read_write> result : array<f32>;
+@group(1) @binding(0) var<uniform> p : Params;
+${arrays.map((array, i) => `@group(0) @binding(${i}) var<storage, read> ${array} : array<f32>;`).join("\n")}
+@group(0) @binding(${arrays.length}) var<storage, read_write> result : array<f32>;
 var<workgroup> folded : array<f32, ${GROUP}>;
 @compute @workgroup_size(${GROUP}) fn main(
   @builtin(local_invocation_index) local : u32, @builtin(workgroup_id) group : vec3<u32>, @builtin(num_workgroups) groups : vec3<u32>,

@@ -43,11 +43,11 @@ const sumOf = (term: string): string => `
 /** @param loss whether probabilities and loss are wanted, or the logarithms. */
 const code = (loss: boolean): string => `
 struct Params { rows : u32, classes : u32, lines : u32, lowest : f32, own : f32, other : f32 }
-@group(0) @binding(0) var<uniform> p : Params;
-@group(0) @binding(1) var<storage, read> x : array<f32>;
-${loss ? "@group(0) @binding(2) var<storage, read> labels : array<f32>;" : ""}
-@group(0) @binding(${loss ? 3 : 2}) var<storage, read_write> y : array<f32>;
-${loss ? "@group(0) @binding(4) var<storage, read_write> losses : array<f32>;" : ""}
+@group(1) @binding(0) var<uniform> p : Params;
+@group(0) @binding(0) var<storage, read> x : array<f32>;
+${loss ? "@group(0) @binding(1) var<storage, read> labels : array<f32>;" : ""}
+@group(0) @binding(${loss ? 2 : 1}) var<storage, read_write> y : array<f32>;
+${loss ? "@group(0) @binding(3) var<storage, read_write> losses : array<f32>;" : ""}
 var<workgroup> folded : array<f32, ${GROUP}>;
 @compute @workgroup_size(${GROUP}) fn main(@builtin(local_invocation_index) local : u32, @builtin(workgroup_id) group : vec3<u32>) {
   let line = local % p.lines;
