@@ -46,7 +46,10 @@ const batch = (i: number): Tensor => normal([6, 4], 100 + i);
 
 const optimizers: [string, (parameters: Parameter[]) => Optimizer][] = [
   ["SGD with Nesterov momentum", (p) => new Sgd(p, { learningRate: cosine(0.1, 8), momentum: 0.9, nesterov: true, weightDecay: 0.01 })],
-  ["Adam with AMSGrad", (p) => new Adam(p, { learningRate: 0.01, amsgrad: true, betas: [0.8, (step) => Math.min(0.99, 0.9 + 0.01 * step)] })],
+  [
+    "Adam with AMSGrad",
+    (p) => new Adam(p, { learningRate: 0.01, amsgrad: true, betas: [0.8, (step) => Math.min(0.99, 0.9 + 0.01 * step)] }),
+  ],
   ["AdamW", (p) => new AdamW(p, { learningRate: 0.01 })],
   ["centred RMSprop with momentum", (p) => new RmsProp(p, { learningRate: 0.01, centered: true, momentum: 0.5 })],
   ["K-FAC by eigh", (p) => new Kfac(p, { learningRate: 0.1, inverse: "eigh", factorUpdateEvery: 2, inversionEvery: 3, momentum: 0.9 })],
