@@ -52,7 +52,7 @@ export const optimizerNames = Object.keys(optimizers) as OptimizerName[];
 /** By a name of `vgg`. */
 const networks = {
   vgg_tiny_bn: { sgd: { seed: 0, learningRate: 0.02, momentum: 0.9 }, "rs-kfac": { seed: 0, learningRate: 0.3, momentum: 0, kl: 1e-2 } },
-  vgg_small_bn: { sgd: { seed: 1, learningRate: 0.02, momentum: 0 }, "rs-kfac": { seed: 0, learningRate: 0.1, momentum: 0 } },
+  vgg_small_bn: { sgd: { seed: 1, learningRate: 0.02, momentum: 0 }, "rs-kfac": { seed: 1, learningRate: 0.1, momentum: 0 } },
 } as const satisfies Record<string, Record<OptimizerName, Settings>>;
 
 export type NetworkName = keyof typeof networks;
