@@ -12,9 +12,9 @@ import {
 } from "../../src/index.ts";
 
 /*
- * A training that is the same everywhere: in Node and in the page. Its seeds are such that no activation is within rounding of 0, where the
- * gradient of ReLU jumps, and no two of a pooling's window of each other: the losses would differ by more than rounding then. Its steps are so
- * small that they do not make rounding grow to where this is likely.
+ * A training that is the same everywhere: in Node and in the page. Its seeds are such that hardly an activation is within rounding of 0, where
+ * the gradient of ReLU jumps, and hardly two of a pooling's window of each other: from then on losses differ by more than rounding. Its steps
+ * are so small that they do not make rounding grow to where this is likely, nor what comes of it.
  */
 
 /** Handwritten digits of 28 × 28 pixels, a byte a pixel. */

@@ -243,20 +243,20 @@ eachBackend(() => {
   });
 
   it("a first step that cannot be inverted is forgotten: the next batch is seen as the first", async () => {
-    const after = async (seeds: readonly number[]): Promise<number[][]> => {
+    const after = async (sizes: readonly number[]): Promise<number[][]> => {
       const model = new Sequential(new Linear(2, 3, { ...options, generator: new Generator(1) }));
-      // Not all rows of the gradient of a cross-entropy are independent.
+      // A squared error: the gradients of a cross-entropy add up to 0, so that Γ would be singular for every batch.
       const optimizer = new Kfac(model.parameters(), { learningRate: 0.01, damping: 0, inverse: "cholesky" });
-      const square = (seed: number): Promise<Tensor> => {
-        const [x, target] = [normal([seed, 2], seed), normal([seed, 3], 100 + seed)];
+      const square = (n: number): Promise<Tensor> => {
+        const [x, target] = [normal([n, 2], n), normal([n, 3], 100 + n)];
         return optimizer.minimize(() => meanSquaredError(model.forward(x), target));
       };
-      for (const seed of seeds.slice(0, -1)) await expect(square(seed)).rejects.toThrow(NumericalError);
-      await square(seeds.at(-1) as number);
+      for (const n of sizes.slice(0, -1)) await expect(square(n)).rejects.toThrow(NumericalError);
+      await square(sizes.at(-1) as number);
       optimizer.dispose();
       return valuesOf(model);
     };
-    expect(await after([1, 2, 20])).toEqual(await after([20])); // of one sample, of two, of twenty
+    expect(await after([1, 2, 20])).toEqual(await after([20]));
   });
 
   describe("K-FAC with little damping or none", () => {

@@ -66,7 +66,7 @@ export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | 
  *
  * where the inner products may be sketched. U is frozen between refreshes. A batch smaller than the largest seen does not refresh: the
  * next full one does. Where λI + UUᵀ cannot be inverted, 10, 100 and 1000 times the damping are tried, and then the last U stays; each is
- * reported as a problem.
+ * reported as a problem. By default there is no clip, and a momentum of .9.
  */
 export class Seng extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: SengOptions) {

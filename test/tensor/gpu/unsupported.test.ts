@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { WebGpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
-import { BackendError, DataError, formatShape, Tensor, tidy } from "../../../src/tensor/index.ts";
+import { apply, BackendError, DataError, formatShape, Tensor, tidy } from "../../../src/tensor/index.ts";
 import { describeOnGpu } from "./gpu.ts";
 
 /* What a GPU cannot do is refused by name, with what to do. (test/tensor/gpu/queue.test.ts has what a device refuses.) */
@@ -39,6 +39,10 @@ describeOnGpu("a GPU", (open) => {
     expect(() => tidy(() => ones(0, 3).gather(indices))).toThrow(new DataError("gather: 2 indices into 0 rows; every one is out of range"));
     expect(tidy(() => ones(0, 3).gather(Tensor.zeros([0], { dtype: "int32", backend })).shape)).toEqual([0, 3]);
     indices.dispose();
+    const places = (): Tensor => Tensor.zeros([1, 1, 1, 3], { dtype: "int32", backend });
+    expect(() => tidy(() => apply("maxPool2dGather", [ones(1, 0, 2, 3), places()], {}))).toThrow(
+      new DataError("maxPool2dGather: 3 indices into 0 pixels; every one is out of range"),
+    );
   });
 
   test("walks as many axes as there are where they are contiguous, or of one", async () => {
