@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { crossEntropy, Linear, meanSquaredError, Sequential, Tanh } from "../../src/nn/index.ts";
 import type { Parameter } from "../../src/nn/index.ts";
-import { Kfac, RecordedView, Seng, type CurvatureOptimizer, type LowRankOptions } from "../../src/optim/index.ts";
+import { Kfac, Precondition, RecordedView, Seng, type CurvatureOptimizer, type LowRankOptions } from "../../src/optim/index.ts";
 import { Generator, Tensor } from "../../src/tensor/index.ts";
 import { eachBackend } from "../backends.ts";
 import { lowRankMethods } from "./properties/methods.ts";
@@ -161,6 +161,56 @@ eachBackend(() => {
         return { model, closures: [() => meanSquaredError(model.forward(x), target)] };
       };
       expect((await run(method, positions(), { thin: true })).thinly).toBe(0);
+    });
+
+    // Whether SENG's samples are thin is decided when they are frozen.
+    it.skipIf(method[0] === "SENG")("asks for them in the steps in which they are used, and for nothing where they are not", async () => {
+      const capture = vi.spyOn(Precondition.prototype, "capture");
+      const quiet = async (sizes: readonly number[], thin: boolean): Promise<boolean[]> => {
+        capture.mockClear();
+        await run(method, training(3, { sizes }), { thin });
+        // Factors are updated in steps 0, 2 and 4.
+        return [1, 3].map((step) => capture.mock.results[step]?.value !== null);
+      };
+      expect(await quiet([2], true)).toEqual([true, true]);
+      expect(await quiet([40], true)).toEqual([false, false]);
+      expect(await quiet([2], false)).toEqual([false, false]);
+    });
+
+    it("goes on bit for bit after a resume, whatever batch comes first then", async () => {
+      const cases = fc.record({
+        shapes: fc.array(fc.constantFrom<number[]>([2], [1], [40], [2, 2]), { minLength: 5, maxLength: 5 }),
+        at: fc.integer({ min: 1, max: 4 }),
+      });
+      await fc.assert(
+        fc.asyncProperty(cases, async ({ shapes, at }) => {
+          const layer = (): Linear => new Linear(9, 8, { ...options, generator: new Generator(6) });
+          const minimize = async (optimizer: CurvatureOptimizer, model: Linear, from: number, to: number): Promise<void> => {
+            for (let step = from; step < to; step++) {
+              const generator = new Generator(step);
+              const [x, target] = [9, 8].map((width) => generator.normal([...(shapes[step] as number[]), width], options)) as [
+                Tensor,
+                Tensor,
+              ];
+              await optimizer.minimize(() => meanSquaredError(model.forward(x), target));
+            }
+          };
+          const whole = layer();
+          const first = method[1](whole.parameters(), settings);
+          await minimize(first, whole, 0, at);
+          const saved = first.state();
+          const resumed = layer();
+          resumed.loadStateDict(whole.stateDict());
+          await minimize(first, whole, at, shapes.length);
+          const second = method[1](resumed.parameters(), settings);
+          second.load(saved);
+          await minimize(second, resumed, at, shapes.length);
+          const values = (parameters: readonly Parameter[]): number[] => parameters.flatMap(({ value }) => [...value.dataSync()]);
+          expect(values(resumed.parameters())).toEqual(values(whole.parameters()));
+          for (const optimizer of [first, second]) optimizer.dispose();
+        }),
+        { numRuns: 12, examples: [[{ shapes: [[2], [2], [2, 2], [2], [2]], at: 2 }], [{ shapes: [[2], [2], [40], [2], [2]], at: 2 }]] },
+      );
     });
   });
 });

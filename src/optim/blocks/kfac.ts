@@ -48,7 +48,7 @@ import {
   type Spectra,
   type Spectrum,
 } from "./spectrum.ts";
-import { throughThinFactors, wantsThin, type ThinOptions, type ThinSide } from "./thin.ts";
+import { ThinApplication, type ThinCosts, type ThinOptions } from "./thin.ts";
 
 export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOptions, "damping">, DampingOptions, ThinOptions {
   /**
@@ -79,7 +79,7 @@ export class Kfac extends CurvatureOptimizer {
     // An impossible damping is an error here, not in the first step.
     const factored = inverse === "cholesky" && ofFactors(dampingKind);
     const makeInverse = (view: CurvatureView): KroneckerInverse =>
-      factored ? new CholeskyInverse(factored, wantsThin(options, view)) : new EighInverse(dampingKind);
+      factored ? new CholeskyInverse(factored, new ThinApplication(options, view)) : new EighInverse(dampingKind);
     super(
       parameters,
       `kfac (${inverse})`,
@@ -182,15 +182,19 @@ class EighInverse implements KroneckerInverse {
 /** (Γ + s_g I)⁻¹ J (Ω + s_a I)⁻¹ with the shares s of the damping of the last refresh. */
 class CholeskyInverse implements KroneckerInverse {
   readonly method = "kfac (cholesky)";
-  readonly wantsGradient: boolean;
   readonly #kind: DampingOfFactors;
+  readonly #thin: ThinApplication;
   #inverses: Factors<Tensor> | null = null;
   /** Whether a factor was zero at the last refresh, and with it a damping relative to it: there is no curvature to speak of. */
   #isZero = false;
 
-  constructor(kind: DampingOfFactors, wantsGradient: boolean) {
+  constructor(kind: DampingOfFactors, thin: ThinApplication) {
     this.#kind = kind;
-    this.wantsGradient = wantsGradient;
+    this.#thin = thin;
+  }
+
+  get wantsGradient(): boolean {
+    return this.#thin.wanted(this.#inverses && costsOf(this.#inverses));
   }
 
   get ready(): boolean {
@@ -229,14 +233,12 @@ class CholeskyInverse implements KroneckerInverse {
     if (this.#isZero) return gradient.multiply(0);
     if (!this.#inverses) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     const { input, output } = this.#inverses;
-    return (this.wantsGradient && view && this.#thinly(view)) || output.matmul(gradient).matmul(input);
-  }
-
-  #thinly(view: CurvatureView): Tensor | null {
-    const side = (inverse: Tensor): ThinSide => ({ columnCost: 2 * inverse.size, left: (columns) => inverse.matmul(columns) });
-    const { input, output } = this.#inverses as Factors<Tensor>;
-    const { dA, dOut } = view;
-    return throughThinFactors(view, side(input), side(output), 2 * dA * dOut * (dA + dOut));
+    const costs = costsOf(this.#inverses);
+    const sides = {
+      input: { ...costs.input, left: (columns: Tensor) => input.matmul(columns) },
+      output: { ...costs.output, left: (columns: Tensor) => output.matmul(columns) },
+    };
+    return (view && this.#thin.direction(view, sides)) ?? output.matmul(gradient).matmul(input);
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
@@ -245,12 +247,13 @@ class CholeskyInverse implements KroneckerInverse {
 
   state(): BlockState {
     const tensors = new Map(Object.entries(this.#inverses ?? {}).map(([name, tensor]) => [name, tensor.keep()]));
-    return { tensors, numbers: { isZero: this.#isZero ? 1 : 0 } };
+    return { tensors, numbers: { isZero: this.#isZero ? 1 : 0, ...this.#thin.state() } };
   }
 
   load({ tensors, numbers }: BlockState): void {
     this.dispose();
     this.#isZero = numbers["isZero"] === 1;
+    this.#thin.load(numbers);
     const [input, output] = [tensors.get("input"), tensors.get("output")];
     this.#inverses = input && output ? { input: input.hold(), output: output.hold() } : null;
   }
@@ -259,6 +262,10 @@ class CholeskyInverse implements KroneckerInverse {
     for (const tensor of Object.values(this.#inverses ?? {})) tensor.dispose();
     [this.#inverses, this.#isZero] = [null, false];
   }
+}
+
+function costsOf({ input, output }: Factors<Tensor>): ThinCosts {
+  return { input: { columnCost: 2 * input.size }, output: { columnCost: 2 * output.size } };
 }
 
 async function measure(

@@ -17,7 +17,7 @@ import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature
 import type { CurvatureView } from "../curvature/view.ts";
 import { decompose, rankAt, type DecompositionOptions, type Eigenpairs, type Search } from "./dominant.ts";
 import { withScaleShift } from "./scaleShift.ts";
-import { throughThinFactors, wantsThin, type ThinOptions, type ThinSide } from "./thin.ts";
+import { ThinApplication, type ThinCosts, type ThinOptions } from "./thin.ts";
 
 /*
  * Kronecker factors by their dominant eigenpairs and a mean for the others, F ≈ U diag(D) Uᵀ + τ(I − UUᵀ): the damped inverse is cheap to
@@ -124,9 +124,9 @@ export class LowRankKfac extends CurvatureOptimizer {
 /** The inverse of Γ ⊗ Ω from the dominant eigenpairs of both: those that a search finds, or that a factor comes with. */
 export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot | LowRankSnapshot> {
   readonly method: string;
-  readonly wantsGradient: boolean;
   readonly #layer: string;
   readonly #options: LowRankOptions;
+  readonly #thin: ThinApplication;
   readonly #search: Search;
   #factors: Factors<Factor> | null = null;
   /** A state whose values have not been read yet. */
@@ -141,7 +141,11 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     this.#layer = view.weight.name;
     this.#search = search;
     this.#options = options;
-    this.wantsGradient = wantsThin(options, view);
+    this.#thin = new ThinApplication(options, view);
+  }
+
+  get wantsGradient(): boolean {
+    return this.#thin.wanted(this.#factors && costsOf(this.#factors));
   }
 
   get ready(): boolean {
@@ -206,16 +210,10 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     const factors = this.#factors;
     if (!factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     if (!this.ready) return gradient.multiply(0);
-    const inverses = this.#inverses(factors, damping);
-    const { input, output } = inverses;
-    return (view && this.#thinly(factors, inverses, view)) ?? input.right(output.left(gradient));
-  }
-
-  #thinly({ input, output }: Factors<Factor>, inverses: Factors<Pick<LowRankInverse, "left">>, view: CurvatureView): Tensor | null {
-    if (!this.wantsGradient) return null;
-    const [a, g] = [input.inverse.columnCost, output.inverse.columnCost];
-    const side = (name: FactorName, columnCost: number): ThinSide => ({ columnCost, left: (columns) => inverses[name].left(columns) });
-    return throughThinFactors(view, side("input", a), side("output", g), a * view.dOut + g * view.dA);
+    const { input, output } = this.#inverses(factors, damping);
+    const costs = costsOf(factors);
+    const sides = { input: { ...costs.input, ...input }, output: { ...costs.output, ...output } };
+    return (view && this.#thin.direction(view, sides)) ?? input.right(output.left(gradient));
   }
 
   #inverses({ input, output }: Factors<Factor>, damping: number): Factors<Pick<LowRankInverse, "left" | "right">> {
@@ -245,7 +243,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
 
   state(): BlockState {
     const tensors = new Map<string, Tensor>();
-    const numbers: Record<string, number> = { refreshes: this.#refreshes };
+    const numbers: Record<string, number> = { refreshes: this.#refreshes, ...this.#thin.state() };
     const factors: readonly (readonly [name: string, factor: Loaded & { readonly shared?: boolean }])[] = Object.entries(
       this.#factors ?? this.#loaded ?? {},
     );
@@ -264,6 +262,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   load({ tensors, numbers }: BlockState): void {
     this.dispose();
     this.#refreshes = numbers["refreshes"] ?? 0;
+    this.#thin.load(numbers);
     const factor = (name: FactorName): Loaded | null => {
       const residual = numbers[`${name}.residual`];
       if (residual === undefined) return null;
@@ -300,6 +299,10 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
 /** The same, by handles of their own. */
 function held({ vectors, values, basis, trace }: Eigenpairs): Eigenpairs {
   return { vectors: vectors.hold(), values: values.hold(), basis: basis?.hold() ?? null, trace };
+}
+
+function costsOf({ input, output }: Factors<Factor>): ThinCosts {
+  return { input: { columnCost: input.inverse.columnCost }, output: { columnCost: output.inverse.columnCost } };
 }
 
 /** With the residual. */

@@ -1,4 +1,5 @@
 import type { Tensor } from "../../tensor/index.ts";
+import type { Factors } from "../curvature/factor.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 
 /*
@@ -18,24 +19,57 @@ export interface ThinOptions {
   readonly thin?: boolean | undefined;
 }
 
-/** Whether a layer's steps should come with the factors of its gradient, by its first batch: a later one may have several positions a sample. */
-export function wantsThin({ thin = true }: ThinOptions, { positions }: CurvatureView): boolean {
-  return thin && positions === 1;
-}
+/** Operations that it takes to apply each inverse to one column. */
+export type ThinCosts = Factors<{ readonly columnCost: number }>;
 
-/** A symmetric inverse, and the operations that it takes to apply it to one column. */
-export interface ThinSide {
-  readonly columnCost: number;
-  left(columns: Tensor): Tensor;
-}
+/** The two inverses, which are symmetric. */
+export type ThinSides = Factors<{ readonly columnCost: number; left(columns: Tensor): Tensor }>;
 
-/**
- * The direction by thin application, or null where that is not possible (several positions a sample in this step, or a loss with a part that
- * the records do not explain, as a penalty) or takes more operations than `denseCost`.
- */
-export function throughThinFactors(view: CurvatureView, input: ThinSide, output: ThinSide, denseCost: number): Tensor | null {
-  const { n, positions, dA, dOut } = view;
-  if (positions !== 1 || !view.explainsGradient) return null;
-  if (n * (input.columnCost + output.columnCost) + 2 * n * dA * dOut >= denseCost) return null;
-  return output.left(view.thinOutputGradient("training")).matmul(input.left(view.thinInput()), { transposeB: true });
+/** Of a layer's inverse: when it is applied to the thin factors, and how. */
+export class ThinApplication {
+  readonly #on: boolean;
+  readonly #layer: Pick<CurvatureView, "dA" | "dOut">;
+  /** Samples of the first batch, which stands for the next ones before they are there; 0 if it had several positions a sample. */
+  #samples: number;
+
+  constructor({ thin = true }: ThinOptions, { positions, n, dA, dOut }: CurvatureView) {
+    this.#on = thin;
+    this.#layer = { dA, dOut };
+    this.#samples = positions === 1 ? n : 0;
+  }
+
+  /**
+   * Whether steps should come with the factors of the gradient, which costs something: where they would be used for a batch like the first, or
+   * the costs are not known yet (null).
+   */
+  wanted(costs: ThinCosts | null): boolean {
+    return this.#on && this.#samples > 0 && (!costs || this.#pays(this.#samples, costs));
+  }
+
+  /**
+   * The direction by thin application, or null where that is not possible (several positions a sample in this step, or a loss with a part that
+   * the records do not explain, as a penalty), not wanted, or takes more operations than to precondition the gradient as a whole.
+   */
+  direction(view: CurvatureView, sides: ThinSides): Tensor | null {
+    const { n, positions } = view;
+    if (!this.wanted(sides) || positions !== 1 || !view.explainsGradient || !this.#pays(n, sides)) return null;
+    const { input, output } = sides;
+    return output.left(view.thinOutputGradient("training")).matmul(input.left(view.thinInput()), { transposeB: true });
+  }
+
+  #pays(n: number, { input, output }: ThinCosts): boolean {
+    const { dA, dOut } = this.#layer;
+    const [a, g] = [input.columnCost, output.columnCost];
+    return n * (a + g) + 2 * n * dA * dOut < a * dOut + g * dA;
+  }
+
+  /** Part of the inverse's state: rounding is the same after a resume, whatever batch comes first there. */
+  state(): Record<string, number> {
+    return { thinSamples: this.#samples };
+  }
+
+  /** Leaves what a state says nothing about. */
+  load({ thinSamples = this.#samples }: Readonly<Record<string, number>>): void {
+    this.#samples = thinSamples;
+  }
 }

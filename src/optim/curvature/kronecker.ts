@@ -75,7 +75,7 @@ export interface ApplyContext {
 export interface KroneckerInverse<Snapshot = FactorSnapshot> {
   /** The method, as the registration table shows it. */
   readonly method: string;
-  /** Whether `apply` wants the step's own factors of the gradient in its view. Default false. */
+  /** Whether `apply` wants the next step's own factors of the gradient in its view. Default false. */
   readonly wantsGradient?: boolean;
   /**
    * Computes from the factors. Changes nothing until the result is installed, which may be some steps later: what is needed of this object
