@@ -128,6 +128,18 @@ export function solveCholeskyHost(l: Float64Array, n: number, b: Float64Array, c
 }
 
 /**
+ * M = L⁻¹ for a lower triangular L [n, n] with a positive diagonal, as that of a Cholesky factorization; zeros above M's diagonal. n³/3
+ * operations. By substitution: |L M − I| ≤ γₙ |L||M| (theorem 8.5).
+ */
+export function inverseLowerIn(space: Workspace, l: Float64Array, n: number): Float64Array {
+  const m = zeros(space, n);
+  invertLower(space, copyIn(space, l, n, n), m);
+  const inverse = new Float64Array(n * n);
+  copyOut(m, inverse);
+  return inverse;
+}
+
+/**
  * A⁻¹ = MᵀM with M = L⁻¹, given A = L Lᵀ (LAPACK's potri). Only the lower triangle is computed, and mirrored, so the inverse is
  * symmetric to the last bit. 4/3·n³ operations at most.
  *
@@ -136,8 +148,7 @@ export function solveCholeskyHost(l: Float64Array, n: number, b: Float64Array, c
  */
 export function inverseCholeskyIn(space: Workspace, l: Float64Array, n: number): Float64Array {
   const factor = copyIn(space, l, n, n);
-  const m = space.matrix(n, n);
-  m.data.fill(0, m.at, m.at + n * n);
+  const m = zeros(space, n);
   invertLower(space, factor, m);
   const gram = factor; // L has served
   gramOfLower(space, gram, m);
@@ -251,6 +262,12 @@ function solveLeaf(t: MatrixBlock, b: MatrixBlock, { lower = true, transpose = f
     }
     if (!unit) divide(b.data, own, t.data[t.at + i * (t.stride + 1)]!, b.columns);
   }
+}
+
+function zeros(space: Workspace, n: number): MatrixBlock {
+  const m = space.matrix(n, n);
+  m.data.fill(0, m.at, m.at + n * n);
+  return m;
 }
 
 /** M = L⁻¹ into zeros: each column of it by substitution, from its diagonal on. */

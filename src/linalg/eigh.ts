@@ -5,7 +5,7 @@ import { conquestSize, divideAndConquer } from "./divideAndConquer.ts";
 import { implicitQl } from "./ql.ts";
 import { applyReflections, applySize } from "./reflections.ts";
 import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
-import { makeSignsDeterministic } from "./signs.ts";
+import { makeRowSignsDeterministic } from "./signs.ts";
 import { reductionSize, tridiagonalize } from "./tridiagonalize.ts";
 
 export interface Eigh {
@@ -44,8 +44,8 @@ export function eighIn(
   divideAndConquer(space, reduction, rows);
   const wanted = part(rows, n - largest, 0, largest, n);
   applyReflections(space, reduction.reflections, wanted);
+  makeRowSignsDeterministic(wanted);
   transpose(rowMajor(into, n, largest), wanted);
-  makeSignsDeterministic(largest, into);
   return { values: scaleByPower(reduction.diagonal.subarray(n - largest), exponent), vectors: into };
 }
 

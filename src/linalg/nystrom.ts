@@ -19,6 +19,11 @@ export interface NystromOptions extends SketchOptions {
    */
   readonly testMatrix?: Tensor;
   /**
+   * The test matrix has orthonormal columns, as the `basis` of an earlier call has. It is believed, which saves the product that would find
+   * out; of a basis that is ill-conditioned nevertheless less is right, or it is refused. Default false.
+   */
+  readonly orthonormal?: boolean;
+  /**
    * Products with the matrix before the one that counts. Default 2, or 0 for a test matrix, which is taken for a good basis; at least 2 where
    * that gets random columns, which have seen nothing of the matrix.
    */
@@ -54,8 +59,8 @@ export async function nystrom(x: Tensor, options: NystromOptions): Promise<Nystr
   using own = x.keep();
   const { rank, sketch, grown } = startOf(operation, own, options);
   const products = grown ? Math.max(iterations, COLD) : iterations;
-  // The basis of an earlier call needs no other one.
-  let start = (await isWellConditioned(sketch)) ? sketch : await takeWellConditioned(sketch);
+  const known = options.testMatrix !== undefined && (options.orthonormal ?? false) && !grown;
+  let start = known || (await isWellConditioned(sketch)) ? sketch : await takeWellConditioned(sketch);
   for (let i = 0; i < products; i++) start = await takeWellConditioned(await takeProduct(operation, own, start));
   using w = start;
   const s = w.shape[1] as number;

@@ -1,7 +1,7 @@
 import { formatShape, machineEpsilon, NumericalError, ShapeError, Tensor, tidy, type Backend } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireFinite, requireMatrix } from "./checks.ts";
-import { choleskyIn, choleskySize, solveSize, solveTriangularIn } from "./cholesky.ts";
+import { choleskyIn, choleskySize, inverseLowerIn, inverseSize } from "./cholesky.ts";
 import { qr } from "./qr.ts";
 import { destinationOf, narrowed, widened } from "./transfer.ts";
 import { largestMagnitude } from "./vectors.ts";
@@ -163,12 +163,7 @@ function inverseFactor(backend: Backend, gram: Float64Array, m: number, s: numbe
 }
 
 function inverseOfLower(backend: Backend, l: Float64Array, s: number): Float64Array {
-  const inverse = new Float64Array(s * s);
-  for (let i = 0; i < s; i++) inverse[i * (s + 1)] = 1;
-  inWorkspace(backend, solveSize(s, s), (space) => {
-    solveTriangularIn(space, l, s, inverse, s);
-  });
-  return inverse;
+  return inWorkspace(backend, inverseSize(s), (space) => inverseLowerIn(space, l, s));
 }
 
 /** Y L⁻ᵀ for a lower triangular L [s, s] on the host. */

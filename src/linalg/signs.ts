@@ -1,4 +1,4 @@
-import type { FloatArray } from "../tensor/index.ts";
+import type { FloatArray, MatrixBlock } from "../tensor/index.ts";
 
 /**
  * Flips columns so that in each column of `vectors` the component of largest magnitude, the first among equals, is positive; the
@@ -25,5 +25,14 @@ export function makeSignsDeterministic(columns: number, vectors: FloatArray, par
     for (let at = 0; at < x.length; at += columns) {
       for (let j = 0; j < columns; j++) x[at + j]! *= signs[j]!;
     }
+  }
+}
+
+/** The same for vectors that are rows. */
+export function makeRowSignsDeterministic({ data, at, rows, columns, stride }: MatrixBlock): void {
+  for (let start = at; start < at + rows * stride; start += stride) {
+    let peak = 0;
+    for (let k = start; k < start + columns; k++) if (Math.abs(data[k]!) > Math.abs(peak)) peak = data[k]!;
+    if (peak < 0) for (let k = start; k < start + columns; k++) data[k] = -data[k]!;
   }
 }

@@ -129,6 +129,28 @@ eachBackend(() => {
       }
     });
 
+    it.each(["float32", "float64"] as const)(
+      "takes a %s basis that is said to be orthonormal for what it is found to be otherwise",
+      async (dtype) => {
+        const { a } = ofSpectrum(
+          Array.from({ length: 30 }, (_, k) => 0.8 ** k),
+          2,
+        );
+        const { basis } = await approximated(a, dtype, { rank: 8, oversampling: 4, generator: new Generator(7) });
+        const next = plus(a, scaled(identity(30), 0.01));
+        const options = { rank: 8, test: basis } as const;
+        const [found, believed] = [
+          await approximated(next, dtype, options),
+          await approximated(next, dtype, { ...options, orthonormal: true }),
+        ];
+        expect(believed).toEqual(found);
+        // Random columns beside it are never orthonormal.
+        const wider = (orthonormal: boolean): Promise<Parts> =>
+          approximated(next, dtype, { rank: 12, oversampling: 4, test: basis, generator: new Generator(8), orthonormal });
+        expect(await wider(true)).toEqual(await wider(false));
+      },
+    );
+
     it("of zeros has orthonormal vectors, in float32 from a test matrix that has none", async () => {
       const { d, u, basis } = await approximated(identity(9), "float32", { rank: 0, test: normalMatrix(9, 4, 1) });
       expect([d.length, u.columns, basis.columns]).toEqual([0, 0, 4]);

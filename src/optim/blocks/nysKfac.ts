@@ -25,7 +25,7 @@ export class NysKfac extends LowRankKfac {
         const size = { rank, oversampling, generator };
         if (!basis) return linalg.nystrom(matrix, size);
         // With the generator: where rank or oversampling have changed since the last refresh, the basis is widened or narrowed to them.
-        return linalg.nystrom(matrix, { ...size, testMatrix: basis, iterations: refreshes < settling ? 1 : 0 });
+        return linalg.nystrom(matrix, { ...size, testMatrix: basis, orthonormal: true, iterations: refreshes < settling ? 1 : 0 });
       },
     };
     super(parameters, "nys-kfac", search, options);
