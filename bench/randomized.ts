@@ -145,7 +145,7 @@ interface Pairs extends LowRank {
 
 async function run(method: Method, x: Tensor, { rank }: { readonly rank: number }, testMatrix: Tensor): Promise<Pairs> {
   if (method === "sre") return randomizedEigh(x, { rank, testMatrix, iterations: PRODUCTS.sre - 1 });
-  if (method === "nystrom") return nystrom(x, { rank, testMatrix });
+  if (method === "nystrom") return nystrom(x, { rank, testMatrix, orthonormal: true }); // from `basisOf`
   const { u, values, v } = await randomizedSvd(x, { rank, testMatrix, iterations: PRODUCTS.rsvd / 2 - 1 });
   u.dispose();
   return { values, vectors: v };

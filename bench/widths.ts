@@ -101,7 +101,7 @@ async function layerOf(
     { name: "kfac inversion by Cholesky", cubic: true, f: async () => release({ exact: await inversePositiveDefinite(damped) }) },
     { name: "rs-kfac inversion", f: async () => release(await randomizedSvd(factor, { rank, testMatrix, iterations: 4 })) },
     { name: "sre-kfac inversion", f: async () => release(await randomizedEigh(factor, { rank, testMatrix, iterations: 4 })) },
-    { name: "nys-kfac inversion", f: async () => release(await nystrom(factor, { rank, testMatrix: start.basis })) },
+    { name: "nys-kfac inversion", f: async () => release(await nystrom(factor, { rank, testMatrix: start.basis, orthonormal: true })) },
     { name: "b-kfac update", f: async () => release(await brandUpdate(pairs, columns, { decay: 0.95, rank })) },
     {
       name: "kfac application by eigh",

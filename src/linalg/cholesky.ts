@@ -128,8 +128,8 @@ export function solveCholeskyHost(l: Float64Array, n: number, b: Float64Array, c
 }
 
 /**
- * M = L⁻¹ for a lower triangular L [n, n] with a positive diagonal, as that of a Cholesky factorization; zeros above M's diagonal. n³/3
- * operations. By substitution: |L M − I| ≤ γₙ |L||M| (theorem 8.5).
+ * M = L⁻¹ for a lower triangular L [n, n] with a positive diagonal, as that of a Cholesky factorization; zeros above M's diagonal. n³/2
+ * operations at most. By substitution: |L M − I| ≤ γₙ |L||M| (theorem 8.5).
  */
 export function inverseLowerIn(space: Workspace, l: Float64Array, n: number): Float64Array {
   const m = zeros(space, n);

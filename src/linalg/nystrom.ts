@@ -19,8 +19,9 @@ export interface NystromOptions extends SketchOptions {
    */
   readonly testMatrix?: Tensor;
   /**
-   * The test matrix has orthonormal columns, as the `basis` of an earlier call has. It is believed, which saves the product that would find
-   * out; of a basis that is ill-conditioned nevertheless less is right, or it is refused. Default false.
+   * Whether the test matrix has orthonormal columns, as the `basis` of an earlier call has: it is believed, which saves the product that finds
+   * out. If it is ill-conditioned after all, the result loses digits, or a NumericalError is thrown. Means nothing without a test matrix, and
+   * where random columns are added to it. Default false.
    */
   readonly orthonormal?: boolean;
   /**

@@ -179,11 +179,14 @@ eachBackend(() => {
 
     it("goes on bit for bit after a resume, whatever batch comes first then", async () => {
       const cases = fc.record({
-        shapes: fc.array(fc.constantFrom<number[]>([2], [1], [40], [2, 2]), { minLength: 5, maxLength: 5 }),
+        shapes: fc.array(fc.constantFrom<number[]>([2], [1], [3], [40], [2, 2]), { minLength: 5, maxLength: 5 }),
         at: fc.integer({ min: 1, max: 4 }),
+        rising: fc.boolean(),
       });
       await fc.assert(
-        fc.asyncProperty(cases, async ({ shapes, at }) => {
+        fc.asyncProperty(cases, async ({ shapes, at, rising }) => {
+          // An inversion in step 3, in which no factor is updated, after which thin application pays for larger batches.
+          const own = rising ? { ...settings, rank: (step: number) => (step < 3 ? 1 : 6), inversionEvery: 3 } : settings;
           const layer = (): Linear => new Linear(9, 8, { ...options, generator: new Generator(6) });
           const minimize = async (optimizer: CurvatureOptimizer, model: Linear, from: number, to: number): Promise<void> => {
             for (let step = from; step < to; step++) {
@@ -196,20 +199,27 @@ eachBackend(() => {
             }
           };
           const whole = layer();
-          const first = method[1](whole.parameters(), settings);
+          const first = method[1](whole.parameters(), own);
           await minimize(first, whole, 0, at);
           const saved = first.state();
           const resumed = layer();
           resumed.loadStateDict(whole.stateDict());
           await minimize(first, whole, at, shapes.length);
-          const second = method[1](resumed.parameters(), settings);
+          const second = method[1](resumed.parameters(), own);
           second.load(saved);
           await minimize(second, resumed, at, shapes.length);
           const values = (parameters: readonly Parameter[]): number[] => parameters.flatMap(({ value }) => [...value.dataSync()]);
           expect(values(resumed.parameters())).toEqual(values(whole.parameters()));
           for (const optimizer of [first, second]) optimizer.dispose();
         }),
-        { numRuns: 12, examples: [[{ shapes: [[2], [2], [2, 2], [2], [2]], at: 2 }], [{ shapes: [[2], [2], [40], [2], [2]], at: 2 }]] },
+        {
+          numRuns: 12,
+          examples: [
+            [{ shapes: [[2], [2], [2, 2], [2], [2]], at: 2, rising: false }],
+            [{ shapes: [[2], [2], [40], [2], [2]], at: 2, rising: false }],
+            [{ shapes: [[3], [3], [3], [3], [3]], at: 3, rising: true }],
+          ],
+        },
       );
     });
   });

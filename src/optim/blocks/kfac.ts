@@ -194,7 +194,7 @@ class CholeskyInverse implements KroneckerInverse {
   }
 
   get wantsGradient(): boolean {
-    return this.#thin.wanted(this.#inverses && costsOf(this.#inverses));
+    return !this.#isZero && this.#thin.wanted(this.#inverses && costsOf(this.#inverses));
   }
 
   get ready(): boolean {

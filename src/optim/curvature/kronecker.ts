@@ -109,6 +109,11 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
   readonly #inverse: KroneckerInverse<Snapshot>;
   #underWay: InversionUnderWay<Snapshot> | null = null;
   #observedAt = -1;
+  /**
+   * Whether the present step was asked for records, by what a saved state knows, too: a resumed step has them in any case, and must not make
+   * more of them than it would have otherwise.
+   */
+  #asked = false;
   /** Whether the factors have changed since the last inversion. */
   #changed = false;
   /** Since the last report. */
@@ -160,6 +165,7 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
   async refresh(step: number, worker: LinalgWorker): Promise<void> {
     const { input, output } = this.#factors;
     if (this.#count > 0) await this.#inverse.prepare?.(input.snapshot(), output.snapshot());
+    this.#asked = this.#updateDue(step) || (this.#inverse.wantsGradient ?? false);
     const atOnce = await this.#update(step);
     if (this.#count === 0) return;
     const lag = inversionLag(this.#options, step);
@@ -247,7 +253,7 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
 
   precondition(gradient: Tensor, { step, view }: { readonly step: number; readonly view: CurvatureView | null }): Tensor {
     try {
-      return tidy(() => this.#inverse.apply(gradient, { damping: this.#damping(step), view }));
+      return tidy(() => this.#inverse.apply(gradient, { damping: this.#damping(step), view: this.#asked ? view : null }));
     } catch (cause) {
       throw this.#explained(cause, "applied", step);
     }
