@@ -1,5 +1,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { WebGpuBackend as GpuBackend } from "../../../src/tensor/backends/gpu/index.ts";
+import type { DeviceArray } from "../../../src/tensor/backends/gpu/kernel.ts";
+import { EIGHT_IN_A_ROW, gemmKernel } from "../../../src/tensor/backends/gpu/wgsl/gemm.ts";
 import { openReference } from "../../../src/tensor/backends/reference/index.ts";
 import { philoxBlock } from "../../../src/tensor/philox.ts";
 import { apply, Tensor, tidy, type Backend, type TypedArray } from "../../../src/tensor/index.ts";
@@ -254,6 +256,48 @@ describeOnGpu("kernels in WGSL", (open) => {
         (of: (shape: readonly number[]) => Tensor) => apply("linear", [of([m, k]), of([n, k]), of([n])], {})[0],
       ])
         expect(await on(backend, "float32", f)).toBeAllclose(await on(reference, "float64", f), { relative: 1e-6 });
+    });
+
+    describe("whatever threads are a subgroup", () => {
+      const [m, k, n] = [37, 4 * 35, 4 * 21];
+      const arrayOf = ({ storage }: Tensor): DeviceArray => storage.buffer as DeviceArray;
+
+      /** In workgroups of `across` × 8 threads. */
+      async function product(a: Tensor, b: Tensor, eights: boolean, across: number): Promise<TypedArray> {
+        using c = Tensor.zeros([m, n], { backend });
+        const groups = [Math.ceil(n / 4 / across), Math.ceil(m / 32), 1] as const;
+        const parameters = [{ u: m }, { u: n }, { u: k / 4 }, { u: n / 4 }, { f: 1 }];
+        backend.queue.runWgsl(gemmKernel({ bias: false, eights, across }), groups, [arrayOf(a), arrayOf(b)], [arrayOf(c)], parameters);
+        return await c.data();
+      }
+
+      // With four threads in a row, eight have different rows.
+      test.each([1, 4, 8, 16])("they are the same, in workgroups of %i × 8", async (across) => {
+        using a = from(numbers(m * k), [m, k]);
+        using b = from(numbers(k * n, 2), [k, n]);
+        const reference = openReference();
+        const exact = await read(() => {
+          const [p, q] = [a, b].map(({ shape, size }, i) => Tensor.from(numbers(size, i + 1), { shape, backend: reference }));
+          return (p as Tensor).matmul(q as Tensor);
+        });
+        const forms = backend.queue.subgroupsOfEight ? [false, true] : [false];
+        for (const eights of forms) expect(await product(a, b, eights, across)).toBeAllclose(exact, { relative: 1e-6 });
+      });
+
+      test("eight threads in a row are one where the device has such subgroups", async ({ skip }) => {
+        skip(!backend.queue.subgroupsOfEight, "this device has none");
+        const code = `enable subgroups;
+          @group(0) @binding(0) var<storage, read_write> c : array<f32>;
+          @compute @workgroup_size(64) fn main(
+            @builtin(local_invocation_index) i : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(subgroup_size) lanes : u32
+          ) {
+            let y = i / 8u;
+            c[i] = select(0.0, 1.0, ${EIGHT_IN_A_ROW});
+          }`;
+        using c = Tensor.zeros([64], { backend });
+        backend.queue.runWgsl({ name: "eights", code, reads: 0, writes: 1 }, [1, 1, 1], [], [arrayOf(c)], []);
+        expect([...(await c.data())]).toEqual(Array.from({ length: 64 }, () => 1));
+      });
     });
   });
 

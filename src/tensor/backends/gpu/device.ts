@@ -13,7 +13,7 @@ const REMEDY =
   `from bookworm-backports on Debian 12); or compute on the device "wasm"`;
 
 /**
- * An adapter and a device of its own with all that the adapter allows.
+ * An adapter and a device of its own with all that the adapter allows of what is used here.
  * @throws BackendError if there is none, saying what to do.
  */
 export async function findDevice(): Promise<Found> {
@@ -23,7 +23,8 @@ export async function findDevice(): Promise<Found> {
   const { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage } = adapter.limits;
   try {
     const requiredLimits = { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage };
-    return { adapter, device: await adapter.requestDevice({ requiredLimits }) };
+    const requiredFeatures = (["subgroups"] as const).filter((feature) => adapter.features.has(feature));
+    return { adapter, device: await adapter.requestDevice({ requiredLimits, requiredFeatures }) };
   } catch (cause) {
     throw new BackendError(`gpu: the adapter "${nameOf(adapter)}" gives no device (${String(cause)}); ${REMEDY}`, { cause });
   }

@@ -70,7 +70,7 @@ export async function openGpu(options: GpuOptions = {}, host?: Backend): Promise
 /** The same for WebGPU alone. */
 export async function openWebGpu({ overrides = true }: Pick<GpuOptions, "overrides"> = {}, host?: Backend): Promise<WebGpuBackend> {
   const { adapter, device } = await findDevice();
-  const queue = new WebGpuQueue(device, await loadGpuJs(), overrides);
+  const queue = new WebGpuQueue(device, await loadGpuJs(), overrides, adapter.info);
   const software = adapter.info.isFallbackAdapter ? " (software)" : "";
   return Object.assign(backendOf(queue, `${nameOf(adapter)}${software}, WebGPU`, host), { queue, device });
 }

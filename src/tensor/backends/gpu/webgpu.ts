@@ -48,6 +48,7 @@ interface Dispatch {
 export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
   readonly memory: Memory<GPUBuffer>;
   readonly wgsl: WgslQueue | null;
+  readonly subgroupsOfEight: boolean;
   readonly #device: GPUDevice;
   readonly #gpuJs: GpuJs;
   readonly #uniforms: GPUBuffer;
@@ -68,11 +69,18 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
   /** Error scopes that were closed and whose outcome is not known yet. */
   readonly #checks = new Set<Promise<unknown>>();
 
-  constructor(device: GPUDevice, gpuJs: GpuJs, overrides: boolean) {
+  /** @param info of the adapter, which tells the sizes of subgroups where there are any. */
+  constructor(
+    device: GPUDevice,
+    gpuJs: GpuJs,
+    overrides: boolean,
+    { subgroupMinSize = Infinity, subgroupMaxSize = 0 }: Pick<GPUAdapterInfo, "subgroupMinSize" | "subgroupMaxSize"> = {},
+  ) {
     super();
     this.#device = device;
     this.#gpuJs = gpuJs;
     this.wgsl = overrides ? this : null;
+    this.subgroupsOfEight = subgroupMinSize <= 8 && 8 <= subgroupMaxSize && device.features.has("subgroups");
     this.#staging = new Staging(device);
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     this.memory = new Memory({
