@@ -13,8 +13,8 @@ import type { CurvatureView } from "../curvature/view.ts";
 
 export interface ThinOptions {
   /**
-   * Precondition the thin factors of a dense layer's gradient, before these are multiplied, where that takes fewer operations, for the batch of
-   * the step and for one like the layer's first: the same direction, up to rounding. Default true.
+   * Precondition the thin factors of a dense layer's gradient, before these are multiplied, where that takes fewer operations for the
+   * step's batch (but for SENG, also for one of the size of the layer's first): the same direction, up to rounding. Default true.
    */
   readonly thin?: boolean | undefined;
 }

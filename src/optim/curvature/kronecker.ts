@@ -67,7 +67,7 @@ export interface Refreshed {
 export interface ApplyContext {
   /** λ of this step. */
   readonly damping: number;
-  /** The step's own records, if they were asked for. */
+  /** The step's own records, if they were asked for: always where `wantsGradient` is true. */
   readonly view: CurvatureView | null;
 }
 
@@ -111,7 +111,7 @@ export class KroneckerBlock<Snapshot> implements CurvatureBlock {
   #observedAt = -1;
   /**
    * Whether the present step was asked for records, by what a saved state knows, too: a resumed step has them in any case, and must not make
-   * more of them than it would have otherwise.
+   * more of them than it would have otherwise. So not for a first value out of turn, which a resumed step cannot tell from others.
    */
   #asked = false;
   /** Whether the factors have changed since the last inversion. */

@@ -286,7 +286,7 @@ describeOnGpu("kernels in WGSL", (open) => {
 
       test("eight threads in a row are one where the device has such subgroups", async ({ skip }) => {
         skip(!backend.queue.subgroupsOfEight, "this device has none");
-        const code = `enable subgroups;
+        const code = `enable subgroups; diagnostic(off, subgroup_uniformity);
           @group(0) @binding(0) var<storage, read_write> c : array<f32>;
           @compute @workgroup_size(64) fn main(
             @builtin(local_invocation_index) i : u32, @builtin(subgroup_invocation_id) lane : u32, @builtin(subgroup_size) lanes : u32

@@ -93,7 +93,7 @@ export type Parameter = { readonly u: number } | { readonly i: number } | { read
 
 /** A queue that takes kernels in WGSL, too. */
 export interface WgslQueue extends Queue {
-  /** Whether kernels may use subgroups, and these may be of eight threads. */
+  /** Whether kernels may use subgroups, and these are of eight threads. */
   readonly subgroupsOfEight: boolean;
   /** Issues a kernel in WGSL. @param groups workgroups along each axis. */
   runWgsl(

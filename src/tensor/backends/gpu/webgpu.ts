@@ -74,13 +74,13 @@ export class WebGpuQueue extends Queue<GPUBuffer> implements WgslQueue {
     device: GPUDevice,
     gpuJs: GpuJs,
     overrides: boolean,
-    { subgroupMinSize = Infinity, subgroupMaxSize = 0 }: Pick<GPUAdapterInfo, "subgroupMinSize" | "subgroupMaxSize"> = {},
+    { subgroupMinSize, subgroupMaxSize }: Pick<GPUAdapterInfo, "subgroupMinSize" | "subgroupMaxSize"> = {},
   ) {
     super();
     this.#device = device;
     this.#gpuJs = gpuJs;
     this.wgsl = overrides ? this : null;
-    this.subgroupsOfEight = subgroupMinSize <= 8 && 8 <= subgroupMaxSize && device.features.has("subgroups");
+    this.subgroupsOfEight = subgroupMinSize === 8 && subgroupMaxSize === 8 && device.features.has("subgroups");
     this.#staging = new Staging(device);
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     this.memory = new Memory({

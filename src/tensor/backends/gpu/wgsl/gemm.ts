@@ -69,7 +69,7 @@ const together = `
 
 interface GemmForm {
   readonly bias: boolean;
-  /** Whether there may be subgroups of eight. */
+  /** Whether subgroups are of eight threads. */
   readonly eights: boolean;
   /** Threads of a workgroup along C's columns. */
   readonly across?: number;
