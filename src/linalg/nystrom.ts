@@ -60,7 +60,7 @@ export async function nystrom(x: Tensor, options: NystromOptions): Promise<Nystr
   using own = x.keep();
   const { rank, sketch, grown } = startOf(operation, own, options);
   const products = grown ? Math.max(iterations, COLD) : iterations;
-  const known = options.testMatrix !== undefined && (options.orthonormal ?? false) && !grown;
+  const known = options.orthonormal === true && options.testMatrix !== undefined && !grown;
   let start = known || (await isWellConditioned(sketch)) ? sketch : await takeWellConditioned(sketch);
   for (let i = 0; i < products; i++) start = await takeWellConditioned(await takeProduct(operation, own, start));
   using w = start;

@@ -233,12 +233,11 @@ class CholeskyInverse implements KroneckerInverse {
     if (this.#isZero) return gradient.multiply(0);
     if (!this.#inverses) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     const { input, output } = this.#inverses;
-    const costs = costsOf(this.#inverses);
-    const sides = {
-      input: { ...costs.input, left: (columns: Tensor) => input.matmul(columns) },
-      output: { ...costs.output, left: (columns: Tensor) => output.matmul(columns) },
+    const inverses = {
+      input: { left: (columns: Tensor) => input.matmul(columns) },
+      output: { left: (columns: Tensor) => output.matmul(columns) },
     };
-    return (view && this.#thin.direction(view, sides)) ?? output.matmul(gradient).matmul(input);
+    return (view && this.#thin.direction(view, costsOf(this.#inverses), inverses)) ?? output.matmul(gradient).matmul(input);
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {

@@ -210,10 +210,9 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     const factors = this.#factors;
     if (!factors) throw new UsageError("a Kronecker inverse was applied before its first refresh");
     if (!this.ready) return gradient.multiply(0);
-    const { input, output } = this.#inverses(factors, damping);
-    const costs = costsOf(factors);
-    const sides = { input: { ...costs.input, ...input }, output: { ...costs.output, ...output } };
-    return (view && this.#thin.direction(view, sides)) ?? input.right(output.left(gradient));
+    const inverses = this.#inverses(factors, damping);
+    const { input, output } = inverses;
+    return (view && this.#thin.direction(view, costsOf(factors), inverses)) ?? input.right(output.left(gradient));
   }
 
   #inverses({ input, output }: Factors<Factor>, damping: number): Factors<Pick<LowRankInverse, "left" | "right">> {
@@ -302,7 +301,7 @@ function held({ vectors, values, basis, trace }: Eigenpairs): Eigenpairs {
 }
 
 function costsOf({ input, output }: Factors<Factor>): ThinCosts {
-  return { input: { columnCost: input.inverse.columnCost }, output: { columnCost: output.inverse.columnCost } };
+  return { input: input.inverse, output: output.inverse };
 }
 
 /** With the residual. */

@@ -22,8 +22,8 @@ export interface ThinOptions {
 /** Operations that it takes to apply each inverse to one column. */
 export type ThinCosts = Factors<{ readonly columnCost: number }>;
 
-/** The two inverses, which are symmetric. */
-export type ThinSides = Factors<{ readonly columnCost: number; left(columns: Tensor): Tensor }>;
+/** The two inverses, which are symmetric: `left` multiplies columns by one. */
+export type ThinInverses = Factors<{ left(columns: Tensor): Tensor }>;
 
 /** Of a layer's inverse: when it is applied to the thin factors, and how. */
 export class ThinApplication {
@@ -50,10 +50,9 @@ export class ThinApplication {
    * The direction by thin application, or null where that is not possible (several positions a sample in this step, or a loss with a part that
    * the records do not explain, as a penalty), not wanted, or takes more operations than to precondition the gradient as a whole.
    */
-  direction(view: CurvatureView, sides: ThinSides): Tensor | null {
+  direction(view: CurvatureView, costs: ThinCosts, { input, output }: ThinInverses): Tensor | null {
     const { n, positions } = view;
-    if (!this.wanted(sides) || positions !== 1 || !view.explainsGradient || !this.#pays(n, sides)) return null;
-    const { input, output } = sides;
+    if (!this.wanted(costs) || positions !== 1 || !view.explainsGradient || !this.#pays(n, costs)) return null;
     return output.left(view.thinOutputGradient("training")).matmul(input.left(view.thinInput()), { transposeB: true });
   }
 

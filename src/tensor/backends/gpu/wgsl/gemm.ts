@@ -71,7 +71,7 @@ interface GemmForm {
   readonly bias: boolean;
   /** Whether subgroups are of eight threads. */
   readonly eights: boolean;
-  /** Threads of a workgroup along C's columns. */
+  /** Threads of a workgroup along C's columns. Default 8; with others, which tests try, subgroups lie otherwise. */
   readonly across?: number;
 }
 
