@@ -104,13 +104,15 @@ const SQUARE = 16;
 
 /** Copies `from` to `to`, transposed. */
 export function transpose(to: MatrixBlock, from: MatrixBlock): void {
-  for (let i0 = 0; i0 < from.rows; i0 += SQUARE) {
-    const iEnd = Math.min(from.rows, i0 + SQUARE);
-    for (let j0 = 0; j0 < from.columns; j0 += SQUARE) {
-      const jEnd = Math.min(from.columns, j0 + SQUARE);
+  const { data: source, rows, columns, stride } = from;
+  const { data: target } = to;
+  for (let i0 = 0; i0 < rows; i0 += SQUARE) {
+    const iEnd = Math.min(rows, i0 + SQUARE);
+    for (let j0 = 0; j0 < columns; j0 += SQUARE) {
+      const jEnd = Math.min(columns, j0 + SQUARE);
       for (let j = j0; j < jEnd; j++) {
         const row = to.at + j * to.stride;
-        for (let i = i0; i < iEnd; i++) to.data[row + i] = from.data[from.at + i * from.stride + j]!;
+        for (let i = i0, at = from.at + i0 * stride + j; i < iEnd; i++, at += stride) target[row + i] = source[at]!;
       }
     }
   }

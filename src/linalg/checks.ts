@@ -106,8 +106,9 @@ export function requireSymmetric(operation: string, a: Float64Array, n: number, 
         for (let j = j0; j < Math.min(i + 1, j0 + SQUARE); j++) {
           const lower = a[i * n + j]!;
           const upper = a[j * n + i]!;
-          largest = Math.max(largest, Math.abs(lower), Math.abs(upper));
+          largest = Math.max(largest, Math.abs(lower));
           if (lower === upper) continue;
+          largest = Math.max(largest, Math.abs(upper));
           const gap = Math.abs(lower - upper);
           if (gap > worst.gap) worst = { gap, i, j, lower, upper };
           a[i * n + j] = a[j * n + i] = lower / 2 + upper / 2; // the sum itself could overflow

@@ -4,6 +4,7 @@ import {
   BOTH,
   BOTTOM,
   leading,
+  merged,
   planMerge,
   recombine,
   secularRoom,
@@ -100,7 +101,7 @@ function deflate(d: Float64Array, z: Float64Array, v: MatrixBlock, middle: numbe
   const tolerance = 8 * epsilon * Math.max(largestMagnitude(d), largestMagnitude(z));
   const [kept, deflated]: [number[], number[]] = [[], []];
   let previous = -1;
-  for (const i of [...d.keys()].sort((a, b) => d[a]! - d[b]!)) {
+  for (const i of ascending(d, middle)) {
     if (rho * Math.abs(z[i]!) <= tolerance) {
       deflated.push(i);
       continue;
@@ -122,4 +123,10 @@ function deflate(d: Float64Array, z: Float64Array, v: MatrixBlock, middle: numbe
   }
   if (previous >= 0) kept.push(previous);
   return { kept, deflated, kind };
+}
+
+/** Indices of the eigenvalues of both halves, which ascend in each, in the order of the values. */
+function ascending(d: Float64Array, middle: number): number[] {
+  const indices = [...d.keys()];
+  return merged(indices.slice(0, middle), indices.slice(middle), d);
 }

@@ -81,9 +81,9 @@ function scaledCopy(space: Workspace, a: Float64Array, n: number): { matrix: Mat
   const exponent = powerOfTwoNear(largest);
   const [first, second] = factorsOfPower(-exponent);
   const matrix = space.spread(n, n);
+  const { data, at, stride } = matrix;
   for (let i = 0; i < n; i++) {
-    const row = matrix.at + i * matrix.stride;
-    for (let j = 0; j <= i; j++) matrix.data[row + j] = a[i * n + j]! * first * second;
+    for (let from = i * n, to = at + i * stride; from <= i * n + i; from++, to++) data[to] = a[from]! * first * second;
   }
   return { matrix, exponent };
 }

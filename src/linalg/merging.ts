@@ -1,5 +1,6 @@
 import type { MatrixBlock, SecularEquation, VectorBlock } from "../tensor/index.ts";
 import { part, plainArithmetic, type Workspace } from "./arithmetic.ts";
+import { copy } from "./vectors.ts";
 
 /*
  * What the divide and conquer methods for eigenvalues and for singular values have in common: vectors of two parts, stored as rows, of
@@ -27,14 +28,31 @@ export interface Merge extends Deflation {
   readonly sorted: readonly number[];
 }
 
-/** @param values of the new vectors, and after them of the deflated ones; @returns the merge that sorts them in ascending order. */
+/** @param values of the new vectors, ascending, and after them of the deflated ones; @returns the merge that sorts all. */
 export function planMerge(deflation: Deflation, values: readonly number[]): Merge {
-  const { kept, kind } = deflation;
-  const order = [TOP, BOTH, BOTTOM].flatMap((wanted) => [...kept.keys()].filter((c) => kind[kept[c]!] === wanted));
-  const above = order.filter((c) => kind[kept[c]!] !== BOTTOM).length;
-  const below = order.filter((c) => kind[kept[c]!] !== TOP).length;
-  const sorted = [...values.keys()].sort((a, b) => values[a]! - values[b]!);
-  return { ...deflation, order, above, below, sorted };
+  const { kept, deflated, kind } = deflation;
+  const [top, both, bottom]: [number[], number[], number[]] = [[], [], []];
+  kept.forEach((i, c) => (kind[i] === TOP ? top : kind[i] === BOTH ? both : bottom).push(c));
+  const others = deflated.map((_, i) => kept.length + i).sort((a, b) => values[a]! - values[b]!);
+  return {
+    ...deflation,
+    order: [...top, ...both, ...bottom],
+    above: top.length + both.length,
+    below: both.length + bottom.length,
+    sorted: merged(kept.keys(), others, values),
+  };
+}
+
+/** Two lists of indices of which each is in the order of its values, as one; among equals those of the first list come first. */
+export function merged(first: Iterable<number>, second: Iterable<number>, values: ArrayLike<number>): number[] {
+  const [left, right] = [[...first], [...second]];
+  const result: number[] = [];
+  let next = 0;
+  for (const other of right) {
+    while (next < left.length && values[left[next]!]! <= values[other]!) result.push(left[next++]!);
+    result.push(other);
+  }
+  return result.concat(left.slice(next));
 }
 
 /** Numbers of a workspace for a `SecularRoom` of merges of up to n vectors. */
@@ -107,8 +125,7 @@ export function recombine(space: Workspace, v: MatrixBlock, middle: number, s: M
 /** Copies columns `[column, column + columns)` of some rows. */
 function copyRows(v: MatrixBlock, rows: readonly number[], column: number, columns: number, data: Float64Array, at: number): MatrixBlock {
   rows.forEach((row, i) => {
-    const from = v.at + row * v.stride + column;
-    data.set(v.data.subarray(from, from + columns), at + i * columns);
+    copy(data, at + i * columns, v.data, v.at + row * v.stride + column, columns);
   });
   return { data, at, rows: rows.length, columns, stride: columns };
 }
@@ -122,11 +139,10 @@ function arrange(v: MatrixBlock, { kept, sorted }: Merge, untouched: MatrixBlock
     const source = sorted[place]!;
     const to = v.at + place * v.stride;
     if (source >= k || source === place) continue;
-    v.data.copyWithin(to, v.at + source * v.stride, v.at + source * v.stride + columns);
+    copy(v.data, to, v.data, v.at + source * v.stride, columns);
   }
   sorted.forEach((source, place) => {
     if (source < k) return;
-    const from = untouched.at + (source - k) * columns;
-    v.data.set(untouched.data.subarray(from, from + columns), v.at + place * v.stride);
+    copy(v.data, v.at + place * v.stride, untouched.data, untouched.at + (source - k) * columns, columns);
   });
 }

@@ -137,7 +137,8 @@ async function byGram(y: Tensor, l: Float64Array): Promise<Factored | null> {
   const { values, vectors } = inWorkspace(y.backend, eighSize(s), (space) => eighIn(space, gram, s));
   const least = values[0] ?? Infinity;
   if (!(roundingOfGram(gram, n, s) <= DEPARTURE.orthonormal * least)) return null;
-  for (let at = 0, j = 0; at < vectors.length; at++, j = j + 1 === s ? 0 : j + 1) vectors[at]! /= Math.sqrt(values[j]!);
+  const lengths = values.map(Math.sqrt);
+  for (let at = 0, j = 0; at < vectors.length; at++, j = j + 1 === s ? 0 : j + 1) vectors[at]! /= lengths[j]!;
   using turn = Tensor.from(vectors, { shape: [s, s], backend: y.backend });
   return { vectors: b.matmul(turn), squares: values };
 }

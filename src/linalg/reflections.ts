@@ -1,7 +1,7 @@
 import type { MatrixBlock } from "../tensor/index.ts";
-import { part, type Workspace } from "./arithmetic.ts";
+import { part, rowMajor, transpose, type Workspace } from "./arithmetic.ts";
 import { negligible } from "./scaling.ts";
-import { divide, dot, largestMagnitude } from "./vectors.ts";
+import { addScaled, divide, dot, largestMagnitude } from "./vectors.ts";
 
 /*
  * Householder reflections H = I − τ yᵀy of row vectors, and products of them in groups I − YᵀTY with a triangular T (Schreiber & Van Loan,
@@ -72,16 +72,13 @@ export function applyReflections(space: Workspace, { y, tau, order, support }: R
 
 /** T with H₁ H₂ ⋯ = I − Yᵀ T Y: its column j is −τⱼ T (Y yⱼ) over τⱼ. `products` is Y Yᵀ. */
 function triangleOf({ data, at, stride, rows }: MatrixBlock, products: MatrixBlock, tau: readonly number[]): void {
+  // Column by column: the sums of one column do not wait for each other, as the terms of each sum would.
+  const columns = new Float64Array(rows * rows);
   for (let j = 0; j < rows; j++) {
-    const own = tau[j]!;
-    for (let i = 0; i < rows; i++) {
-      let sum = 0;
-      if (i === j) sum = own;
-      else if (i < j) {
-        for (let k = i; k < j; k++) sum -= data[at + i * stride + k]! * products.data[products.at + k * products.stride + j]!;
-        sum *= own;
-      }
-      data[at + i * stride + j] = sum;
-    }
+    const [own, column] = [tau[j]!, j * rows];
+    for (let k = 0; k < j; k++) addScaled(columns, column, -products.data[products.at + k * products.stride + j]!, columns, k * rows, k + 1);
+    for (let i = 0; i < j; i++) columns[column + i]! *= own;
+    columns[column + j] = own;
   }
+  transpose({ data, at, rows, columns: rows, stride }, rowMajor(columns, rows, rows));
 }

@@ -20,6 +20,12 @@ export function dot(x: Float64Array, xAt: number, y: Float64Array, yAt: number, 
   return s0 + s1 + (s2 + s3);
 }
 
+/** y ← x; they may overlap. Within one array there is no need for a view, and making one takes longer than copying a short stretch. */
+export function copy(y: Float64Array, yAt: number, x: Float64Array, xAt: number, length: number): void {
+  if (x === y) y.copyWithin(yAt, xAt, xAt + length);
+  else y.set(x.subarray(xAt, xAt + length), yAt);
+}
+
 /** y ← y + α·x. */
 export function addScaled(y: Float64Array, yAt: number, alpha: number, x: Float64Array, xAt: number, length: number): void {
   for (let k = 0; k < length; k++) y[yAt + k]! += alpha * x[xAt + k]!;

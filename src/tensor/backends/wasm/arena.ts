@@ -26,8 +26,9 @@ const CLASSES_PER_OCTAVE = 4;
 
 /** The largest class whose blocks all are at least as small as `size`: four classes from one power of two to the next. */
 function classOf(size: number): number {
-  const octave = 31 - Math.clz32(size / ALIGNMENT); // sizes stay below 2³² and are multiples of 64
-  const quarter = Math.floor((size / ALIGNMENT / 2 ** octave - 1) * CLASSES_PER_OCTAVE);
+  const lines = size / ALIGNMENT; // sizes stay below 2³² and are multiples of 64
+  const octave = 31 - Math.clz32(lines);
+  const quarter = ((lines * CLASSES_PER_OCTAVE) >>> octave) - CLASSES_PER_OCTAVE;
   return octave * CLASSES_PER_OCTAVE + quarter;
 }
 
