@@ -76,7 +76,8 @@ function triangleOf({ data, at, stride, rows }: MatrixBlock, products: MatrixBlo
   const columns = new Float64Array(rows * rows);
   for (let j = 0; j < rows; j++) {
     const [own, column] = [tau[j]!, j * rows];
-    for (let k = 0; k < j; k++) addScaled(columns, column, -products.data[products.at + k * products.stride + j]!, columns, k * rows, k + 1);
+    for (let k = 0; k < j; k++)
+      addScaled(columns, column, -products.data[products.at + k * products.stride + j]!, columns, k * rows, k + 1);
     for (let i = 0; i < j; i++) columns[column + i]! *= own;
     columns[column + j] = own;
   }
