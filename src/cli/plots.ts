@@ -58,7 +58,7 @@ export async function openPlotter(): Promise<Plotter> {
     };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ERR_MODULE_NOT_FOUND") throw error;
-    return { works: false, reason: "plots are left out: they need two optional packages; run: npm install vega vega-lite" };
+    return { works: false, reason: "plots are left out: they need two optional packages; run: npm install vega@6.4.0 vega-lite@6.4.3" };
   }
 }
 

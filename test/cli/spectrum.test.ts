@@ -69,7 +69,7 @@ describe("a run of RS-KFAC", () => {
     else process.env["NODE_OPTIONS"] = before;
     const { code, stdout, stderr } = await pending;
     expect(code).toBe(0);
-    expect(stderr).toContain("npm install vega vega-lite");
+    expect(stderr).toContain("npm install vega@6.4.0 vega-lite@6.4.3");
     expect(stdout).toMatch(/│ 0\.weight +│ input/);
     expect(stdout).toMatch(/The bound on the decay \(proposition 3\.1 of arXiv 2206\.15397\) holds on \d+ of \d+ recorded factors/);
     expect(plotsIn(run)).toEqual([]);
