@@ -30,29 +30,29 @@ export interface Merge extends Deflation {
 
 /** @param values of the new vectors, ascending, and after them of the deflated ones; @returns the merge that sorts all. */
 export function planMerge(deflation: Deflation, values: readonly number[]): Merge {
-  const { kept, deflated, kind } = deflation;
+  const { kept, kind } = deflation;
   const [top, both, bottom]: [number[], number[], number[]] = [[], [], []];
   kept.forEach((i, c) => (kind[i] === TOP ? top : kind[i] === BOTH ? both : bottom).push(c));
-  const others = deflated.map((_, i) => kept.length + i).sort((a, b) => values[a]! - values[b]!);
+  const indices = [...values.keys()];
+  const others = indices.slice(kept.length).sort((a, b) => values[a]! - values[b]!);
   return {
     ...deflation,
     order: [...top, ...both, ...bottom],
     above: top.length + both.length,
     below: both.length + bottom.length,
-    sorted: merged(kept.keys(), others, values),
+    sorted: merged(indices.slice(0, kept.length), others, values),
   };
 }
 
 /** Two lists of indices of which each is in the order of its values, as one; among equals those of the first list come first. */
-export function merged(first: Iterable<number>, second: Iterable<number>, values: ArrayLike<number>): number[] {
-  const [left, right] = [[...first], [...second]];
+export function merged(first: readonly number[], second: readonly number[], values: ArrayLike<number>): number[] {
   const result: number[] = [];
   let next = 0;
-  for (const other of right) {
-    while (next < left.length && values[left[next]!]! <= values[other]!) result.push(left[next++]!);
+  for (const other of second) {
+    while (next < first.length && values[first[next]!]! <= values[other]!) result.push(first[next++]!);
     result.push(other);
   }
-  return result.concat(left.slice(next));
+  return result.concat(first.slice(next));
 }
 
 /** Numbers of a workspace for a `SecularRoom` of merges of up to n vectors. */

@@ -1,6 +1,6 @@
 import { machineEpsilon, NumericalError, type MatrixBlock } from "../tensor/index.ts";
 import { negligible } from "./scaling.ts";
-import { copy, rotate } from "./vectors.ts";
+import { rotate } from "./vectors.ts";
 
 const epsilon = machineEpsilon.float64;
 /**
@@ -101,17 +101,13 @@ function wilkinsonShift(p: number, b: number, q: number): number {
   return p - b / (ratio + (ratio < 0 ? -root : root));
 }
 
-/** Sorts the values, and the rows of V with them: by insertion, since a sweep leaves few of them out of order. */
+/** Sorts the values, and the rows of V with them. */
 function sort(d: Float64Array, v: MatrixBlock): void {
-  for (let i = 1; i < d.length; i++) {
-    const value = d[i]!;
-    let place = i;
-    while (place > 0 && d[place - 1]! > value) place--;
-    if (place === i) continue;
-    d.copyWithin(place + 1, place, i);
-    d[place] = value;
-    const row = v.data.slice(v.at + i * v.stride, v.at + i * v.stride + v.columns);
-    for (let k = i; k > place; k--) copy(v.data, v.at + k * v.stride, v.data, v.at + (k - 1) * v.stride, v.columns);
-    v.data.set(row, v.at + place * v.stride);
-  }
+  const order = [...d.keys()].sort((i, j) => d[i]! - d[j]!);
+  const values = d.slice();
+  const rows = order.map((i) => v.data.slice(v.at + i * v.stride, v.at + i * v.stride + v.columns));
+  rows.forEach((row, i) => {
+    d[i] = values[order[i]!]!;
+    v.data.set(row, v.at + i * v.stride);
+  });
 }

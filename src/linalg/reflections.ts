@@ -1,5 +1,5 @@
 import type { MatrixBlock } from "../tensor/index.ts";
-import { part, rowMajor, transpose, type Workspace } from "./arithmetic.ts";
+import { part, type Workspace } from "./arithmetic.ts";
 import { negligible } from "./scaling.ts";
 import { addScaled, divide, dot, largestMagnitude } from "./vectors.ts";
 
@@ -66,20 +66,21 @@ export function applyReflections(space: Workspace, { y, tau, order, support }: R
       products,
       group.map((i) => tau[i]!),
     );
-    space.arithmetic.reflectRows(part(x, 0, left, x.rows, right - left), own, t);
+    space.arithmetic.reflectRows(part(x, 0, left, x.rows, right - left), own, t, { transposeT: true });
   }
 }
 
-/** T with H₁ H₂ ⋯ = I − Yᵀ T Y: its column j is −τⱼ T (Y yⱼ) over τⱼ. `products` is Y Yᵀ. */
+/**
+ * Tᵀ with H₁ H₂ ⋯ = I − Yᵀ T Y: column j of T is −τⱼ T (Y yⱼ) over τⱼ. `products` is Y Yᵀ. A column is a row here, so that its sums go on side
+ * by side, where the terms of each sum by itself would wait for each other.
+ */
 function triangleOf({ data, at, stride, rows }: MatrixBlock, products: MatrixBlock, tau: readonly number[]): void {
-  // Column by column: the sums of one column do not wait for each other, as the terms of each sum would.
-  const columns = new Float64Array(rows * rows);
   for (let j = 0; j < rows; j++) {
-    const [own, column] = [tau[j]!, j * rows];
+    const [own, column] = [tau[j]!, at + j * stride];
+    data.fill(0, column, column + rows);
     for (let k = 0; k < j; k++)
-      addScaled(columns, column, -products.data[products.at + k * products.stride + j]!, columns, k * rows, k + 1);
-    for (let i = 0; i < j; i++) columns[column + i]! *= own;
-    columns[column + j] = own;
+      addScaled(data, column, -products.data[products.at + k * products.stride + j]!, data, at + k * stride, k + 1);
+    for (let i = 0; i < j; i++) data[column + i]! *= own;
+    data[column + j] = own;
   }
-  transpose({ data, at, rows, columns: rows, stride }, rowMajor(columns, rows, rows));
 }

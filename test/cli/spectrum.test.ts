@@ -69,7 +69,11 @@ describe("a run of RS-KFAC", () => {
     else process.env["NODE_OPTIONS"] = before;
     const { code, stdout, stderr } = await pending;
     expect(code).toBe(0);
-    expect(stderr).toContain("npm install vega@6.4.0 vega-lite@6.4.3");
+    // The versions that are tested here, in the README as in the message.
+    const { devDependencies } = JSON.parse(readFileSync("package.json", "utf8")) as { devDependencies: Record<string, string> };
+    const install = `npm install vega@${devDependencies["vega"]} vega-lite@${devDependencies["vega-lite"]}`;
+    expect(stderr).toContain(install);
+    expect(readFileSync("README.md", "utf8")).toContain(install);
     expect(stdout).toMatch(/│ 0\.weight +│ input/);
     expect(stdout).toMatch(/The bound on the decay \(proposition 3\.1 of arXiv 2206\.15397\) holds on \d+ of \d+ recorded factors/);
     expect(plotsIn(run)).toEqual([]);
