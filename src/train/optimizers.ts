@@ -109,7 +109,10 @@ const curvature: readonly HyperParameter[] = [
 ];
 const lowRank: readonly HyperParameter[] = [...curvature, "dampingKind", "rank", "oversampling", "tail", "thin"];
 
-/** What the methods on Kronecker factors have in common. A run of a few epochs wants larger steps than the library's cautious defaults. */
+/**
+ * What the methods on Kronecker factors have in common. A run of a few epochs wants larger steps than the library's cautious defaults, and
+ * inverses that follow sooner: of the 63 steps of an epoch of 8,000 images, 50 would be preconditioned with the first batch's factors.
+ */
 function kroneckerOptions(
   settings: Settings,
   stepsPerEpoch: number,
@@ -126,20 +129,20 @@ function kroneckerOptions(
   }
   const factorUpdateEvery = maybe(settings.factorUpdateEvery, stepsPerEpoch);
   return {
-    learningRate: rate(settings, 0.3, stepsPerEpoch, 0.03),
+    learningRate: rate(settings, 0.15, stepsPerEpoch, 0.03),
     damping: schedule(settings.damping ?? damping, stepsPerEpoch),
     ...(settings.adaptDamping !== undefined && { adaptDamping: { interval: settings.adaptDamping } }),
     statDecay: settings.statDecay,
     ...(averages === "identity" && { averageForm: "identity", factorScaling: "paper" }),
     factorUpdateEvery,
-    inversionEvery: maybe(settings.inversionEvery, stepsPerEpoch),
+    inversionEvery: schedule(settings.inversionEvery ?? 20, stepsPerEpoch),
     inversionLag: settings.inversionLag,
     fisher: settings.fisher,
     fisherSeed: settings.seed,
     skip: settings.skip,
     scaleShift: settings.batchNorm === "block",
     clip: rmsClip === undefined ? { kl: schedule(klClip ?? 1e-2, stepsPerEpoch) } : { rms: schedule(rmsClip, stepsPerEpoch) },
-    momentum: settings.momentum,
+    momentum: settings.momentum ?? 0.5,
     weightDecay: decay(settings, factorUpdateEvery),
   };
 }

@@ -333,6 +333,21 @@ describe("makeOptimizer", () => {
     expect(configKeys.find(({ key }) => key === "preset")?.description).toContain("first-order optimizers take nothing from either");
   });
 
+  test("without a preset the K-FAC family trains as docs/optimizers.md says", async () => {
+    const after = async (settings: Partial<TrainConfig>): Promise<number[]> => {
+      const layer = new Linear(3, 2, { generator: new Generator(1) });
+      const x = new Generator(2).normal([8, 3]);
+      const own = makeOptimizer(layer.parameters(), parseConfig({ optimizer: "kfac", epochs: 3, ...settings }), 10);
+      for (let step = 0; step < 30; step++) await own.minimize(() => layer.forward(x).square().sum());
+      own.dispose();
+      return layer.parameters().flatMap(({ value }) => [...value.dataSync()]);
+    };
+    const plain = await after({});
+    const documented = { learningRate: 0.15, momentum: 0.5, inversionEvery: 20, klClip: 1e-2, damping: 0.03 };
+    expect(await after(documented)).toEqual(plain);
+    for (const [key, value] of Object.entries(documented)) expect(await after({ [key]: value / 2 })).not.toEqual(plain);
+  });
+
   test.each<[factorUpdateEvery: number | number[], start: number]>([
     [1, 20],
     [2, 40],
