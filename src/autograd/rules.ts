@@ -3,6 +3,7 @@ import {
   concat,
   im2col,
   isFloat,
+  sizeOf,
   stretchedAxes,
   Tensor,
   where,
@@ -66,7 +67,7 @@ const leadingAxes = (shape: Shape): number[] => shape.slice(1).map((_, axis) => 
 /** [n] → [n, 1, …, 1] with the rank of `like`. */
 const perRow = (values: Tensor, like: Shape): Tensor => values.reshape(like.map((extent, axis) => (axis === 0 ? extent : 1)));
 
-const rows = (x: Tensor): Tensor => x.reshape([-1, x.shape.at(-1) as number]);
+const rows = (x: Tensor): Tensor => x.reshape([sizeOf(x.shape.slice(0, -1)), x.shape.at(-1) as number]);
 
 /** a + b, where `a` may be missing: for gradients that arrive from several outputs, not all of which were used. */
 const plus = (a: Tensor | null, b: Tensor): Tensor => (a ? a.add(b) : b);

@@ -25,6 +25,8 @@ export interface AnyCall {
   readonly params: Params<PrimitiveName>;
   readonly inputs: readonly Recorded[];
   readonly outputs: readonly Recorded[];
+  /** Inputs that depend on a watched value. */
+  readonly needed: readonly boolean[];
 }
 
 /**
@@ -78,8 +80,6 @@ class Slot implements Recorded {
 interface Node extends AnyCall {
   readonly inputs: readonly Slot[];
   readonly outputs: readonly Slot[];
-  /** Inputs that depend on a watched value. */
-  readonly needed: readonly boolean[];
 }
 
 /** Records the calls that depend on watched values. Some may turn out to lead nowhere: the reverse pass goes by them. */

@@ -53,7 +53,7 @@ export async function compareCommand(file: string, flags: Record<string, unknown
 
   const outcomes = await trainAll(open, silently);
   if (!outcomes) {
-    console.error("call the command again to go on: finished trainings are not repeated");
+    console.error("call the command again to go on: finished trainings are not repeated, the interrupted one starts over");
     return 130;
   }
   for (const [planned, outcome] of outcomes) trained.set(planned, outcome);
@@ -101,8 +101,8 @@ async function writeFigures(
   const { seeds, targets } = comparison;
   const runs = comparison.runs.map(({ name, config: { seed: _, ...config } }) => ({ name, config }));
   const report = { version, config: { seeds, targets, runs }, runs: figures };
-  const plots = plotter.works ? await plotComparison(plotter, figures, targets, out) : [];
   await writeFile(join(out, "comparison.json"), `${JSON.stringify(report, null, 2)}\n`);
+  const plots = plotter.works ? await plotComparison(plotter, figures, targets, out) : [];
   await writeFile(join(out, "comparison.md"), comparisonMarkdown(comparison, figures, plots));
   if (silently) {
     console.log(JSON.stringify(report));
@@ -166,7 +166,8 @@ async function trainOne({ config, path }: Planned, silently: boolean, interrupti
     const folder = await emptyFolder(path, config);
     const progress = silently ? silent : progressBar(config.epochs, run.train.batches);
     const summary = await follow(run, folder, parameters, progress, { talk: silently ? "nothing" : "briefly", interruption });
-    if (!interruption.aborted) await folder.writeSummary(summary);
+    // Also of one that was interrupted when all was done.
+    if (summary.epochs === config.epochs) await folder.writeSummary(summary);
     return await epochEvents(folder);
   } finally {
     run.dispose();

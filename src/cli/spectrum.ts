@@ -28,8 +28,8 @@ export async function spectrumCommand(directory: string, json: boolean): Promise
       refreshes: refreshes.map(({ eigenvalues: _, ...figures }) => figures),
     })),
   };
-  const plots = plotter.works ? await plotSpectra(plotter, factors, folder.path) : [];
   await writeFile(join(folder.path, "spectrum.json"), `${JSON.stringify(report, null, 2)}\n`);
+  const plots = plotter.works ? await plotSpectra(plotter, factors, folder.path) : [];
   if (json) console.log(JSON.stringify(report));
   else
     console.log(

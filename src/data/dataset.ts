@@ -52,7 +52,8 @@ export function checkDataset(dataset: ImageDataset): void {
         `but there are ${pixels.length} (enough for ${pixels.length / imageSize} images)`,
     );
   }
-  const wrong = labels.findIndex((label) => label < 0 || label >= classes.length);
+  if (!(pixels instanceof Uint8Array)) throw new DataError(`${name}: pixels must be a Uint8Array of numbers from 0 to 255`);
+  const wrong = labels.findIndex((label) => !Number.isInteger(label) || label < 0 || label >= classes.length);
   if (wrong >= 0) {
     throw new DataError(
       `${name}: label ${String(labels[wrong])} of image ${wrong} is out of range; ${classes.length} classes take 0 to ${classes.length - 1}`,

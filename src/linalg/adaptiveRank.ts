@@ -48,7 +48,7 @@ const ROWS = 256;
  * over all eigenvalues of S (Pythagoras). This difference tells in each round, for nothing, whether the basis may be large enough; but it
  * loses errors below √(n·ε) of ‖X‖ in rounding, and so the last word has X − QSQᵀ itself. What dropping pairs costs is added, again by Pythagoras.
  *
- * (q + 1)·2n²s operations for each size s of the basis, less than (q + 1)·4n²s in all for the largest one, and 2n²s to measure. Halko,
+ * (q + 1)·2n²s operations for each size s of the basis, less than (q + 1)·6n²s in all for the largest one, and 2n²s to measure. Halko,
  * Martinsson & Tropp, SIAM Review 53, 2011, §4.3 and §4.4, for the idea with an estimate in place of the measurement.
  *
  * @returns values [rank], ascending; vectors [n, rank], orthonormal; and their error. The caller owns the tensors. The rank of zeros is 0.

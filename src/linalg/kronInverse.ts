@@ -1,4 +1,4 @@
-import { NumericalError, Tensor, tidy, UsageError, type Shape } from "../tensor/index.ts";
+import { NumericalError, Tensor, tidy, UsageError, type FloatDType, type Shape } from "../tensor/index.ts";
 import { requirePartners, requireSquare } from "./checks.ts";
 import { requireOperand } from "./kron.ts";
 import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
@@ -67,7 +67,7 @@ export async function kronInverse(a: Eigenpairs, b: Eigenpairs): Promise<KronInv
     apply(x, { ofProduct = 0, ofA = 0, ofB = 0 } = {}) {
       requireOperand("kronInverse", qa, x, [valuesA.length, valuesB.length]);
       requireDamping({ ofProduct, ofA, ofB });
-      const { column, row, constant, exponent } = denominators(damped(valuesA, ofA), damped(valuesB, ofB), ofProduct);
+      const { column, row, constant, exponent } = denominators(damped(valuesA, ofA), damped(valuesB, ofB), ofProduct, dtype);
       const [first, second] = factorsOfPower(-exponent);
       return tidy(() => {
         const rotated = qa.matmul(x, { transposeA: true }).matmul(qb);
@@ -81,11 +81,15 @@ export async function kronInverse(a: Eigenpairs, b: Eigenpairs): Promise<KronInv
   };
 }
 
+/** The smallest normal numbers: devices may take smaller ones for 0. */
+const SMALLEST = { float32: 2 ** -126, float64: 2 ** -1022 } as const;
+
 /** c rᵀ + constant = (a bᵀ + λ) / 2^exponent, its largest element near 1. */
 function denominators(
   a: Float64Array,
   b: Float64Array,
   lambda: number,
+  dtype: FloatDType,
 ): { column: Float64Array; row: Float64Array; constant: number; exponent: number } {
   if (smallestProduct(a, b) + lambda === 0) {
     throw new NumericalError(
@@ -96,12 +100,14 @@ function denominators(
   const [exponentA, exponentB] = [powerOfTwoNear(largestOf(a)), powerOfTwoNear(largestOf(b))];
   const exponent = lambda > 0 ? Math.max(exponentA + exponentB, powerOfTwoNear(lambda)) : exponentA + exponentB;
   const [first, second] = factorsOfPower(-exponent);
-  return {
-    column: scaleByPower(a, exponentB - exponent),
-    row: scaleByPower(b, -exponentB),
-    constant: lambda * first * second,
-    exponent,
-  };
+  const [column, row, constant] = [scaleByPower(a, exponentB - exponent), scaleByPower(b, -exponentB), lambda * first * second];
+  if (smallestProduct(column, row) + constant < SMALLEST[dtype]) {
+    throw new NumericalError(
+      `kronInverse: the damped product is singular in ${dtype}: its smallest eigenvalue is below ${SMALLEST[dtype].toExponential(1)} of ` +
+        `its largest; give more damping`,
+    );
+  }
+  return { column, row, constant, exponent };
 }
 
 const damped = (values: Float64Array, shift: number): Float64Array => values.map((value) => value + shift);

@@ -44,7 +44,7 @@ export interface LowRankPlusTail {
   readonly values: Float64Array;
   /** τ. */
   readonly tail: number;
-  /** The largest eigenvalue of all, for a damping relative to it. */
+  /** The largest of `values`, which are taken for the dominant eigenvalues: for a damping relative to it. */
   readonly largest: number;
   /**
    * The inverse with λ > 0 added to every eigenvalue: r operations.

@@ -36,7 +36,7 @@ export const luSolveSize = (n: number, columns: number): number => n * columns;
  * @throws NumericalError naming the first column in which no pivot is left, not even one made by rounding.
  */
 export function luIn(space: Workspace, a: Float64Array, n: number, operation = "solve"): Lu {
-  const exponent = exponentFor(largestMagnitude(a));
+  const exponent = exponentFor(a);
   const factors = space.matrix(n, n);
   factors.data.set(exponent === 0 ? a : scaleByPower(a, exponent), factors.at);
   const order = Uint32Array.from({ length: n }, (_, i) => i);
@@ -114,13 +114,17 @@ function exchangeRows({ data, at, columns, stride }: MatrixBlock, order: Uint32A
   [order[i], order[j]] = [order[j]!, order[i]!];
 }
 
+/** The smallest normal number. */
+const SMALLEST = 2 ** -1022;
+
 /**
  * The power of two by which A is multiplied first. A tiny one is scaled up, so that no digit is lost beneath the smallest normal
- * number; and one near the largest number a little down, for its entries to grow. Else nothing is scaled: it would lose the small rows
- * of a graded matrix.
+ * number; and one near the largest number a little down, for its entries to grow, if all of them stay normal. Else nothing is scaled: it
+ * would lose the small rows of a graded matrix.
  */
-function exponentFor(largest: number): number {
-  if (largest > 2 ** 960) return -64;
+function exponentFor(a: Float64Array): number {
+  const largest = largestMagnitude(a);
+  if (largest > 2 ** 960) return a.every((value) => value === 0 || Math.abs(value) * 2 ** -64 >= SMALLEST) ? -64 : 0;
   return largest < 2 ** -500 ? 500 : 0;
 }
 

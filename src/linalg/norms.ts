@@ -1,7 +1,7 @@
 import { NumericalError, tidy, type Tensor } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireMatrix } from "./checks.ts";
-import { factorsOfPower, powerOfTwoNear, scaleByPower } from "./scaling.ts";
+import { factorsOfPower, powerOfTwoNear, scaleByPower, timesPower } from "./scaling.ts";
 import { singularValuesIn, singularValuesSize } from "./svd.ts";
 import { destinationOf, readFloats, widened } from "./transfer.ts";
 import { dot, largestMagnitude } from "./vectors.ts";
@@ -15,7 +15,7 @@ import { dot, largestMagnitude } from "./vectors.ts";
 export function frobeniusNormHost(x: Float64Array): number {
   const exponent = powerOfTwoNear(largestMagnitude(x));
   const scaled = scaleByPower(x, -exponent);
-  return Math.sqrt(dot(scaled, 0, scaled, 0, scaled.length)) * 2 ** exponent;
+  return timesPower(Math.sqrt(dot(scaled, 0, scaled, 0, scaled.length)), exponent);
 }
 
 /**
@@ -59,7 +59,7 @@ export async function normInfinity(a: Tensor): Promise<number> {
  */
 export async function spectralNorm(a: Tensor): Promise<number> {
   const { values, exponent } = await scaledSingularValues("spectralNorm", a);
-  return inRange("spectralNorm", (values[0] ?? 0) * 2 ** exponent);
+  return inRange("spectralNorm", timesPower(values[0] ?? 0, exponent));
 }
 
 /**
@@ -98,7 +98,7 @@ export async function normOf(a: Tensor): Promise<number> {
   const [first, second] = factorsOfPower(-exponent);
   using wide = await widened(a);
   using squares = tidy(() => (exponent === 0 ? wide : wide.multiply(first).multiply(second)).square().sum());
-  return Math.sqrt(await squares.item()) * 2 ** exponent;
+  return timesPower(Math.sqrt(await squares.item()), exponent);
 }
 
 async function largestEntry(a: Tensor): Promise<number> {

@@ -46,10 +46,10 @@ export interface Nystrom extends DominantEigenpairs {
  * QQᵀXQQᵀ on the same span. Of eigenvalues below ν no digit is known; their vectors are orthonormal to the others all the same.
  *
  * Started from the basis of an earlier call, one product takes the place of the ten of a randomized SVD, as long as the matrix changes
- * slowly. 2n²s operations for a product, 6ns² for the rest.
+ * slowly. 2n²s operations for a product, up to 9ns² for the rest.
  *
  * @throws UsageError, ShapeError, DTypeError as `randomizedEigh`; NumericalError for entries that are not finite, or if X is not symmetric,
- *   or not positive semidefinite to rounding.
+ *   or not positive semidefinite to rounding, as far as its projection on the basis shows it.
  */
 export async function nystrom(x: Tensor, options: NystromOptions): Promise<Nystrom> {
   const operation = "nystrom";

@@ -3,7 +3,7 @@ import { inWorkspace } from "./arithmetic.ts";
 import { requireSquare, requireSymmetric } from "./checks.ts";
 import { eighIn, eighSize, type Eigh } from "./eigh.ts";
 import { orthonormalBasis } from "./panels.ts";
-import { rangeBasis, takeOrthonormal, takeProduct, takeWellConditioned, type RandomizedRangeOptions } from "./rangeFinder.ts";
+import { rangeBasis, takeOrthonormal, takeProduct, takeScaled, takeWellConditioned, type RandomizedRangeOptions } from "./rangeFinder.ts";
 import { withoutNegative } from "./semidefinite.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
 import { svdIn, svdSize } from "./svd.ts";
@@ -43,8 +43,8 @@ export interface DominantEigenpairs {
  * Source: Puiu, "Randomized K-FACs", arXiv 2206.15397.
  *
  * @throws UsageError for a rank, an oversampling or iterations that are not whole numbers in range, or without generator and test
- *   matrix; ShapeError; DTypeError; NumericalError for entries that are not finite, or if X is not symmetric, or one of the eigenvalues
- *   is negative beyond rounding.
+ *   matrix; ShapeError; DTypeError; NumericalError for entries that are not finite, or if X is not symmetric, as far as its projection on
+ *   the basis shows it, or one of the eigenvalues is negative beyond rounding.
  */
 export async function randomizedEigh(x: Tensor, options: RandomizedEighOptions): Promise<DominantEigenpairs> {
   const { iterations = 4, orthonormalize = "every" } = options;
@@ -56,7 +56,7 @@ export async function randomizedEigh(x: Tensor, options: RandomizedEighOptions):
   const { rank, sketch } = sketchOf(operation, own, options);
   let panel = await takeProduct(operation, own, sketch);
   for (let i = 1; i < iterations; i++) {
-    panel = await takeProduct(operation, own, orthonormalize === "every" ? await takeWellConditioned(panel) : panel);
+    panel = await takeProduct(operation, own, await (orthonormalize === "every" ? takeWellConditioned(panel) : takeScaled(panel)));
   }
   using basis = await takeOrthonormal(panel);
   return await pairsOf(operation, destination, basis, await rayleighRitz(operation, own, basis, rank));

@@ -1,5 +1,6 @@
-import type { Tensor } from "../tensor/index.ts";
+import { tidy, unscoped, type Tensor } from "../tensor/index.ts";
 import { orthonormalBasis, wellConditionedBasis } from "./panels.ts";
+import { factorsOfPower, powerOfTwoNear } from "./scaling.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
 import { destinationOf, narrowed } from "./transfer.ts";
 
@@ -57,6 +58,17 @@ export async function takeProduct(operation: string, x: Tensor, panel: Tensor, o
 export async function takeWellConditioned(panel: Tensor): Promise<Tensor> {
   using old = panel;
   return await wellConditionedBasis(old);
+}
+
+/** Times the power of two that brings its largest entry near 1: the same span, to the last bit, and a product is as far within the type's range as X. */
+export async function takeScaled(panel: Tensor): Promise<Tensor> {
+  using old = panel;
+  if (old.size === 0) return old.keep();
+  using largest = unscoped(() => tidy(() => old.abs().max()));
+  const exponent = powerOfTwoNear(await largest.item());
+  if (exponent === 0) return old.keep();
+  const [first, second] = factorsOfPower(-exponent);
+  return unscoped(() => tidy(() => old.multiply(first).multiply(second)));
 }
 
 /** In float64 (`widened`). */

@@ -53,8 +53,9 @@ export type Reply = { readonly call: number } & ({ readonly result: Packed } | {
 
 /** Computes what a request asks for. Leaves nothing on the backend. */
 export async function answer({ call, routine, operands }: Request, backend: Backend): Promise<Reply> {
-  const own = operands.map((operand) => unpack(operand, backend));
+  const own: unknown[] = [];
   try {
+    for (const operand of operands) own.push(unpack(operand, backend));
     const result = await (routines[routine] as (...operands: unknown[]) => Promise<unknown>)(...own);
     try {
       return { call, result: await pack(result) };

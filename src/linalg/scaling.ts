@@ -19,6 +19,12 @@ export function factorsOfPower(k: number): readonly [number, number] {
   return [2 ** half, 2 ** (k - half)];
 }
 
+/** x · 2ᵏ, where 2ᵏ alone may be out of range. */
+export function timesPower(x: number, k: number): number {
+  const [first, second] = factorsOfPower(k);
+  return x * first * second;
+}
+
 /** A copy of `x` times 2ᵏ: exact, as long as the results are normal numbers. */
 export function scaleByPower(x: Float64Array, k: number): Float64Array {
   const [first, second] = factorsOfPower(k);

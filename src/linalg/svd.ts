@@ -35,7 +35,7 @@ export function svdSize(m: number, n: number): number {
 /**
  * The thin singular value decomposition A = U Σ Vᵀ of any matrix, in float64: Householder bidiagonalisation by panels, divide and conquer,
  * and the reflections applied to the vectors in groups; a matrix that is much taller than wide, or wider than tall, is first made
- * triangular by QR. At most 4·m·n² + 22/3·n³ operations for m ≥ n.
+ * triangular by QR. At most 6·m·n² + 8·n³ operations for m ≥ n.
  *
  * Backward stable: ‖A − U Σ Vᵀ‖₂ / ‖A‖₂, ‖UᵀU − I‖₂ and ‖VᵀV − I‖₂ are at most c·ε with c = max(3·max(m, n), 15), whatever the rank or the scale
  * of A, and so each singular value is within c·ε·‖A‖₂ of A's (Weyl).
@@ -142,7 +142,7 @@ function transposed(a: Float64Array, m: number, n: number): Float64Array {
 
 /**
  * The thin singular value decomposition A = U diag(values) Vᵀ of any matrix [m, n], k = min(m, n). Computed in float64 with the backend's
- * arithmetic, and rounded to A's type, on whose device the results live; the caller owns them. At most 4·m·n² + 22/3·n³ operations for
+ * arithmetic, and rounded to A's type, on whose device the results live; the caller owns them. At most 6·m·n² + 8·n³ operations for
  * m ≥ n.
  *
  * @returns `u` [m, k] and `v` [n, k] with orthonormal columns; `values` [k], descending, none negative. In each column of `v` the component

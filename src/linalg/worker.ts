@@ -17,7 +17,7 @@ interface Call {
 /**
  * A thread beside this one that computes linear algebra, with an engine and memory of its own, started when it is first called. Its
  * results are those of the routines called here, bit for bit, for operands that were copied when the call was made; they arrive on the
- * operands' backend. Calls are computed in their order.
+ * operands' backend. Calls are computed one after the other.
  */
 export class LinalgWorker {
   /**
@@ -55,7 +55,12 @@ export class LinalgWorker {
     };
     const reply = await new Promise<Reply>((resolve, reject) => {
       this.#thread ??= this.#start();
-      this.#thread.postMessage(request, packed.flatMap(buffersOf));
+      try {
+        this.#thread.postMessage(request, packed.flatMap(buffersOf));
+      } catch (cause) {
+        if (this.#calls.size === 0) this.#thread.unref();
+        throw new UsageError(`linalg: an option of ${routine} cannot go to another thread: ${String(cause)}`, { cause });
+      }
       this.#thread.ref(); // somebody waits
       this.#calls.set(request.call, { resolve, reject });
     });

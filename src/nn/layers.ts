@@ -2,7 +2,7 @@ import { conv2d, linear, pair, ShapeError, Tensor, type Conv2dOptions, type Pair
 import { ReLU } from "./activations.ts";
 import { constantInit, pytorchInit, uniformInit, type Initializer } from "./init.ts";
 import { isObserved, Module, parameter, requireExtents, type LayerOptions, type Parameter } from "./module.ts";
-import { BatchNorm } from "./normalization.ts";
+import { BatchNorm1d, BatchNorm2d, type BatchNorm } from "./normalization.ts";
 
 export interface WeightOptions extends LayerOptions {
   /** Default true. */
@@ -96,5 +96,7 @@ export class Sequential extends Module {
 
 /** Batch norm and ReLU are one pass over memory instead of two, and so is their gradient in training. */
 function isBatchNormRelu(module: Module, next: Module | undefined): module is BatchNorm {
-  return module instanceof BatchNorm && next?.constructor === ReLU && !isObserved();
+  // Of these very classes: one that extends them may compute something else.
+  const plain = module.constructor === BatchNorm1d || module.constructor === BatchNorm2d;
+  return plain && next?.constructor === ReLU && !isObserved();
 }

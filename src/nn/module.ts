@@ -12,7 +12,8 @@ import {
   type Backend,
   type FloatDType,
   Generator,
-  type Tensor,
+  Tensor,
+  UsageError,
 } from "../tensor/index.ts";
 
 /** A variable that training changes. */
@@ -56,9 +57,15 @@ export abstract class Module {
    * where it is the input's value or a parameter's: disposing it disposes nothing else.
    */
   forward(input: Tensor): Tensor {
-    const output = tidy(() => owned(synchronous(`${this.constructor.name}.forward`, this.compute(input))));
+    const output = tidy(() => owned(this.#tensor(synchronous(`${this.constructor.name}.forward`, this.compute(input)))));
     for (const observe of observers) observe(this, output);
     return output;
+  }
+
+  /** @throws UsageError for a `compute` without a tensor to return. */
+  #tensor(output: Tensor): Tensor {
+    if (output instanceof Tensor) return output;
+    throw new UsageError(`${this.constructor.name}.compute returned no tensor but ${String(output)}; return the module's output`);
   }
 
   train(): this {

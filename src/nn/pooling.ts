@@ -9,7 +9,7 @@ import {
   type Pair,
   type WindowOptions,
 } from "../tensor/index.ts";
-import { Module } from "./module.ts";
+import { Module, requireExtents } from "./module.ts";
 
 /** Largest element of each window. Stride defaults to the kernel's size. */
 export class MaxPool2d extends Module {
@@ -48,6 +48,8 @@ export class AdaptiveAveragePool2d extends Module {
   constructor(size: Pair) {
     super();
     this.size = pair(size);
+    const [height, width] = this.size;
+    requireExtents("AdaptiveAveragePool2d", { height, width });
   }
   protected compute(input: Tensor): Tensor {
     if (input.rank !== 4)

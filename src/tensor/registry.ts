@@ -59,6 +59,8 @@ export async function openBackend(name: string, options?: BackendOptions[Backend
     known.add(own);
     return own;
   }
+  // A default that can compute no more makes room: tensors are made on the engine again, until another one is chosen.
+  if (current?.closed) current = undefined;
   const opened = openedBefore(name);
   if (opened) return opened;
   const pending = opening.get(name) ?? openers[name]();
@@ -84,7 +86,6 @@ function openedBefore(name: string): Backend | undefined {
   if (!backend?.closed) return backend;
   backend.close?.(); // of a backend that died, something may be running still
   open.delete(name);
-  if (current === backend) current = undefined;
   return undefined;
 }
 
@@ -115,8 +116,13 @@ export function defaultBackend(): Backend {
   return current;
 }
 
-/** Makes an opened backend the default. Tensors that exist stay where they are. */
-export function setDefaultBackend(backend: Backend): void {
-  if (!known.has(backend)) throw new UsageError(`setDefaultBackend: "${backend.name}" was not opened by openBackend(…)`);
-  current = backend;
+/**
+ * Makes an opened backend the default, or none (null): then the next use opens the WebAssembly engine. Tensors that exist stay where they are.
+ * Returns what was the default until then, null if nothing was.
+ */
+export function setDefaultBackend(backend: Backend | null): Backend | null {
+  if (backend && !known.has(backend)) throw new UsageError(`setDefaultBackend: "${backend.name}" was not opened by openBackend(…)`);
+  const before = current ?? null;
+  current = backend ?? undefined;
+  return before;
 }

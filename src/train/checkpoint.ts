@@ -1,6 +1,6 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import type { Module } from "../nn/index.ts";
-import { CheckpointError, Tensor } from "../tensor/index.ts";
+import { CheckpointError, defaultBackend, Tensor } from "../tensor/index.ts";
 import { decodeSafetensors, encodeSafetensors, type HostTensor } from "./safetensors.ts";
 
 /** Facts about a checkpoint, stored as text beside its tensors. */
@@ -28,9 +28,10 @@ export async function loadCheckpoint(path: string, model: Module): Promise<Check
   });
   const { tensors, metadata } = decodeNamed(path, bytes);
   const state = new Map<string, Tensor>();
+  const backend = model.parameters()[0]?.value.backend ?? defaultBackend();
   try {
     for (const [name, { data, shape, dtype }] of tensors) {
-      if (name.startsWith("model.")) state.set(name.slice("model.".length), Tensor.from(data, { shape, dtype }));
+      if (name.startsWith("model.")) state.set(name.slice("model.".length), Tensor.from(data, { shape, dtype, backend }));
     }
     model.loadStateDict(state);
   } catch (cause) {

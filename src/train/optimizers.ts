@@ -127,6 +127,11 @@ function kroneckerOptions(
       "rmsClip without the preset paper: averages that do not begin with the identity diverge on wide layers with it; use klClip, or the preset",
     );
   }
+  const { epochs, inversionLag, inversionEvery = 20 } = settings;
+  const shortest = Math.min(...(typeof inversionEvery === "number" ? [inversionEvery] : inversionEvery.slice(0, epochs)));
+  if (inversionLag !== undefined && inversionLag >= shortest) {
+    throw new UsageError(`inversionLag must be below inversionEvery, which is ${shortest} in some epoch, but is ${inversionLag}`);
+  }
   const factorUpdateEvery = maybe(settings.factorUpdateEvery, stepsPerEpoch);
   return {
     learningRate: rate(settings, 0.15, stepsPerEpoch, 0.03),
@@ -135,8 +140,8 @@ function kroneckerOptions(
     statDecay: settings.statDecay,
     ...(averages === "identity" && { averageForm: "identity", factorScaling: "paper" }),
     factorUpdateEvery,
-    inversionEvery: schedule(settings.inversionEvery ?? 20, stepsPerEpoch),
-    inversionLag: settings.inversionLag,
+    inversionEvery: schedule(inversionEvery, stepsPerEpoch),
+    inversionLag,
     fisher: settings.fisher,
     fisherSeed: settings.seed,
     skip: settings.skip,

@@ -1,6 +1,6 @@
 import { channelStatistics, DataLoader, loadData, type DataSplit } from "../data/index.ts";
 import { vgg, type Sequential, type VggOptions } from "../nn/index.ts";
-import { backendNames, Generator, openBackend, setDefaultBackend, ShapeError, UsageError, type Backend } from "../tensor/index.ts";
+import { backendNames, Generator, openBackend, setDefaultBackend, ShapeError, UsageError } from "../tensor/index.ts";
 import type { TrainConfig } from "./config.ts";
 import { makeOptimizer } from "./optimizers.ts";
 import type { CurvatureTrainingOptimizer } from "./trainer.ts";
@@ -30,11 +30,24 @@ export async function prepareRun(config: TrainConfig): Promise<Run> {
     throw new UsageError(`there is no device "${config.device}"; known: ${backendNames().join(", ")}`);
   }
   const device = await openDevice(config);
-  setDefaultBackend(device.backend);
+  try {
+    const { model, optimizer, ...loaders } = await build(config);
+    const dispose = (): void => {
+      optimizer.dispose();
+      model.dispose();
+      device.release();
+    };
+    return { config, model, optimizer, ...loaders, dispose };
+  } catch (error) {
+    device.release();
+    throw error;
+  }
+}
+
+async function build(config: TrainConfig): Promise<Omit<Run, "config" | "dispose">> {
   const { fc, init, seed } = config;
   const data = await loadData(config.data);
   const { height, width, channels, classes } = data.train;
-  const model = network(config, { classes: classes.length, channels, size: [height, width], fc, init, seed });
   const normalize = channelStatistics(data.train);
   const train = new DataLoader(data.train, {
     batchSize: config.batchSize,
@@ -44,20 +57,31 @@ export async function prepareRun(config: TrainConfig): Promise<Run> {
     ...(config.augment === "crop-flip" && { augment: { crop: 4, flip: true } }),
   });
   const test = new DataLoader(data.test, { batchSize: Math.min(TEST_BATCH, data.test.length), normalize });
-  const optimizer = makeOptimizer(model.parameters(), config, train.batches);
-  const dispose = (): void => {
-    optimizer.dispose();
+  const model = network(config, { classes: classes.length, channels, size: [height, width], fc, init, seed });
+  try {
+    return { data, model, optimizer: makeOptimizer(model.parameters(), config, train.batches), train, test };
+  } catch (error) {
     model.dispose();
-    if (device.own) device.backend.close?.();
-  };
-  return { config, data, model, optimizer, train, test, dispose };
+    throw error;
+  }
 }
 
-/** The device, and whether it is this run's own: with options of its own it is no one else's. */
-async function openDevice({ device, threads, precision }: TrainConfig): Promise<{ readonly backend: Backend; readonly own: boolean }> {
-  if (threads === undefined && precision === undefined) return { backend: await openBackend(device), own: false };
+/** Makes the device the default. `release` ends it, if it is this run's own: with options of its own it is no one else's. */
+async function openDevice({ device, threads, precision }: TrainConfig): Promise<{ release(): void }> {
+  if (threads === undefined && precision === undefined) {
+    setDefaultBackend(await openBackend(device));
+    return { release: () => undefined };
+  }
   if (device !== "wasm") throw new UsageError(`threads and precision are options of the device wasm, but the device is ${device}`);
-  return { backend: await openBackend(device, { ...(threads !== undefined && { threads }), ...(precision && { precision }) }), own: true };
+  const own = await openBackend(device, { ...(threads !== undefined && { threads }), ...(precision && { precision }) });
+  const before = setDefaultBackend(own);
+  const release = (): void => {
+    // What was the default before is so again, unless somebody has chosen another one meanwhile.
+    const now = setDefaultBackend(before?.closed ? null : before);
+    if (now !== own) setDefaultBackend(now);
+    own.close?.();
+  };
+  return { release };
 }
 
 function network({ model, data }: TrainConfig, options: VggOptions): Sequential {

@@ -51,6 +51,24 @@ eachBackend(() => {
     });
   });
 
+  test("linear of no features, or to none, has the derivatives that there are", () => {
+    for (const [features, out] of [
+      [0, 2],
+      [3, 0],
+    ] as const) {
+      // prettier-ignore
+      const [x, weight, bias] = [Tensor.ones([4, features]), Tensor.ones([out, features]), Tensor.ones([out])];
+      const { value, gradients } = valueAndGrad(() => linear(x, weight, bias).sum(), [x, weight, bias]);
+      expect(gradients.map((gradient) => gradient.shape)).toEqual([[4, features], [out, features], [out]]);
+      expect(gradients.map((gradient) => [...gradient.dataSync()])).toEqual([
+        Array<number>(4 * features).fill(out),
+        Array<number>(out * features).fill(4),
+        Array<number>(out).fill(4),
+      ]);
+      for (const tensor of [x, weight, bias, value, ...gradients]) tensor.dispose();
+    }
+  });
+
   describe("each output alone has the derivatives of central differences:", () => {
     test.each(severalOutputs)("%s", async (name) => {
       await eachSample(

@@ -51,6 +51,8 @@ describe("imageDataset", () => {
     ["no image", { pixels: new Uint8Array(0), labels: new Int32Array(0) }, "the data set is empty"],
     ["no class", { classes: [] }, "there are no classes"],
     ["a label above the range", { labels: Int32Array.of(0, 2, 0) }, "label 2 of image 1 is out of range; 2 classes take 0 to 1"],
+    ["a label that is no whole number", { labels: [0, 1.5, 1] as unknown as Int32Array }, "label 1.5 of image 1 is out of range"],
+    ["pixels of another type", { pixels: new Float32Array(18) as unknown as Uint8Array }, "pixels must be a Uint8Array"],
     ["a label below the range", { labels: Int32Array.of(0, 1, -1) }, "label -1 of image 2 is out of range"],
     ["too few pixels", { pixels: new Uint8Array(17) }, "need 18 pixel values but there are 17"],
     ["too many pixels", { pixels: new Uint8Array(24) }, "need 18 pixel values but there are 24 (enough for 4 images)"],

@@ -298,6 +298,13 @@ eachBackend(() => {
             "and the damping of the product is 0; give a positive damping",
         ),
       );
+      const large = await pairsOf(diagonal([1e15, 0]), "float32");
+      const beyond = await kronInverse(large, large);
+      using single32 = Tensor.ones([2, 2]);
+      expect(() => beyond.apply(single32, { ofProduct: 1e-20 })).toThrow("the damped product is singular in float32");
+      using within = beyond.apply(single32, { ofProduct: 1e-5 });
+      expect(within.dataSync().every(Number.isFinite)).toBe(true);
+      release(large);
       expect(() => inverse.apply(x, { ofA: 1 })).toThrow(NumericalError);
       inverse.apply(x, { ofB: 1 }).dispose();
       for (const ofProduct of [-1, NaN, Infinity]) {

@@ -186,6 +186,14 @@ describe.each(arithmetics)("the LU factorization by %s", (_, compute) => {
     const d = diagonal([2 ** 900, 1, 2 ** -900]);
     const b = matrix(3, 1, [2 ** 900, 3, 2 ** -900]);
     expect([...solveBy(compute, d, b).data]).toEqual([1, 3, 1]);
+    // Those that nothing can be scaled for: what is beside the largest would lose digits, or be 0.
+    for (const [large, small] of [
+      [1e300, 1e-300],
+      [1e300, 1e-305],
+      [Number.MAX_VALUE, 2 ** -1022],
+    ] as const) {
+      expect([...solveBy(compute, diagonal([large, 1, small]), matrix(3, 1, [large, 3, small])).data]).toEqual([1, 3, 1]);
+    }
   });
 });
 

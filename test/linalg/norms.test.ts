@@ -230,6 +230,8 @@ eachBackend(() => {
 
     it.each(Object.entries(norms))("%s of [[−4]] is its magnitude, or its condition", async (_, f) => {
       expect([await of(f, matrix(1, 1, [-4]))]).toBeAllclose([f === cond ? 1 : 4], { relative: 15 * epsilon64 });
+      const most = Number.MAX_VALUE;
+      expect([await of(f, matrix(1, 1, [-most]))]).toBeAllclose([f === cond ? 1 : most], { relative: 15 * epsilon64 });
     });
 
     it.each(Object.entries(norms))("%s refuses what has none", async (name, f) => {

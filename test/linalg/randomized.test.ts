@@ -292,6 +292,24 @@ eachBackend(() => {
       expect(await worst("last")).toBeGreaterThanOrEqual(0.01);
     });
 
+    it.each(["every", "last"] as const)(
+      "is the same at any scale: 2ᵏX has 2ᵏ times the eigenvalues, with bases after %s product",
+      async (orthonormalize) => {
+        const spectrum = Array.from({ length: 30 }, (_, k) => 0.5 ** k);
+        const { a } = ofSpectrum(spectrum, 11);
+        const pairsAt = async (k: number): Promise<{ d: Float64Array; u: Matrix }> => {
+          using x = tensorOf(scaled(a, 2 ** k), "float32");
+          return read(await randomizedEigh(x, { rank: 4, oversampling: 4, generator: new Generator(3), orthonormalize }));
+        };
+        const one = await pairsAt(0);
+        for (const k of [-60, -30, 30, 60]) {
+          const { d, u } = await pairsAt(k);
+          expect([...d]).toEqual([...one.d].map((value) => value * 2 ** k));
+          expect([...u.data]).toEqual([...one.u.data]);
+        }
+      },
+    );
+
     it("refuses what it cannot do, saying why", async () => {
       using x = tensorOf(identity(4));
       const generator = new Generator(1);

@@ -210,6 +210,17 @@ describe("a worker", () => {
     worker.close();
   });
 
+  it("refuses an option that cannot be cloned, and lets the process end", async () => {
+    const worker = new LinalgWorker();
+    const options = { largest: (() => 1) as unknown as number };
+    await expect(worker.routines.eigh(a(), options)).rejects.toThrow(UsageError);
+    await expect(worker.routines.eigh(a(), options)).rejects.toThrow(
+      "linalg: an option of eigh cannot go to another thread: DataCloneError",
+    );
+    await worker.routines.eigh(a());
+    worker.close();
+  });
+
   it("whose thread dies fails what was asked of it, says what to do, and starts another", async () => {
     const worker = new LinalgWorker();
     await worker.routines.eigh(a());

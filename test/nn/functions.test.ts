@@ -25,9 +25,10 @@ import {
   xavierNormal,
   xavierUniform,
   type Initializer,
+  type LossOptions,
   type Module,
 } from "../../src/nn/index.ts";
-import { DataError, Generator, ShapeError, Tensor, tidy, type Shape } from "../../src/tensor/index.ts";
+import { DataError, Generator, ShapeError, Tensor, tidy, UsageError, type Shape } from "../../src/tensor/index.ts";
 
 // ── activations ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -200,6 +201,16 @@ describe("the mean squared error", () => {
       { relative: 1e-14 },
     );
     await gradcheck((x, y) => meanSquaredError(x, y), [a, b], { order: 2 });
+  });
+
+  test("has no other reduction, and neither has the cross-entropy", () => {
+    const none = { reduction: "none" } as unknown as LossOptions;
+    for (const loss of [() => meanSquaredError(a, b, none), () => crossEntropy(a, Tensor.from(Int32Array.of(0, 1)), none)]) {
+      expect(loss).toThrow(UsageError);
+      expect(loss).toThrow(
+        /reduction must be "mean" or "sum" but is "none"; for each sample's own loss use (softmaxCrossEntropy|squaredError)/,
+      );
+    }
   });
 
   test("of no elements is a ShapeError, and their sum is 0", () => {

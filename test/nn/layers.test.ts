@@ -109,6 +109,8 @@ test("groups that do not divide the channels are refused", () => {
 describe("adaptive average pooling", () => {
   test("to 1 × 1 is the mean of each channel, and to the image's own size the image", () => {
     const x = normal(2, 3, 5, 2);
+    for (const size of [0, 1.5, -1])
+      expect(() => new AdaptiveAveragePool2d([2, size])).toThrow("AdaptiveAveragePool2d: width must be a whole number");
     expect(new AdaptiveAveragePool2d(1).forward(x).dataSync()).toBeAllclose(x.mean([1, 2]).dataSync(), { relative: 1e-13 });
     expect(new AdaptiveAveragePool2d([3, 5]).forward(x).dataSync()).toBeAllclose(x.dataSync(), { relative: 1e-15 });
   });

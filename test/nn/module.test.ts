@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { frozen, valueAndGrad } from "../../src/autograd/index.ts";
 import {
+  BatchNorm1d,
   BatchNorm2d,
   Conv2d,
   Dropout,
@@ -125,6 +126,29 @@ describe("a Sequential", () => {
       expect(() => model.forward(x).dispose()).toHaveNoLeaks();
       expect([x.isDisposed, stored.value.value.isDisposed]).toEqual([false, false]);
     }
+  });
+
+  test("applies a batch norm of somebody's own by what that computes, with a ReLU behind it, too", () => {
+    class Frozen extends BatchNorm1d {
+      protected override compute(input: Tensor): Tensor {
+        return input.subtract(this.runningMean.value);
+      }
+    }
+    const own = new Frozen(2);
+    const x = new Generator(4).normal([5, 2]);
+    expect(new Sequential(own, new ReLU()).forward(x).dataSync()).toEqual(x.relu().dataSync());
+    expect([...own.runningMean.value.dataSync()]).toEqual([0, 0]);
+  });
+
+  test("tells of a module that returns no tensor", () => {
+    class Forgetful extends Module {
+      protected compute(input: Tensor): Tensor {
+        return [input.relu()].at(1) as unknown as Tensor;
+      }
+    }
+    const forward = (): unknown => new Sequential(new Forgetful()).forward(batch());
+    expect(forward).toThrow(UsageError);
+    expect(forward).toThrow("Forgetful.compute returned no tensor but undefined");
   });
 
   test("applies its modules in order", () => {

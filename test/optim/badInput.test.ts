@@ -84,6 +84,20 @@ eachBackend(() => {
       }
     });
 
+    it("is not one of batch norms alone, whose scales and shifts have blocks of their own", async () => {
+      const generator = new Generator(1);
+      const model = new Sequential(
+        new Linear(6, 4, { ...options, generator }),
+        new BatchNorm1d(4, options),
+        new Linear(4, 3, { ...options, generator }),
+      );
+      const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, scaleShift: true, skip: ({ shape }) => shape.length > 1 });
+      for (let i = 0; i < 3; i++) await step(model, optimizer, batch(8, i));
+      const blocks = optimizer.registration().flatMap(({ parameter, block }) => (block === null ? [] : [`${parameter}: ${block}`]));
+      expect(blocks).toEqual(["1.weight: scale and shift", "1.bias: scale and shift"]);
+      optimizer.dispose();
+    });
+
     it("is an error at once where no parameter has the shape of a weight, or all are skipped", () => {
       const make = (parameters: Parameter[], skip: string[] = []): unknown => new Kfac(parameters, { learningRate: 0.1, skip });
       expect(() => make(new BatchNorm1d(3, options).parameters())).toThrow(message);
@@ -172,25 +186,27 @@ eachBackend(() => {
       optimizer.dispose();
     });
 
-    it("does not refresh SENG, which says so, once for each refresh that is due; the next full batch does", async () => {
+    it("does not refresh SENG, which says so, once for each refresh that is due; the next full batch does, or the largest of an interval", async () => {
       const model = network();
       const optimizer = new Seng(model.parameters(), { learningRate: 0.05, refreshEvery: 2 });
       const said: [refreshed: boolean, remarks: string[]][] = [];
-      for (const [i, n] of [8, 8, 5, 5, 5, 8, 8].entries()) {
+      for (const [i, n] of [8, 8, 5, 8, 5, 5, 5, 8, 8].entries()) {
         await step(model, optimizer, batch(n, i));
         const reports = optimizer.reports().filter(({ layer }) => layer === "0.weight");
         said.push([reports.some(({ remarks }) => remarks.length === 0), reports.flatMap(({ remarks }) => remarks)]);
       }
       const declined = (at: number): string =>
         `no refresh at step ${at}: a batch of 5 is not full, the largest had 8; the next full one refreshes`;
-      // Steps 0 … 6: due are 0, 2, 4 and 6; 5 makes up for 4.
+      // Due are 0, 2, 4, 6 and 8; 3 makes up for 2; and from 4 on there was no full batch up to 6, so that 5 samples are full there.
       expect(said).toEqual([
         [true, []],
         [false, []],
         [false, [declined(2)]],
-        [false, []],
-        [false, [declined(4)]],
         [true, []],
+        [false, [declined(4)]],
+        [false, []],
+        [true, []],
+        [false, []],
         [true, []],
       ]);
       optimizer.dispose();
@@ -378,6 +394,99 @@ eachBackend(() => {
       ]);
       optimizer.dispose();
     });
+  });
+
+  describe("a layer without any gradient in a step", () => {
+    /** Two heads, the second of which counts for nothing, or is not called while its weights are decayed by the loss itself. */
+    const heads = (): [Linear, Linear] =>
+      [1, 2].map((seed) => new Linear(6, 3, { ...options, generator: new Generator(seed) })) as [Linear, Linear];
+    const lossOf = (
+      [first, second]: [Linear, Linear],
+      { x, labels }: ReturnType<typeof batch>,
+      weight: number,
+      called: boolean,
+    ): Tensor => {
+      const loss = crossEntropy(first.forward(x), labels);
+      const penalty = second.parameters().reduce((sum, { value }) => sum.add(value.square().sum()), Tensor.zeros([], options));
+      return (called ? loss.add(crossEntropy(second.forward(x), labels).multiply(weight)) : loss).add(penalty.multiply(weight * 1e-3));
+    };
+
+    it.each(positiveMethods)("keeps finite values with %s, and so do all others", async (_, make) => {
+      const own = heads();
+      const parameters = own.flatMap((head) => head.parameters());
+      const settings = { learningRate: 0.05, factorUpdateEvery: 1, inversionEvery: 2, clip: { kl: 1e-3 } };
+      const optimizer = make(parameters, settings);
+      const steps = [[1, true], [0, true], [1, true], [1, false], [1, false], [1, true]] as const; // prettier-ignore
+      for (const [i, [weight, called]] of steps.entries()) {
+        await optimizer.minimize(() => lossOf(own, batch(8, i), weight, called));
+        expect(own.flatMap(valuesOf).flat().every(Number.isFinite)).toBe(true);
+      }
+      optimizer.dispose();
+    });
+  });
+
+  describe("a Fisher that is not the empirical one", () => {
+    const targets = (): Tensor => normal([8, 3], 5);
+
+    it.each(["mc", "type-2"] as const)("of a squared error is the same with its arguments exchanged (%s)", async (fisher) => {
+      const after = async (exchanged: boolean): Promise<number[][]> => {
+        const model = network();
+        const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, fisher, adaptDamping: { interval: 1 } });
+        for (let i = 0; i < 3; i++) {
+          const { x } = batch(8, i);
+          await optimizer.minimize(() => {
+            const y = model.forward(x);
+            return exchanged ? meanSquaredError(targets(), y) : meanSquaredError(y, targets());
+          });
+        }
+        optimizer.dispose();
+        return valuesOf(model);
+      };
+      const [plain, exchanged] = [await after(false), await after(true)];
+      // The difference has the other sign, and so has the noise of mc: squares are the same.
+      for (const [i, values] of plain.entries()) expect(exchanged[i]).toBeAllclose(values, { relative: 1e-12 });
+    });
+
+    it.each(["mc", "type-2"] as const)("is refused of a squared error with parameters on both sides (%s)", async (fisher) => {
+      const model = network();
+      const before = valuesOf(model);
+      const optimizer = new Kfac(model.parameters(), { learningRate: 0.1, fisher });
+      const [{ x }, { x: other }] = [batch(8, 1), batch(8, 2)];
+      const failed = optimizer.minimize(() => meanSquaredError(model.forward(x), model.forward(other)));
+      await expect(failed).rejects.toThrow(UsageError);
+      await expect(failed).rejects.toThrow("both its arguments depend on parameters");
+      expect(valuesOf(model)).toEqual(before);
+      await optimizer.minimize(() => meanSquaredError(model.forward(x), model.forward(other).detach()));
+      expect(valuesOf(model)).not.toEqual(before);
+      optimizer.dispose();
+    });
+
+    it.each(["mc", "type-2"] as const)(
+      "leaves a layer to the plain gradient that no such loss depends on, and says so (%s)",
+      async (fisher) => {
+        const [policy, value] = [1, 2].map((seed) => new Linear(6, 3, { ...options, generator: new Generator(seed) })) as [Linear, Linear];
+        const parameters = [...policy.parameters(), ...value.parameters()];
+        const optimizer = new Kfac(parameters, { learningRate: 0.1, fisher });
+        const { x, labels } = batch(8, 1);
+        const loss = (): Tensor => crossEntropy(policy.forward(x), labels).add(value.forward(x).subtract(targets()).square().mean());
+        const losses: number[] = [];
+        for (let i = 0; i < 4; i++) losses.push((await optimizer.minimize(loss)).dataSync()[0] as number);
+        expect(losses.at(-1)).toBeLessThan(losses[0] as number);
+        expect(optimizer.registration().map(({ block, reason }) => [block !== null, reason])).toEqual([
+          [true, ""],
+          [true, ""],
+          [false, `fisher "${fisher}" needs a crossEntropy or meanSquaredError of what the layer computes, and there is none`],
+          [false, expect.any(String)],
+        ]);
+        optimizer.dispose();
+      },
+    );
+  });
+
+  it("thin application of exact K-FAC by eigenpairs is refused, with what to do", () => {
+    const make = (): unknown => new Kfac(network().parameters(), { learningRate: 0.1, inverse: "eigh", thin: true });
+    expect(make).toThrow(UsageError);
+    expect(make).toThrow('thin application needs the inverse "cholesky"');
   });
 
   describe("a state", () => {

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { Linear, ReLU, Sequential, type Module } from "../../src/nn/index.ts";
-import { CheckpointError, defaultBackend, Generator, Tensor, tidy, UsageError } from "../../src/tensor/index.ts";
+import { CheckpointError, defaultBackend, Generator, openBackend, Tensor, tidy, UsageError } from "../../src/tensor/index.ts";
 import {
   decodeSafetensors,
   loadCheckpoint,
@@ -59,6 +59,18 @@ describe("a checkpoint", () => {
     await saveCheckpoint(path, from, {});
     await loadCheckpoint(path, to);
     expect(bits(to)).toEqual(bits(from));
+  });
+
+  test("is read to where the model is, whatever the default", async () => {
+    const backend = await openBackend("wasm", { threads: 1 });
+    const make = (seed: number): Linear => new Linear(3, 2, { backend, generator: new Generator(seed) });
+    const [from, to, path] = [make(1), make(2), fresh()];
+    expect(defaultBackend()).not.toBe(backend);
+    await saveCheckpoint(path, from, {});
+    await loadCheckpoint(path, to);
+    expect(bits(to)).toEqual(bits(from));
+    for (const model of [from, to]) model.dispose();
+    backend.close?.();
   });
 
   test("is safetensors with the entries model.<path>, and no unfinished file lies beside it", async () => {

@@ -4,7 +4,16 @@ import { describe, expect, test } from "vitest";
 import { dataNames } from "../../src/data/index.ts";
 import { crossEntropy, Linear, vggNames } from "../../src/nn/index.ts";
 import { Adam, AdamW, BrandKfac, EkFac, Kfac, NysKfac, RmsProp, RsKfac, Seng, Sgd, SreKfac } from "../../src/optim/index.ts";
-import { backendNames, defaultBackend, Generator, openBackend, Tensor, UsageError } from "../../src/tensor/index.ts";
+import {
+  backendNames,
+  defaultBackend,
+  Generator,
+  KfacetError,
+  openBackend,
+  setDefaultBackend,
+  Tensor,
+  UsageError,
+} from "../../src/tensor/index.ts";
 import {
   configKeys,
   makeOptimizer,
@@ -306,6 +315,17 @@ describe("makeOptimizer", () => {
     expect(ranks[2]).toBeGreaterThan(8);
   });
 
+  test("a lag that some epoch's inversions do not leave is an error before the first step", () => {
+    const make = (settings: object): void => {
+      makeOptimizer(parameters, parseConfig({ optimizer: "rs-kfac", inversionLag: 40, ...settings }), 10).dispose();
+    };
+    expect(() => make({})).toThrow("inversionLag must be below inversionEvery, which is 20 in some epoch, but is 40");
+    expect(() => make({ inversionEvery: [50, 30], epochs: 2 })).toThrow("which is 30 in some epoch");
+    expect(() => make({ preset: "paper", epochs: 20 })).toThrow("which is 30 in some epoch");
+    make({ inversionEvery: [50, 30], epochs: 1 });
+    make({ preset: "paper", epochs: 19 });
+  });
+
   test("a preset that has no settings for a curvature method is refused, with the methods that it is for", () => {
     const make = (optimizer: string): unknown => makeOptimizer(parameters, parseConfig({ optimizer, preset: "paper" }), 10);
     expect(() => make("ek-fac")).toThrow(UsageError);
@@ -402,6 +422,26 @@ describe("prepareRun", () => {
       expect(own.closed).toBe(true);
     },
   );
+
+  test("with a device of its own leaves the default as it was, also when it fails", async () => {
+    const shared = await openBackend("wasm");
+    setDefaultBackend(shared);
+    const own = { data: "synthetic", fc: [8], threads: 1 };
+    const run = await prepareRun(parseConfig(own));
+    expect(defaultBackend()).not.toBe(shared);
+    run.dispose();
+    expect(defaultBackend()).toBe(shared);
+    for (const fault of [{ optimizer: "adagrad" }, { model: "vgg11" }, { batchSize: 100_000 }]) {
+      await expect(prepareRun(parseConfig({ ...own, ...fault }))).rejects.toThrow(KfacetError);
+      expect(defaultBackend()).toBe(shared);
+    }
+    // Of two, whichever ends first.
+    const [first, second] = [await prepareRun(parseConfig(own)), await prepareRun(parseConfig(own))];
+    first.dispose();
+    expect(defaultBackend().closed).toBe(false);
+    second.dispose();
+    expect(defaultBackend().closed).toBe(false);
+  });
 
   test("leaves a device that others use when it is disposed", async () => {
     (await prepareRun(parseConfig({ data: "synthetic", fc: [8] }))).dispose();

@@ -2,6 +2,7 @@ import type { Parameter } from "../../nn/index.ts";
 import { NumericalError, tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
+import { LEAST_CURVATURE } from "../curvature/damping.ts";
 import { covarianceFactors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
@@ -97,6 +98,11 @@ export function secondMoments({ input, output }: Spectra, view: CurvatureView): 
   return sum.multiply(1 / n);
 }
 
+/** Those of the Kronecker product, d_g d_aᵀ [dOut, dA]. */
+function productOfEigenvalues({ input, output }: Spectra): Tensor {
+  return output.values.reshape([-1, 1]).multiply(input.values.reshape([1, -1]));
+}
+
 class EkFacInverse implements KroneckerInverse {
   readonly method: string;
   readonly wantsGradient = true;
@@ -120,13 +126,12 @@ class EkFacInverse implements KroneckerInverse {
 
   async refresh(inputFactor: FactorSnapshot, outputFactor: FactorSnapshot, { linalg }: RefreshContext): Promise<Refreshed> {
     const next = await spectraOf(inputFactor, outputFactor, linalg);
-    const { input, output } = next;
     return {
       install: () => {
         this.dispose();
         this.#factors = next;
         if (this.#intra) return;
-        this.#start(unscoped(() => tidy(() => output.values.reshape([-1, 1]).multiply(input.values.reshape([1, -1])))));
+        this.#start(unscoped(() => tidy(() => productOfEigenvalues(next))));
       },
       dispose: () => releaseSpectra(next),
     };
@@ -139,14 +144,15 @@ class EkFacInverse implements KroneckerInverse {
     if (!(damping > 0)) throw new NumericalError(`EK-FAC's eigenvalues may be 0, so it needs a positive damping, but that is ${damping}`);
     const z = rotated(factors, gradient);
     const s = this.#eigenvalues(factors, z, view);
-    const added = this.#kind === "relative" ? s.max().multiply(damping) : damping;
+    const added = this.#kind === "relative" ? s.max().maximum(LEAST_CURVATURE).multiply(damping) : damping;
     return rotatedBack(factors, z.divide(s.add(added)));
   }
 
   #eigenvalues(factors: Spectra, z: Tensor, view: CurvatureView | null): Tensor {
-    if (!view) throw new UsageError("EK-FAC needs every step's records, and this step has none");
-    if (this.#intra) return secondMoments(factors, view);
     const running = this.#running as Variable;
+    // A layer that no forward pass reached, but a penalty: there is nothing new to learn.
+    if (!view) return this.#intra ? productOfEigenvalues(factors) : running.value;
+    if (this.#intra) return secondMoments(factors, view);
     const weight = (1 - this.#decay) * view.n * view.toSampleMean ** 2;
     running.assign(running.value.multiply(this.#decay).add(z.square().multiply(weight)));
     return running.value;

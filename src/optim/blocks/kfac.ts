@@ -69,7 +69,7 @@ export interface KfacOptions extends CurvatureOptimizerOptions, Omit<KroneckerOp
  * Martens 2016, arXiv 1602.01407). The learning rate and the clip limit the step together; with the default KL clip of 1e-3, rates
  * of .3 down to .01 are usual.
  *
- * @throws UsageError for a damping kind that the inverse cannot do.
+ * @throws UsageError for a damping kind that the inverse cannot do, and for thin application with an inverse that has none.
  */
 export class Kfac extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: KfacOptions) {
@@ -78,6 +78,11 @@ export class Kfac extends CurvatureOptimizer {
     const { damping, review } = dampingOf(options);
     // An impossible damping is an error here, not in the first step.
     const factored = inverse === "cholesky" && ofFactors(dampingKind);
+    if (options.thin === true && !factored) {
+      throw new UsageError(
+        'Kfac: thin application needs the inverse "cholesky", since by "eigh" the damping acts on the whole gradient; use that, or leave thin out',
+      );
+    }
     const makeInverse = (view: CurvatureView): KroneckerInverse =>
       factored ? new CholeskyInverse(factored, new ThinApplication(options, view)) : new EighInverse(dampingKind);
     super(

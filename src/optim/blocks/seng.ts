@@ -96,6 +96,8 @@ class SengBlock implements CurvatureBlock {
   readonly #shape: readonly [dOut: number, dA: number];
   /** The largest batch seen: smaller ones do not refresh. */
   #full = 0;
+  /** Samples of the largest batch since the last step in which a refresh was due, by schedule. */
+  #recent = 0;
   #declined = false;
   /** Since the last report. */
   #refreshed = false;
@@ -131,7 +133,12 @@ class SengBlock implements CurvatureBlock {
 
   observe(view: CurvatureView, step: number): void {
     if (!this.#due(step)) return;
-    this.#full = Math.max(this.#full, view.n);
+    if (this.#scheduled(step)) {
+      // A whole interval without a full batch: training goes on with smaller ones, the largest of which is full from now on.
+      if (this.#declined) this.#full = this.#recent;
+      this.#recent = 0;
+    }
+    [this.#full, this.#recent] = [Math.max(this.#full, view.n), Math.max(this.#recent, view.n)];
     // Where there is nothing to go on with, as after a first refresh that failed, any batch is better than none.
     this.#declined = this.#frozen !== null && view.n < this.#full;
     if (this.#declined) {
@@ -238,7 +245,7 @@ class SengBlock implements CurvatureBlock {
     const tensors = new Map([...(frozen?.samples.tensors ?? [])].map(([name, tensor]) => [name, tensor.keep()]));
     if (frozen) tensors.set("inverse", frozen.inverse.keep());
     const [dOut, dA] = this.#shape;
-    const own = { dOut, dA, full: this.#full, declined: this.#declined ? 1 : 0 };
+    const own = { dOut, dA, full: this.#full, recent: this.#recent, declined: this.#declined ? 1 : 0 };
     if (!frozen) return { tensors, numbers: own };
     const { samples, more } = frozen;
     const places = { form: sampleForms.indexOf(samples.form), scaling: sketchScalings.indexOf(samples.scaling) };
@@ -250,7 +257,7 @@ class SengBlock implements CurvatureBlock {
     const form = sampleForms[numbers["form"] ?? NaN];
     if (inverse) this.#requireFit(numbers);
     this.#releaseFrozen();
-    [this.#full, this.#declined] = [numbers["full"] ?? 0, numbers["declined"] === 1];
+    [this.#full, this.#recent, this.#declined] = [numbers["full"] ?? 0, numbers["recent"] ?? 0, numbers["declined"] === 1];
     if (!inverse) return;
     if (form === undefined) {
       // States of before these were saved: whether the samples are read as they were meant is not known, and a wrong direction not seen.
@@ -336,8 +343,8 @@ async function truncated(samples: SampleGradients, rank: number): Promise<Sample
   const parts: { a: Tensor; g: Tensor }[] = [];
   try {
     for (let i = 0; i < n; i++) {
-      using own = unscoped(() => g.slice([i, 0, 0], [1, positions, dOut]).reshape([positions, dOut]));
-      using left = unscoped(() => a.slice([i, 0, 0], [1, positions, dA]).reshape([positions, dA]));
+      using own = unscoped(() => tidy(() => g.slice([i, 0, 0], [1, positions, dOut]).reshape([positions, dOut])));
+      using left = unscoped(() => tidy(() => a.slice([i, 0, 0], [1, positions, dA]).reshape([positions, dA])));
       // gᵀ = V Σ Uᵀ for g = U Σ Vᵀ: the gradient gᵀa is V Σ (Uᵀa).
       const { u, values, v } = await svd(own);
       parts.push(

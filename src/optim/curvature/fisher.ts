@@ -28,11 +28,25 @@ export function isLoss(name: string): name is LossCall["name"] {
   return name === "softmaxCrossEntropy" || name === "squaredError";
 }
 
-/** Recognises a loss primitive; the handles it holds are released by `releaseLoss`. */
+/**
+ * Which input of a loss primitive is the prediction: of a squared error, in which both are alike, the one that depends on parameters.
+ * @throws UsageError if both do, since then neither is a target.
+ */
+export function predictionOf({ name, inputs, needed }: AnyCall): Recorded {
+  const [first, second] = inputs as [Recorded, Recorded];
+  if (name !== "squaredError" || !needed[1]) return first;
+  if (!needed[0]) return second;
+  throw new UsageError(
+    "meanSquaredError: both its arguments depend on parameters, so that neither is the target of a distribution around the other; " +
+      'detach() the target, or use fisher: "empirical" and a damping that is given',
+  );
+}
+
+/** Recognises a loss primitive; the handles it holds are released by `releaseLoss`. @throws UsageError as `predictionOf` does. */
 export function lossCall(call: AnyCall, gradients: readonly (Tensor | null)[]): LossCall | null {
   const [weights] = gradients;
   if (!weights || !isLoss(call.name)) return null;
-  const { id, shape } = call.inputs[0] as Recorded;
+  const { id, shape } = predictionOf(call);
   const probabilities = call.name === "softmaxCrossEntropy" ? (call.outputs[1] as Recorded).value.hold() : null;
   return { name: call.name, prediction: { id, shape }, probabilities, weights: weights.hold() };
 }

@@ -6,7 +6,7 @@ import { parameterKeys, type LayerParameters, type StepContext, type Transform, 
 import { NO_NEEDS, type BlockFactory, type BlockReport, type BlockState, type CaptureNeeds, type CurvatureBlock } from "./block.ts";
 import { Capture, releaseRecords, type LayerRecord, type LossReduction } from "./capture.ts";
 import { drawsOf, lossCall, releaseLoss, fisherPasses, type Fisher, type LossCall } from "./fisher.ts";
-import { RecordedView, whyNoBlock, type MicroBatch, type Pass } from "./view.ts";
+import { RecordedView, whyNoBlock, whyNoFisher, type MicroBatch, type Pass } from "./view.ts";
 
 export interface CurvatureOptions {
   /** Default `empirical`. */
@@ -171,9 +171,9 @@ export class Precondition implements Transform {
   capture(step: number): StepCapture | null {
     const due = this.#needsByWeight(step);
     const possible = [...this.#candidates.keys()].filter((weight) => !this.#reasons.has(weight));
-    // Among vectors are biases, which never get a block: nobody waits for them.
+    // Among vectors are biases, which never get a block: nobody waits for them, unless there is nothing else.
     const unmet = possible.filter((weight) => !this.#blocks.has(weight));
-    const waiting = unmet.some(({ shape }) => shape.length >= 2);
+    const waiting = unmet.some(({ shape }) => shape.length >= 2) || (this.#blocks.size === 0 && unmet.length > 0);
     if (due.size === 0 && !waiting) return null;
     // Nothing is kept of a layer whose block needs nothing: a record holds memory that the reverse pass would give back.
     const capture = new Capture([...unmet, ...due.keys()], this.#parameters, this.#reduction);
@@ -274,7 +274,8 @@ export class Precondition implements Transform {
       // A micro-batch that never reached the weight has nothing to say about it.
       const reached = micro.filter(({ training }) => training.length > 0);
       if (reached.length === 0) continue;
-      const problem = this.#problems.get(weight) ?? whyNoBlock(reached.map(({ training }) => training));
+      const problem =
+        this.#problems.get(weight) ?? whyNoBlock(reached.map(({ training }) => training)) ?? whyNoFisher(reached, this.#fisher);
       if (problem) this.#refuse(weight, problem);
       // Met in a step without the Fisher's own passes: its block is made in the next one that has them.
       else if (!this.#blocks.has(weight) && reached.some(({ fisher }) => fisher.length === 0)) continue;

@@ -1,7 +1,7 @@
 import { onesLike, record, type AnyCall, type Recorded, type Recording } from "../../autograd/index.ts";
 import type { Parameter } from "../../nn/index.ts";
 import { requireFloat, Tensor, UsageError } from "../../tensor/index.ts";
-import { curvatureAlong, isLoss, lossCall, releaseLoss, type LossCall } from "./fisher.ts";
+import { curvatureAlong, isLoss, lossCall, predictionOf, releaseLoss, type LossCall } from "./fisher.ts";
 
 /** The derivative of a loss along a step δ, and its curvature there: gᵀδ and δᵀCδ, one number each. */
 export interface Along {
@@ -55,7 +55,7 @@ export function alongStep(recording: Recording<Tensor>, parameters: readonly Par
 
 /** What the losses of a recording were given. @throws UsageError if it contains no crossEntropy or meanSquaredError. */
 export function predictionsOf({ calls }: Recording<Tensor>): Recorded[] {
-  const predictions = calls.filter(({ name }) => isLoss(name)).map(({ inputs }) => inputs[0] as Recorded);
+  const predictions = calls.filter(({ name }) => isLoss(name)).map(predictionOf);
   if (predictions.length === 0) throw withoutLoss();
   return predictions;
 }

@@ -80,6 +80,12 @@ export function whyNoBlock(passes: readonly Pass[]): string | null {
   return Math.max(...sizes) > 1 ? "called with batches of two sizes" : null;
 }
 
+/** Why there is no Fisher of a weight, though its passes were made; or null if there is. */
+export function whyNoFisher(batches: readonly MicroBatch[], fisher: string): string | null {
+  const missed = batches.some(({ fisher: passes }) => passes.length > 0 && passes.every((pass) => pass.length === 0));
+  return missed ? `fisher "${fisher}" needs a crossEntropy or meanSquaredError of what the layer computes, and there is none` : null;
+}
+
 export class RecordedView implements CurvatureView {
   readonly weight: Parameter;
   readonly bias: Parameter | null;

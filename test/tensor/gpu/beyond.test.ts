@@ -49,6 +49,11 @@ describeOnGpu("beyond 2²⁴ elements of a GPU's tensor", (open) => {
     expectSome(y, COLUMNS + 2, (row, column) => (row === 0 || column >= COLUMNS ? 0 : valueAt(row - 1, column)));
   });
 
+  test("arange of whole numbers, in float32", async () => {
+    const y = await read(() => Tensor.arange(2 ** 24 + 8, { start: -(2 ** 24), backend }).slice([2 ** 24 - 8], [16]));
+    expect([...y]).toEqual(Array.from({ length: 16 }, (_, i) => i - 8));
+  });
+
   test.each([0, 1])("concat along axis %i", async (axis) => {
     const first = axis === 0 ? [ROWS - 2000, COLUMNS] : [ROWS, COLUMNS - 2000];
     const y = await read(() => {

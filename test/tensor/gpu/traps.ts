@@ -360,6 +360,22 @@ const cases: Readonly<Record<string, (bench: Bench) => Promise<void> | void>> = 
     same(await numbers(() => from([-1000, 1000]).softplus()), [0, 1000]);
   },
 
+  "a small tanh has all its digits": async ({ from }) => {
+    const x = [1e-8, -1e-6, 1e-4, -0.01, 0.1, 0.3, -0.62, 0.63, 0.9, -2, 5, 8.9];
+    for (const [i, y] of (await numbers(() => from(x).tanh())).entries()) {
+      const ratio = y / Math.tanh(Math.fround(x[i] as number));
+      check(Math.abs(ratio - 1) <= 8 * 2 ** -23, `tanh(${x[i]}) is ${ratio} times what it is`);
+    }
+    same(await numbers(() => from([NaN, 0]).tanh()), [NaN, 0]);
+  },
+
+  "what is no integer is cast to 0, on the device as where it is read": async ({ from }) => {
+    const cast = (): Tensor => from([NaN, Infinity, -Infinity, -1.5, 2.9, 0, 1e7]).cast("int32");
+    same(await numbers(cast), [0, 0, 0, -1, 2, 0, 1e7]);
+    same(await numbers(() => cast().equal(0)), [1, 1, 1, 0, 0, 1, 0]);
+    same(await numbers(() => cast().cast("float32")), [0, 0, 0, -1, 2, 0, 1e7]);
+  },
+
   "a small softplus has all its digits": async ({ from }) => {
     const x = Array.from({ length: 81 }, (_, i) => (i - 60) / 1.0078125);
     const ratios = (await numbers(() => from(x).softplus())).map((y, i) => y / (Math.max(0, x[i] as number) + Math.log1p(Math.exp(-Math.abs(x[i] as number))))); // prettier-ignore

@@ -55,6 +55,15 @@ const helpers: readonly Helper[] = [
   },
   // What was read of an array, as an integer.
   { name: "whole", takes: ["x"], of: "Float", body: "return x;" },
+  {
+    // 1 or 0: drivers may compile comparisons as if there were no NaN, so it is told by its bits.
+    name: "isNan",
+    takes: ["x"],
+    of: "Float",
+    body: "if (x == x) { return 0; } return 1;",
+    wgsl: "fn fn_isNan(x : f32) -> i32 { return i32((bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u); }",
+    glsl: "int isNan(float x) { return int((floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u); }",
+  },
   { name: "remainder", takes: ["a", "b"], body: "return a - b * quotient(a, b);" },
   {
     // Of the walk along five axes: see walk.ts.

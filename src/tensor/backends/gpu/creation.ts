@@ -9,7 +9,7 @@ const fill = portable("fill", { value: "float" }, `return value;`);
 const RANGE = "return start + this.thread.x * step;";
 const arange = portable("arange", { start: "float", step: "float" }, RANGE);
 /** Of whole numbers: float32 would round places beyond 2²⁴, and products. */
-const wholeArange = portable("arange, int32", { start: "integer", step: "integer" }, RANGE);
+const wholeArange = portable("arange, integers", { start: "integer", step: "integer" }, RANGE);
 
 /** float32 holds the whole numbers up to this one, and with them int32's on this device. */
 const MOST_INTEGER = 2 ** 24;
@@ -40,7 +40,8 @@ export const creation: Kernels<"fill" | "arange" | "uniform" | "normal"> = {
   },
   arange: (queue, _, { start, step, length, dtype }, [{ array: y }]) => {
     if (dtype === "int32" && length > 0) for (const end of [start, start + (length - 1) * step]) requireHeld("arange", end);
-    if (dtype === "int32") queue.run(wholeArange, [y.size], y, { start, step });
+    const whole = [start, step, start + length * step].every((value) => Number.isInteger(value) && Math.abs(value) < 2 ** 31);
+    if (whole) queue.run(wholeArange, [y.size], y, { start, step });
     else queue.run(arange, [y.size], y, { start, step });
   },
   uniform: (queue, _, params, [{ array: y }]) => {

@@ -12,6 +12,8 @@ const REMEDY =
   "on Linux install a Vulkan driver for your GPU, or the software driver (Debian: apt-get install libvulkan1 mesa-vulkan-drivers, " +
   `from bookworm-backports on Debian 12); or compute on the device "wasm"`;
 
+const BROWSER_REMEDY = `open WebGL2 in its place with openBackend("gpu", { api: "webgl2" }), or compute on "wasm"`;
+
 /**
  * An adapter and a device of its own with all that the adapter allows of what is used here.
  * @throws BackendError if there is none, saying what to do.
@@ -19,7 +21,7 @@ const REMEDY =
 export async function findDevice(): Promise<Found> {
   const gpu = await webgpu();
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw new BackendError(`gpu: there is no graphics driver that WebGPU can use; ${REMEDY}`);
+  if (!adapter) throw new BackendError(`gpu: there is no graphics driver that WebGPU can use; ${isBrowser() ? BROWSER_REMEDY : REMEDY}`);
   const { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage } = adapter.limits;
   try {
     const requiredLimits = { maxStorageBufferBindingSize, maxBufferSize, maxStorageBuffersPerShaderStage };
@@ -77,10 +79,7 @@ async function webgpu(): Promise<GPU> {
   const gpu = browsers();
   if (gpu) return gpu;
   if (isBrowser()) {
-    throw new BackendError(
-      `gpu: this browser has no WebGPU (navigator.gpu), or the page is not in a secure context; open WebGL2 in its place with ` +
-        `openBackend("gpu", { api: "webgl2" }), or compute on "wasm"`,
-    );
+    throw new BackendError(`gpu: this browser has no WebGPU (navigator.gpu), or the page is not in a secure context; ${BROWSER_REMEDY}`);
   }
   try {
     return (dawn ??= (await import("webgpu")).create([]));

@@ -65,10 +65,15 @@ const overRoot = portable(
 );
 
 const copy = portable("copy", { a: "array" }, `return a[this.thread.x];`);
+/** 0 for what is no integer at all: NaN, and infinities, which half of them equal (as half of 0 does). */
 const truncate = portable(
   "truncate",
   { a: "array" },
-  `const x = a[this.thread.x]; if (x < 0) { return Math.ceil(x); } return Math.floor(x);`,
+  `const x = a[this.thread.x];
+  if (isNan(x) == 1) { return 0; }
+  if (x * 0.5 == x) { return 0; }
+  if (x < 0) { return Math.ceil(x); }
+  return Math.floor(x);`,
 );
 
 /** The same numbers in another array. */
@@ -112,6 +117,21 @@ const sine = (quarters: number): string => `
   if (y < -1) { y = -1; }
   const quarter = half * 0.5;
   if (Math.floor(half) * 0.5 != Math.floor(quarter)) { return -y; }
+  return y;`;
+
+/**
+ * x + x³ P(x²) near zero, ±(1 − t) / (1 + t) with t = exp(−2|x|) beyond. The devices' own may err by a unit of 1 where the result is small, and
+ * is NaN on some where it overflows inside.
+ */
+const TANH = `
+  const z = Math.abs(x);
+  if (z < 0.625) {
+    const s = x * x;
+    return x - x * s * (0.3333328 - s * (0.13331442 - s * (0.053739715 - s * (0.02063909 - s * 0.00570499))));
+  }
+  const t = Math.exp(-z - z);
+  const y = (1 - t) / (1 + t);
+  if (x < 0) { return -y; }
   return y;`;
 
 /**
@@ -177,8 +197,7 @@ export const elementwise: Kernels<
   log: map("log", "return Math.log(x);"),
   sin: map("sin", sine(0)),
   cos: map("cos", sine(1)),
-  // Some drivers' tanh is NaN where it overflows inside.
-  tanh: map("tanh", "if (x > 15) { return 1; } if (x < -15) { return -1; } return Math.tanh(x);"),
+  tanh: map("tanh", TANH),
   sigmoid: map("sigmoid", "if (x >= 0) { return 1 / (1 + Math.exp(-x)); } const e = Math.exp(x); return e / (1 + e);"),
   softplus: map("softplus", SOFTPLUS),
   erf: map("erf", ERF),
@@ -188,8 +207,8 @@ export const elementwise: Kernels<
   subtract: zip("subtract", "return x - y;"),
   multiply: zip("multiply", "return x * y;"),
   divide: zip("divide", "return x / y;"),
-  maximum: zip("maximum", "if (x > y) { return x; } if (x == x) { return y; } return x;"),
-  minimum: zip("minimum", "if (x < y) { return x; } if (x == x) { return y; } return x;"),
+  maximum: zip("maximum", "if (x > y) { return x; } if (isNan(x) == 1) { return x; } return y;"),
+  minimum: zip("minimum", "if (x < y) { return x; } if (isNan(x) == 1) { return x; } return y;"),
   power: zip("power", POWER),
   equal: zip("equal", "if (x == y) { return 1; } return 0;"),
   less: zip("less", "if (x < y) { return 1; } return 0;"),

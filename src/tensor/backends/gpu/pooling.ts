@@ -13,8 +13,7 @@ const shape4 = ({ shape }: Operand): ImageShape => shape as unknown as ImageShap
 const threadsOf = ([n, height, width, channels]: ImageShape): readonly [number, number, number] => [channels, width, n * height];
 
 /**
- * `best` is the largest element of a window, the first of equals, and `at` its place. NaN takes the place of all numbers; on the device it
- * is not even unequal to itself, but not equal either.
+ * `best` is the largest element of a window, the first of equals, and `at` its place. NaN takes the place of all numbers.
  */
 const largest = `
   let best = 0;
@@ -22,7 +21,7 @@ const largest = `
   ${overWindow(
     (row, column) => `
           const candidate = x[((quotient(this.thread.z, outHeight) * height + ${row}) * width + ${column}) * channels + this.thread.x];
-          if (at < 0 || candidate > best || !(candidate == candidate)) {
+          if (at < 0 || candidate > best || isNan(candidate) == 1) {
             best = candidate;
             at = ${row} * width + ${column};
           }`,

@@ -76,8 +76,8 @@ function folding(name: string, combine: string, wgsl: { readonly combine: string
 }
 
 export const sums = folding("sum", "total += v;", { combine: "total += v;", identity: 0 });
-/** NaN is kept. Drivers may hold that no number differs from itself, but not that each one equals itself. */
-export const maxima = folding("max", "if (v == v) { if (v > total) { total = v; } } else { total = v; }", {
+/** NaN is kept. */
+export const maxima = folding("max", "if (v > total) { total = v; } if (isNan(v) == 1) { total = v; }", {
   combine: `if (v > total || ${nanTest("v")}) { total = v; }`,
   identity: -Infinity,
 });
@@ -135,7 +135,8 @@ const firstOf = minima.of(
   (at, inRow) => `let v = n;
     const element = x[${at}];
     const largest = top[this.thread.y * inner + remainder(this.thread.x, inner)];
-    if (element == element) { if (element == largest) { v = quotient(${inRow}, inner); } } else { v = quotient(${inRow}, inner); }`,
+    if (element == largest) { v = quotient(${inRow}, inner); }
+    if (isNan(element) == 1) { v = quotient(${inRow}, inner); }`,
   `let element = x[at];
     v = n;
     if (element == top[output] || ${nanTest("element")}) { v = f32(i); }`,

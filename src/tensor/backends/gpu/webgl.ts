@@ -112,6 +112,8 @@ export class WebGlQueue extends Queue<Target> {
       if (gl.isContextLost()) this.lose(TAKEN); // the event comes later
       this.check();
       const why = [...shaders.map((shader) => gl.getShaderInfoLog(shader)), gl.getProgramInfoLog(program)].filter(Boolean).join("\n");
+      for (const shader of shaders) gl.deleteShader(shader);
+      gl.deleteProgram(program);
       throw new BackendError(`gpu: the kernel "${kernel.name}" does not compile: ${why}; compute on the device "wasm"\n${code}`);
     }
     for (const shader of shaders) gl.deleteShader(shader);

@@ -45,6 +45,7 @@ export interface WebGl2 extends Readonly<Record<Constant, number>> {
   compileShader(shader: Handle): void;
   getShaderInfoLog(shader: Handle): string | null;
   deleteShader(shader: Handle): void;
+  deleteProgram(program: Handle): void;
   createProgram(): Handle;
   attachShader(program: Handle, shader: Handle): void;
   linkProgram(program: Handle): void;

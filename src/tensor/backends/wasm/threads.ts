@@ -28,6 +28,8 @@ export const mostArguments = 32;
 
 /** Longest that a worker may take for a chunk; chunks take milliseconds. */
 const PATIENCE_MS = 60_000;
+/** What counts at most of the time between two looks, a tenth of a second apart: more is a pause of the whole process. */
+const LONGEST_WAIT_MS = 5000;
 const REMEDY = `open another engine with openBackend("wasm"), or one with { threads: 1 }`;
 const SPINS_MAIN = 20_000;
 const SPINS_WORKER = 20_000;
@@ -107,11 +109,16 @@ export class Threads {
   #untilAllLeft(name: string): void {
     const control = this.#control;
     for (let i = 0; i < SPINS_MAIN; i++) if (Atomics.load(control, WORD.entered) === 0) return;
-    const end = performance.now() + PATIENCE_MS;
+    let [patience, before, last] = [PATIENCE_MS, 0, performance.now()];
     Atomics.store(control, WORD.waiting, 1);
     for (let left; (left = Atomics.load(control, WORD.entered)) > 0;) {
-      if (this.#mayWait) Atomics.wait(control, WORD.entered, left, 100);
-      if (performance.now() > end) {
+      const now = performance.now();
+      // One that leaves shows that the others are at work; and a process that was halted has not waited all that time.
+      patience = left === before ? patience - Math.min(now - last, LONGEST_WAIT_MS) : PATIENCE_MS;
+      [before, last] = [left, now];
+      if (patience > 0) {
+        if (this.#mayWait) Atomics.wait(control, WORD.entered, left, 100);
+      } else {
         this.#death = new BackendError(`wasm: a worker thread has not finished its part of ${name} for ${PATIENCE_MS / 1000} s`);
         throw this.#death;
       }
