@@ -2,7 +2,7 @@ import { NumericalError, type MatrixBlock, type Tensor } from "../tensor/index.t
 import { inWorkspace, part, type Workspace } from "./arithmetic.ts";
 import { requirePartners, requireRightHandSide, requireSquare } from "./checks.ts";
 import { solveFromLeft } from "./cholesky.ts";
-import { scaleByPower } from "./scaling.ts";
+import { powerOfTwoNear, scaleByPower } from "./scaling.ts";
 import { destinationOf, readFloats, toTensor } from "./transfer.ts";
 import { addScaled, largestMagnitude } from "./vectors.ts";
 
@@ -114,18 +114,18 @@ function exchangeRows({ data, at, columns, stride }: MatrixBlock, order: Uint32A
   [order[i], order[j]] = [order[j]!, order[i]!];
 }
 
-/** The smallest normal number. */
-const SMALLEST = 2 ** -1022;
-
 /**
  * The power of two by which A is multiplied first. A tiny one is scaled up, so that no digit is lost beneath the smallest normal
- * number; and one near the largest number a little down, for its entries to grow, if all of them stay normal. Else nothing is scaled: it
- * would lose the small rows of a graded matrix.
+ * number; and one near the largest number a little down, for its entries to grow, but no further than all of them stay normal. Else
+ * nothing is scaled: it would lose the small rows of a graded matrix.
  */
 function exponentFor(a: Float64Array): number {
   const largest = largestMagnitude(a);
-  if (largest > 2 ** 960) return a.every((value) => value === 0 || Math.abs(value) * 2 ** -64 >= SMALLEST) ? -64 : 0;
-  return largest < 2 ** -500 ? 500 : 0;
+  if (largest < 2 ** -500) return 500;
+  if (largest <= 2 ** 960) return 0;
+  const smallest = a.reduce((least, value) => (value === 0 ? least : Math.min(least, Math.abs(value))), Infinity);
+  const room = powerOfTwoNear(smallest) + 1021; // its exponent is off by one at most, and that of the smallest normal number is −1022
+  return -Math.max(0, Math.min(64, room));
 }
 
 /**

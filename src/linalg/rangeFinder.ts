@@ -60,7 +60,7 @@ export async function takeWellConditioned(panel: Tensor): Promise<Tensor> {
   return await wellConditionedBasis(old);
 }
 
-/** Times the power of two that brings its largest entry near 1: the same span, to the last bit, and a product is as far within the type's range as X. */
+/** Times the power of two that brings its largest entry near 1: the span is the same, and the next product stays in range as long as X does. */
 export async function takeScaled(panel: Tensor): Promise<Tensor> {
   using old = panel;
   if (old.size === 0) return old.keep();

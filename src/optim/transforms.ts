@@ -105,7 +105,8 @@ export function rmsScaling(parameters: readonly Parameter[], options: RmsScaling
       const rho = hyperParameter("decay", decay, step, "at least 0 and below 1");
       return mapUpdates(updates, (update, parameter) => {
         let square = movingAverage(squares, parameter, rho, update.square());
-        if (centered) square = square.subtract(movingAverage(means, parameter, rho, update).square()).maximum(0); // a variance that rounding makes no less than 0
+        // Rounding may take a variance below 0.
+        if (centered) square = square.subtract(movingAverage(means, parameter, rho, update).square()).maximum(0);
         return apply("divideByRoot", [update, square], { scale: 1, rootScale: 1, epsilon })[0];
       });
     },

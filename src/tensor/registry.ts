@@ -46,7 +46,8 @@ let current: Backend | undefined;
 
 /**
  * Opens a backend by name: `wasm` (SIMD and threads; the default), `reference` (plain loops on one thread) or `gpu` (WebGPU). Without options
- * it is opened once, and later calls give the same one until it is closed; with options, a new one that `close()` ends.
+ * it is opened once, and later calls give the same one until it is closed; with options, a new one that `close()` ends. A default that can
+ * compute no more is none from a call without options on: the next use opens the engine.
  *
  * @throws BackendError for a name that does not exist, listing those that do, or if it cannot run here, saying why.
  */
@@ -80,7 +81,7 @@ function isName(name: string): name is BackendName {
   return Object.hasOwn(openers, name);
 }
 
-/** The shared backend, unless it can compute no more: then the next one is opened anew, and takes its place as the default too. */
+/** The shared backend, unless it can compute no more: then the next one is opened anew. */
 function openedBefore(name: string): Backend | undefined {
   const backend = open.get(name);
   if (!backend?.closed) return backend;

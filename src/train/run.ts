@@ -13,7 +13,7 @@ export interface Run {
   readonly optimizer: CurvatureTrainingOptimizer;
   readonly train: DataLoader;
   readonly test: DataLoader;
-  /** Frees model and optimizer, and ends the device if it was opened for this run alone. Not while a step runs. */
+  /** Frees model and optimizer, and ends the device if it was opened for this run alone: then the default is what it was. Not while a step runs. */
   dispose(): void;
 }
 

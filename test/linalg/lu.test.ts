@@ -186,6 +186,11 @@ describe.each(arithmetics)("the LU factorization by %s", (_, compute) => {
     const d = diagonal([2 ** 900, 1, 2 ** -900]);
     const b = matrix(3, 1, [2 ** 900, 3, 2 ** -900]);
     expect([...solveBy(compute, d, b).data]).toEqual([1, 3, 1]);
+    // Nothing is lost in growing where small rows leave little room to scale down.
+    const growing = matrix(3, 3, [1e308, 1e308, 0, -1e308, 1e308, 0, 0, 0, 1e-300]);
+    expect([...solveBy(compute, growing, matrix(3, 1, [0.75e308, -0.25e308, 1e-300])).data]).toBeAllclose([0.5, 0.25, 1], {
+      relative: 1e-15,
+    });
     // Those that nothing can be scaled for: what is beside the largest would lose digits, or be 0.
     for (const [large, small] of [
       [1e300, 1e-300],

@@ -210,7 +210,7 @@ describe("a worker", () => {
     worker.close();
   });
 
-  it("refuses an option that cannot be cloned, and lets the process end", async () => {
+  it("refuses an option that cannot be cloned, and goes on", async () => {
     const worker = new LinalgWorker();
     const options = { largest: (() => 1) as unknown as number };
     await expect(worker.routines.eigh(a(), options)).rejects.toThrow(UsageError);

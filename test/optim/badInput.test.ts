@@ -408,18 +408,20 @@ eachBackend(() => {
     ): Tensor => {
       const loss = crossEntropy(first.forward(x), labels);
       const penalty = second.parameters().reduce((sum, { value }) => sum.add(value.square().sum()), Tensor.zeros([], options));
-      return (called ? loss.add(crossEntropy(second.forward(x), labels).multiply(weight)) : loss).add(penalty.multiply(weight * 1e-3));
+      return (called ? loss.add(crossEntropy(second.forward(x), labels).multiply(weight)) : loss).add(penalty.multiply(1e-3));
     };
 
-    it.each(positiveMethods)("keeps finite values with %s, and so do all others", async (_, make) => {
+    it.each(positiveMethods)("stays near where it is with %s, and so do all others", async (_, make) => {
       const own = heads();
       const parameters = own.flatMap((head) => head.parameters());
       const settings = { learningRate: 0.05, factorUpdateEvery: 1, inversionEvery: 2, clip: { kl: 1e-3 } };
       const optimizer = make(parameters, settings);
       const steps = [[1, true], [0, true], [1, true], [1, false], [1, false], [1, true]] as const; // prettier-ignore
       for (const [i, [weight, called]] of steps.entries()) {
+        const before = own.flatMap(valuesOf).flat();
         await optimizer.minimize(() => lossOf(own, batch(8, i), weight, called));
-        expect(own.flatMap(valuesOf).flat().every(Number.isFinite)).toBe(true);
+        const after = own.flatMap(valuesOf).flat();
+        expect(Math.max(...after.map((value, at) => Math.abs(value - (before[at] as number))))).toBeLessThan(0.5);
       }
       optimizer.dispose();
     });

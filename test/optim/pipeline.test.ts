@@ -283,6 +283,15 @@ describe("minimize", () => {
     expect(q.value.dataSync()[0]).toBeCloseTo(0.1, 8);
   });
 
+  it("centred RMSprop stays finite where gradients do not change, though their variance may round below 0", async () => {
+    // In float32: after some 1200 steps the mean of the squares is below the square of the mean.
+    const p = new Parameter("p", Tensor.zeros([3]));
+    const slopes = Tensor.from([0.1, 0.7, 0.123]);
+    const optimizer = new RmsProp([p], { learningRate: 1e-12, centered: true });
+    for (let i = 0; i < 1300; i++) await optimizer.minimize(() => p.value.multiply(slopes).sum());
+    expect(p.value.dataSync().every(Number.isFinite)).toBe(true);
+  });
+
   it("with momentum that is switched off and on again starts its buffer anew", async () => {
     const p = new Parameter("p", Tensor.from(0, options));
     const optimizer = new Sgd([p], { learningRate: 1, momentum: (step) => (step === 1 ? 0 : 0.9) });

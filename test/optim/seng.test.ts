@@ -273,6 +273,29 @@ eachBackend(() => {
       resumed.dispose();
     });
 
+    it("goes on bit for bit while it waits for a full batch, and where a whole interval has none", async () => {
+      const sizes = [8, 8, 8, 5, 4, 5, 3, 4, 3, 5, 5];
+      const run = async (resumeAt: number): Promise<number[]> => {
+        let model = network();
+        let optimizer = new Seng(model.parameters(), { learningRate: 0.1, refreshEvery: 3 });
+        for (const [i, n] of sizes.entries()) {
+          if (i === resumeAt) {
+            const [next, before] = [network(), model];
+            next.parameters().forEach((parameter, k) => parameter.assign(before.parameters()[k]?.value as Tensor));
+            const resumed = new Seng(next.parameters(), { learningRate: 0.1, refreshEvery: 3 });
+            resumed.load(optimizer.state());
+            optimizer.dispose();
+            [model, optimizer] = [next, resumed];
+          }
+          await step(model, optimizer, n, i);
+        }
+        optimizer.dispose();
+        return values(model);
+      };
+      const straight = await run(-1);
+      for (let at = 1; at < sizes.length; at++) expect(await run(at)).toEqual(straight);
+    });
+
     it("goes downhill: ⟨P, J⟩ > 0 with and without a sketch", async () => {
       for (const columns of [Infinity, 3]) {
         const model = network();

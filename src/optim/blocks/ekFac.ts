@@ -1,8 +1,7 @@
 import type { Parameter } from "../../nn/index.ts";
-import { NumericalError, tidy, unscoped, UsageError, Variable, type Tensor } from "../../tensor/index.ts";
+import { NumericalError, tidy, unscoped, UsageError, Variable, where, type Tensor } from "../../tensor/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockReport, BlockState } from "../curvature/block.ts";
-import { LEAST_CURVATURE } from "../curvature/damping.ts";
 import { covarianceFactors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
@@ -144,7 +143,7 @@ class EkFacInverse implements KroneckerInverse {
     if (!(damping > 0)) throw new NumericalError(`EK-FAC's eigenvalues may be 0, so it needs a positive damping, but that is ${damping}`);
     const z = rotated(factors, gradient);
     const s = this.#eigenvalues(factors, z, view);
-    const added = this.#kind === "relative" ? s.max().maximum(LEAST_CURVATURE).multiply(damping) : damping;
+    const added = this.#kind === "relative" ? s.max().multiply(damping) : damping;
     return rotatedBack(factors, z.divide(s.add(added)));
   }
 
@@ -152,7 +151,11 @@ class EkFacInverse implements KroneckerInverse {
     const running = this.#running as Variable;
     // A layer that no forward pass reached, but a penalty: there is nothing new to learn.
     if (!view) return this.#intra ? productOfEigenvalues(factors) : running.value;
-    if (this.#intra) return secondMoments(factors, view);
+    if (this.#intra) {
+      // Of a batch that gives the layer no gradient at all there is nothing to learn, either.
+      const s = secondMoments(factors, view);
+      return where(s.max().equal(0), productOfEigenvalues(factors), s);
+    }
     const weight = (1 - this.#decay) * view.n * view.toSampleMean ** 2;
     running.assign(running.value.multiply(this.#decay).add(z.square().multiply(weight)));
     return running.value;

@@ -8,7 +8,6 @@ import {
   type CaptureNeeds,
   type CurvatureBlock,
 } from "../curvature/block.ts";
-import { LEAST_CURVATURE } from "../curvature/damping.ts";
 import type { CurvatureView } from "../curvature/view.ts";
 import { hyperParameter, type Schedule } from "../schedules.ts";
 
@@ -22,6 +21,9 @@ export interface ScaleShiftOptions {
 export function withScaleShift(create: BlockFactory, options: ScaleShiftOptions): BlockFactory {
   return (view, saved) => (view.kind === "scaleShift" ? new ScaleShiftBlock(view, options) : create(view, saved));
 }
+
+/** Below this, the largest second moment counts as 0: the reciprocal must not overflow in float32. */
+const TINY = 1e-30;
 
 /**
  * The curvature of a batch norm's scale γ and shift β, channel by channel: the 2 × 2 matrices F_c = E[u uᵀ] of the samples' gradients
@@ -104,7 +106,7 @@ class ScaleShiftBlock implements CurvatureBlock {
     const lambda = hyperParameter("damping", this.#options.damping ?? 0.1, step, "positive");
     if (this.#moments.count === 0) return gradient.multiply(0); // nothing is known
     const [channels, width] = this.#shape as [number, number];
-    const largest = this.#largest().maximum(LEAST_CURVATURE);
+    const largest = this.#largest().maximum(TINY);
     if (width === 1) return gradient.divide(this.#entry(0, 0).add(largest.multiply(lambda)));
     const [a, b, c] = [this.#entry(0, 0), this.#entry(0, 1), this.#entry(1, 1)];
     // Relative to the largest eigenvalue, so that no product leaves the range of the type.

@@ -65,7 +65,7 @@ export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | 
  *     P = J/λ − Uᵀ (λI + UUᵀ)⁻¹ U J/λ
  *
  * where the inner products may be sketched. U is frozen between refreshes. A batch smaller than the largest seen does not refresh: the
- * next full one does. Where λI + UUᵀ cannot be inverted, 10, 100 and 1000 times the damping are tried, and then the last U stays; each is
+ * next full one does, and after a whole interval without one the largest of that interval is full. Where λI + UUᵀ cannot be inverted, 10, 100 and 1000 times the damping are tried, and then the last U stays; each is
  * reported as a problem. By default there is no clip, and a momentum of .9.
  */
 export class Seng extends CurvatureOptimizer {
@@ -94,7 +94,7 @@ class SengBlock implements CurvatureBlock {
   readonly #options: SengOptions;
   readonly #scaling: SketchScaling;
   readonly #shape: readonly [dOut: number, dA: number];
-  /** The largest batch seen: smaller ones do not refresh. */
+  /** Samples of a full batch, the largest seen: smaller ones do not refresh. */
   #full = 0;
   /** Samples of the largest batch since the last step in which a refresh was due, by schedule. */
   #recent = 0;

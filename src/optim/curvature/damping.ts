@@ -23,12 +23,6 @@ export interface FactorExtent {
   readonly largest: number;
 }
 
-/**
- * What a relative damping is relative to at least, where the largest eigenvalue is known to the device alone: without any curvature the
- * direction is then 0 and not 0/0, and no reciprocal overflows in float32.
- */
-export const LEAST_CURVATURE = 1e-30;
-
 /** What is added to the diagonal of each factor. */
 export function shares(
   kind: DampingOfFactors,

@@ -224,7 +224,7 @@ export class Precondition implements Transform {
     });
     // The seeds hold one row a sample: rows that are positions of one sample would need passes of their own.
     const rows = this.#losses[0]?.prediction.shape[0] as number;
-    const stranger = batch.training.find(({ geometry }) => geometry.n !== rows);
+    const stranger = batch.fisher.flat().find(({ geometry }) => geometry.n !== rows);
     if (stranger) {
       throw new UsageError(
         `fisher "${this.#fisher}": the loss has ${rows} rows but "${stranger.weight.name}" sees ${stranger.geometry.n} samples; ` +
@@ -274,9 +274,12 @@ export class Precondition implements Transform {
       // A micro-batch that never reached the weight has nothing to say about it.
       const reached = micro.filter(({ training }) => training.length > 0);
       if (reached.length === 0) continue;
-      const problem =
-        this.#problems.get(weight) ?? whyNoBlock(reached.map(({ training }) => training)) ?? whyNoFisher(reached, this.#fisher);
+      const problem = this.#problems.get(weight) ?? whyNoBlock(reached.map(({ training }) => training));
+      const noFisher = whyNoFisher(reached, this.#fisher);
       if (problem) this.#refuse(weight, problem);
+      // One that has a block goes on with what that knows.
+      else if (noFisher !== null && this.#blocks.has(weight)) continue;
+      else if (noFisher !== null) this.#refuse(weight, noFisher);
       // Met in a step without the Fisher's own passes: its block is made in the next one that has them.
       else if (!this.#blocks.has(weight) && reached.some(({ fisher }) => fisher.length === 0)) continue;
       else views.push(new RecordedView(reached, this.#usedElsewhere));

@@ -417,6 +417,15 @@ describe("the engine that openBackend shares", () => {
     x.dispose();
   });
 
+  test("is the default again after one of somebody's own was closed, once it is asked for", async () => {
+    const own = (await openBackend("wasm", { threads: 1 })) as WasmBackend;
+    setDefaultBackend(own);
+    own.engine.close();
+    expect(() => Tensor.ones([2])).toThrow('open another with openBackend("wasm")');
+    const shared = await openBackend("wasm");
+    expect(defaultBackend() === shared).toBe(true);
+  });
+
   test("closes with one thread too", () => {
     const backend = openWasm({ threads: 1 });
     expect(backend.closed).toBe(false);

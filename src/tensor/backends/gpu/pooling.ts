@@ -21,7 +21,7 @@ const largest = `
   ${overWindow(
     (row, column) => `
           const candidate = x[((quotient(this.thread.z, outHeight) * height + ${row}) * width + ${column}) * channels + this.thread.x];
-          if (at < 0 || candidate > best || isNan(candidate) == 1) {
+          if (at < 0 || isNan(candidate) == 1 || (isNan(best) == 0 && candidate > best)) {
             best = candidate;
             at = ${row} * width + ${column};
           }`,

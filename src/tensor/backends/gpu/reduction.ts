@@ -77,7 +77,7 @@ function folding(name: string, combine: string, wgsl: { readonly combine: string
 
 export const sums = folding("sum", "total += v;", { combine: "total += v;", identity: 0 });
 /** NaN is kept. */
-export const maxima = folding("max", "if (v > total) { total = v; } if (isNan(v) == 1) { total = v; }", {
+export const maxima = folding("max", "if (isNan(v) == 1) { total = v; } if (isNan(total) == 0) { if (v > total) { total = v; } }", {
   combine: `if (v > total || ${nanTest("v")}) { total = v; }`,
   identity: -Infinity,
 });
