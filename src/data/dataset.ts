@@ -28,7 +28,7 @@ export interface DataSplit {
  * A checked data set from its parts. The arrays are kept, not copied.
  *
  * @throws DataError when there are no images or classes, an extent is not a whole number of at least 1, the sizes do not
- *   match, or a label is not one of the classes.
+ *   match, pixels are no bytes, or a label is not one of the classes.
  */
 export function imageDataset(parts: Omit<ImageDataset, "length">): ImageDataset {
   const dataset = { ...parts, length: parts.labels.length };

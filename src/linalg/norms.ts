@@ -101,7 +101,8 @@ export async function normOf(a: Tensor): Promise<number> {
   return timesPower(Math.sqrt(await squares.item()), exponent);
 }
 
-async function largestEntry(a: Tensor): Promise<number> {
+/** The largest magnitude of a tensor's entries, on its own device; 0 for none. */
+export async function largestEntry(a: Tensor): Promise<number> {
   if (a.size === 0) return 0;
   using largest = tidy(() => a.abs().max());
   return await largest.item();

@@ -1,4 +1,5 @@
 import { tidy, unscoped, type Tensor } from "../tensor/index.ts";
+import { largestEntry } from "./norms.ts";
 import { orthonormalBasis, wellConditionedBasis } from "./panels.ts";
 import { factorsOfPower, powerOfTwoNear } from "./scaling.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
@@ -63,9 +64,7 @@ export async function takeWellConditioned(panel: Tensor): Promise<Tensor> {
 /** Times the power of two that brings its largest entry near 1: the span is the same, and the next product stays in range as long as X does. */
 export async function takeScaled(panel: Tensor): Promise<Tensor> {
   using old = panel;
-  if (old.size === 0) return old.keep();
-  using largest = unscoped(() => tidy(() => old.abs().max()));
-  const exponent = powerOfTwoNear(await largest.item());
+  const exponent = powerOfTwoNear(await largestEntry(old));
   if (exponent === 0) return old.keep();
   const [first, second] = factorsOfPower(-exponent);
   return unscoped(() => tidy(() => old.multiply(first).multiply(second)));

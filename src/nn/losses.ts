@@ -24,7 +24,7 @@ function requireReduction(operation: string, reduction: string, primitive: strin
 
 /**
  * Cross-entropy of logits [n, classes] against int32 labels [n], as one number.
- * @throws DataError for a label out of range, naming the sample.
+ * @throws DataError for a label out of range, naming the sample; UsageError for another reduction.
  */
 export function crossEntropy(logits: Tensor, labels: Tensor, options: LossOptions & Partial<LabelSmoothing> = {}): Tensor {
   requireReduction("crossEntropy", options.reduction ?? "mean", "softmaxCrossEntropy");
@@ -36,7 +36,7 @@ export function crossEntropy(logits: Tensor, labels: Tensor, options: LossOption
 
 /**
  * Mean (over all elements, as PyTorch) or sum of (prediction − target)², as one number.
- * @throws ShapeError if the shapes differ, or for the mean of no elements.
+ * @throws ShapeError if the shapes differ, or for the mean of no elements; UsageError for another reduction.
  */
 export function meanSquaredError(prediction: Tensor, target: Tensor, { reduction = "mean" }: LossOptions = {}): Tensor {
   requireReduction("meanSquaredError", reduction, "squaredError");

@@ -128,7 +128,7 @@ function kroneckerOptions(
     );
   }
   const { epochs, inversionLag, inversionEvery = 20 } = settings;
-  const shortest = Math.min(...(typeof inversionEvery === "number" ? [inversionEvery] : inversionEvery.slice(0, epochs)));
+  const shortest = typeof inversionEvery === "number" ? inversionEvery : Math.min(...inversionEvery.slice(0, epochs));
   if (inversionLag !== undefined && inversionLag >= shortest) {
     throw new UsageError(`inversionLag must be below inversionEvery, which is ${shortest} in some epoch, but is ${inversionLag}`);
   }

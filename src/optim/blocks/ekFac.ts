@@ -148,14 +148,15 @@ class EkFacInverse implements KroneckerInverse {
   }
 
   #eigenvalues(factors: Spectra, z: Tensor, view: CurvatureView | null): Tensor {
-    const running = this.#running as Variable;
-    // A layer that no forward pass reached, but a penalty: there is nothing new to learn.
-    if (!view) return this.#intra ? productOfEigenvalues(factors) : running.value;
     if (this.#intra) {
-      // Of a batch that gives the layer no gradient at all there is nothing to learn, either.
+      // Nothing is to be learnt where no forward pass reached the layer, but a penalty did, or where the batch has no gradient for it.
+      const known = productOfEigenvalues(factors);
+      if (!view) return known;
       const s = secondMoments(factors, view);
-      return where(s.max().equal(0), productOfEigenvalues(factors), s);
+      return where(s.max().equal(0), known, s);
     }
+    const running = this.#running as Variable;
+    if (!view) return running.value;
     const weight = (1 - this.#decay) * view.n * view.toSampleMean ** 2;
     running.assign(running.value.multiply(this.#decay).add(z.square().multiply(weight)));
     return running.value;

@@ -65,8 +65,8 @@ export interface SengOptions extends Omit<CurvatureOptimizerOptions, "fisher" | 
  *     P = J/λ − Uᵀ (λI + UUᵀ)⁻¹ U J/λ
  *
  * where the inner products may be sketched. U is frozen between refreshes. A batch smaller than the largest seen does not refresh: the
- * next full one does, and after a whole interval without one the largest of that interval is full. Where λI + UUᵀ cannot be inverted, 10, 100 and 1000 times the damping are tried, and then the last U stays; each is
- * reported as a problem. By default there is no clip, and a momentum of .9.
+ * next full one does, and after a whole interval without one the largest of that interval is full. Where λI + UUᵀ cannot be inverted, 10,
+ * 100 and 1000 times the damping are tried, and then the last U stays; each is reported as a problem. By default there is no clip, and a momentum of .9.
  */
 export class Seng extends CurvatureOptimizer {
   constructor(parameters: readonly Parameter[], options: SengOptions) {

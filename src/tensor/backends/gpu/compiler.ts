@@ -26,6 +26,9 @@ const TYPES: Readonly<Record<ArgumentKind, string>> = { array: "Array", integer:
 const WGSL_TYPES = { integer: "i32", float: "f32" } as const;
 const GLSL_TYPES = { array: "sampler2D", integer: "int", float: "float" } as const;
 
+/** WGSL whose condition holds for NaN: comparisons may be compiled as if there were none. */
+export const nanTest = (v: string): string => `(bitcast<u32>(${v}) & 0x7fffffffu) > 0x7f800000u`;
+
 /** A function that kernels may call, with an integer for result. */
 interface Helper {
   readonly name: string;
@@ -61,7 +64,7 @@ const helpers: readonly Helper[] = [
     takes: ["x"],
     of: "Float",
     body: "if (x == x) { return 0; } return 1;",
-    wgsl: "fn fn_isNan(x : f32) -> i32 { return i32((bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u); }",
+    wgsl: `fn fn_isNan(x : f32) -> i32 { return i32(${nanTest("x")}); }`,
     glsl: "int isNan(float x) { return int((floatBitsToUint(x) & 0x7fffffffu) > 0x7f800000u); }",
   },
   { name: "remainder", takes: ["a", "b"], body: "return a - b * quotient(a, b);" },

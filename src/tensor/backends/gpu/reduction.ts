@@ -1,9 +1,10 @@
 import { sizeOf, stridesOf, type Shape } from "../../shape.ts";
+import { nanTest } from "./compiler.ts";
 import { requireHeld } from "./creation.ts";
 import { copyArray } from "./elementwise.ts";
 import { portable, type ArgumentsOf, type DeviceArray, type Kernel, type Kernels, type Takes } from "./kernel.ts";
 import type { Queue } from "./queue.ts";
-import { foldByGroups, nanTest, wgslFold } from "./wgsl/reduce.ts";
+import { foldByGroups, wgslFold } from "./wgsl/reduce.ts";
 
 /** An array seen with the middle one of three axes to be reduced. */
 export type Extents = readonly [outer: number, n: number, inner: number];

@@ -29,9 +29,6 @@ export interface WgslFold {
   readonly identity: number;
 }
 
-/** WGSL whose condition holds for NaN: comparisons may be compiled as if there were none. */
-export const nanTest = (v: string): string => `(bitcast<u32>(${v}) & 0x7fffffffu) > 0x7f800000u`;
-
 /**
  * A fold of [outer, n, inner] to [outer, inner].
  * @param combine puts `v` into `total`.

@@ -1,6 +1,6 @@
+import { nanTest } from "../compiler.ts";
 import type { DeviceArray } from "../kernel.ts";
 import { MOST_GROUPS, type Parameter, type WgslKernel, type WgslQueue } from "../queue.ts";
-import { nanTest } from "./reduce.ts";
 
 /*
  * Rows' logarithms of softmax, or their probabilities and cross-entropy, in one pass over rows that stay in the caches: a row is shared by a
