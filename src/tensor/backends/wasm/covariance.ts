@@ -15,6 +15,10 @@ import type { Kernels, Operand } from "./kernel.ts";
  * The rectangles of a way are cut along all their edges into cells. Cells are summed apart, and a block is the sum of its cells:
  * with padding, the inside and, where need be, the outermost rows and columns.
  *
+ * In float32 with precision "fast", two rows of the image can be a tile: the five ways down that a window of 3 rows has for one way
+ * across, ten products of two rows, are interpolated from six (Winograd's minimal filtering F(5, 2); assembly/covariance.ts has the
+ * mathematics). That sums over all pixels for which u + d lies in the image; the largest cell of a way is what the other cells leave.
+ *
  * With a stride s a position meets every s-th pixel: pixels are sorted by their places modulo s ("phases"), and a way leads from
  * one phase to another.
  */
@@ -110,10 +114,12 @@ const SIDE = { float32: 8, float64: 4 } as const;
 const PRODUCT = { float32: 3.2, float64: 1.6 } as const;
 const PACKED_PANEL = 1.5;
 const PACKED_CHANNEL = 0.25;
+/** And a pixel of a panel of a factor of tiles, with what it takes longer to read that than the image, which the cache holds. */
+const FACTOR = 3;
 /** A cell costs as much as so many pixels more than it has. */
 const CELL = 16;
 /** Packed images that are held at once. */
-const BATCH_BYTES = 8 * 2 ** 20;
+const BATCH_BYTES = 4 * 2 ** 20;
 /** Length of a run of pixels worth having: one row of so many images is stored together. */
 const RUN = 128;
 
@@ -121,103 +127,150 @@ const RUN = 128;
 interface Plan {
   /** The directions along which the window is folded into the channels: few channels fill the registers better that way. */
   readonly fold: readonly [down: boolean, across: boolean];
+  /** Tiles of two rows, of each image; 0 if products are summed pixel by pixel. */
+  readonly tiles: number;
+  /** Rows of a packed image, and how many of them come before the first one of the image. */
   readonly height: number;
+  readonly above: number;
   readonly width: number;
   readonly channels: number;
-  /** Positions of the window across that are left. */
-  readonly kernelWidth: number;
-  readonly down: Ways;
-  readonly across: Ways;
   readonly panels: number;
   /** Images of a group, which are packed together. */
   readonly images: number;
   readonly panelBytes: number;
+  readonly tables: Tables;
 }
 
-function planFor(rows: Line, columns: Line, fold: Plan["fold"], imageChannels: number, n: number, dtype: FloatType): Plan {
-  const [vertical, horizontal] = [fold[0] ? folded(rows) : rows, fold[1] ? folded(columns) : columns];
-  const [height, width] = [vertical.length, horizontal.length];
-  const channels = imageChannels * (fold[0] ? rows.kernel : 1) * (fold[1] ? columns.kernel : 1);
-  const panels = Math.ceil(channels / SIDE[dtype]);
-  const most = Math.max(1, Math.min(Math.round(RUN / width), Math.floor(BATCH_BYTES / (32 * panels * height * width))));
-  const images = Math.ceil(n / Math.ceil(n / most));
-  // An odd number of cache lines: the panels of a pixel would otherwise meet in the same places of the cache.
-  const lines = height * width * images;
-  const panelBytes = 32 * (lines + ((6 - (lines % 4)) % 4));
-  const ways = { down: waysOf(vertical), across: waysOf(horizontal) };
-  return { fold, height, width, channels, kernelWidth: horizontal.kernel, ...ways, panels, images, panelBytes };
-}
-
-/** Nanoseconds that an image takes. */
-function costOf({ height, width, channels, down, across, panels, images }: Plan, dtype: FloatType): number {
-  const measure = (ways: readonly Way[]): [pixels: number, cells: number] => {
-    const segments = ways.flatMap((way) => way.segments);
-    return [segments.reduce((sum, { length }) => sum + length, 0), segments.length];
-  };
-  const [downSame, downLater] = [measure(down.same), measure(down.later)];
-  const [same, later, earlier] = [measure(across.same), measure(across.later), measure(across.earlier)];
-  // Of the square products one half is computed, with whole panels on the diagonal.
-  const half = 0.5 + 0.5 / panels;
-  const total = (of: 0 | 1): number => downLater[of] * (same[of] + later[of] + earlier[of]) + downSame[of] * (later[of] + half * same[of]);
-  // A float32 panel is two register tiles high, of which the last may be empty.
-  const blocks = (panels * Math.ceil(channels / 4) * 4) / SIDE[dtype];
-  const products = (total(0) + (CELL * total(1)) / images) * blocks * PRODUCT[dtype];
-  return products + height * width * (panels * PACKED_PANEL + channels * PACKED_CHANNEL);
-}
-
-function bestPlan(rows: Line, columns: Line, channels: number, n: number, dtype: FloatType): Plan {
-  let best = planFor(rows, columns, [true, true], channels, n, dtype);
-  if (rows.kernel * columns.kernel === 1) return best;
-  let least = costOf(best, dtype);
-  for (const across of [true, false]) {
-    const plan = planFor(rows, columns, [false, across], channels, n, dtype);
-    const cost = costOf(plan, dtype);
-    if (cost < least) [best, least] = [plan, cost];
-  }
-  return best;
-}
-
-/** The plan in words for the kernels, which describe them. */
+/** The ways of the plan in words for the kernels, which describe them. */
 interface Tables {
+  /** Those that make blocks of the result, then those whose products are only interpolated from. */
   readonly displacements: readonly number[];
   readonly cells: readonly number[];
   readonly pairs: readonly number[];
-  /** Pixels in all cells. */
+  readonly filters: readonly number[];
+  /** Displacements that make blocks. */
+  readonly ways: number;
+  /** Pixels in all cells; then only half of those of square products; and cells that have any. */
   readonly pixels: number;
+  readonly products: number;
+  readonly summed: number;
 }
 
-const WORDS = { displacement: 6, cell: 4, pair: 6 } as const;
+const WORDS = { displacement: 6, cell: 5, pair: 6, filter: 17 } as const;
+/** Rows that a tile is multiplied with beyond its own, on either side; and factors of tiles that are stored behind the rows. */
+const [BEYOND, FACTORS] = [2, 10];
 
-function tablesOf({ width, kernelWidth, down, across }: Plan): Tables {
+function planFor(rows: Line, columns: Line, fold: Plan["fold"], tiled: boolean, imageChannels: number, n: number, dtype: FloatType): Plan {
+  const [vertical, horizontal] = [fold[0] ? folded(rows) : rows, fold[1] ? folded(columns) : columns];
+  const tiles = tiled ? Math.ceil(vertical.length / 2) : 0;
+  const above = tiled ? BEYOND : 0;
+  const [height, width] = [tiled ? 2 * tiles + 2 * BEYOND : vertical.length, horizontal.length];
+  const channels = imageChannels * (fold[0] ? rows.kernel : 1) * (fold[1] ? columns.kernel : 1);
+  const panels = Math.ceil(channels / SIDE[dtype]);
+  const pixels = height * width + FACTORS * (tiles * width + 1);
+  const most = Math.max(1, Math.min(Math.round(RUN / width), Math.floor(BATCH_BYTES / (32 * panels * pixels))));
+  const images = Math.ceil(n / Math.ceil(n / most));
+  // An odd number of cache lines: the panels of a pixel would otherwise meet in the same places of the cache.
+  const lines = pixels * images;
+  const panelBytes = 32 * (lines + ((6 - (lines % 4)) % 4));
+  const tables = tablesOf(waysOf(vertical), waysOf(horizontal), { height, above, width, tiles, kernelWidth: horizontal.kernel, panels });
+  return { fold, tiles, height, above, width, channels, panels, images, panelBytes, tables };
+}
+
+/** Nanoseconds that an image takes. */
+function costOf({ height, width, channels, panels, images, tiles, tables }: Plan, dtype: FloatType): number {
+  // A float32 panel is two register tiles high, of which the last may be empty.
+  const blocks = (panels * Math.ceil(channels / 4) * 4) / SIDE[dtype];
+  const products = (tables.products + (CELL * tables.summed) / images) * blocks * PRODUCT[dtype];
+  const factors = FACTORS * tiles * width * panels * FACTOR;
+  return products + factors + height * width * (panels * PACKED_PANEL + channels * PACKED_CHANNEL);
+}
+
+function bestPlan(rows: Line, columns: Line, channels: number, n: number, dtype: FloatType, fast: boolean): Plan {
+  const plan = (down: boolean, across: boolean, tiled = false): Plan => planFor(rows, columns, [down, across], tiled, channels, n, dtype);
+  const plans = [plan(true, true)];
+  if (rows.kernel * columns.kernel > 1) plans.push(plan(false, true), plan(false, false));
+  const tileable = rows.kernel === 3 && rows.stride === 1 && rows.dilation === 1;
+  if (fast && dtype === "float32" && tileable && columns.kernel > 1) plans.push(plan(false, false, true));
+  const costs = plans.map((each) => costOf(each, dtype));
+  return plans[costs.indexOf(Math.min(...costs))]!;
+}
+
+/** Where the tables find pixels of a packed image. */
+interface Layout extends Pick<Plan, "height" | "above" | "width" | "tiles" | "panels"> {
+  /** Positions of the window across that are left. */
+  readonly kernelWidth: number;
+}
+
+function tablesOf(down: Ways, across: Ways, { height, above, width, tiles, kernelWidth, panels }: Layout): Tables {
   const displacements: number[] = [];
   const cells: number[] = [];
   const pairs: number[] = [];
-  let pixels = 0;
-  const add = (vertical: readonly Way[], horizontal: readonly Way[], square: boolean): void => {
-    for (const v of vertical) {
-      for (const h of horizontal) {
-        displacements.push(cells.length / WORDS.cell, v.segments.length, h.segments.length, square ? 1 : 0);
-        displacements.push(pairs.length / WORDS.pair, v.pairs.length * h.pairs.length);
-        for (const r of v.segments) {
-          for (const c of h.segments) {
-            const first = r.start * width + c.start;
-            cells.push(first, first + v.shift * width + h.shift, r.length, c.length);
-            pixels += r.length * c.length;
-          }
-        }
-        for (const r of v.pairs) {
-          for (const c of h.pairs) {
-            pairs.push(r.p * kernelWidth + c.p, r.q * kernelWidth + c.q, r.first, r.end, c.first, c.end);
-          }
-        }
+  const filters: number[] = [];
+  let [pixels, products, summed] = [0, 0, 0];
+  // Of the square products one half is computed, with whole panels on the diagonal.
+  const half = 0.5 + 0.5 / panels;
+  const addCell = (first: number, displaced: number, rows: number, columns: number, step = 1, square = false): void => {
+    cells.push(first, displaced, rows, columns, step);
+    pixels += rows * columns;
+    products += rows * columns * (square ? half : 1);
+    if (rows > 0) summed++;
+  };
+  /** @param but a vertical segment that is not summed. */
+  const add = (v: Way, h: Way, square = false, but?: Way["segments"][number]): void => {
+    displacements.push(cells.length / WORDS.cell, v.segments.length, h.segments.length, square ? 1 : 0);
+    displacements.push(pairs.length / WORDS.pair, v.pairs.length * h.pairs.length);
+    for (const r of v.segments) {
+      for (const c of h.segments) {
+        const first = (above + r.start) * width + c.start;
+        addCell(first, first + v.shift * width + h.shift, r === but ? 0 : r.length, c.length, 1, square);
+      }
+    }
+    for (const r of v.pairs) {
+      for (const c of h.pairs) {
+        pairs.push(r.p * kernelWidth + c.p, r.q * kernelWidth + c.q, r.first, r.end, c.first, c.end);
       }
     }
   };
   // Ways to the same position or a later one; the rest is transposes.
-  add(down.same, across.same, true);
-  add(down.same, across.later, false);
-  for (const ways of [across.same, across.later, across.earlier]) add(down.later, ways, false);
-  return { displacements, cells, pairs, pixels };
+  for (const h of across.same) {
+    for (const v of down.same) add(v, h, true);
+    for (const v of down.later) add(v, h);
+  }
+  const vertical = [...down.earlier, ...down.same, ...down.later].sort((a, b) => a.shift - b.shift);
+  const largest = vertical.map(({ segments }) => segments.reduce((a, b) => (b.length > a.length ? b : a), { start: 0, length: 0 }));
+  const firstCells = across.later.map((h) =>
+    vertical.map((v, i) => {
+      const first = cells.length / WORDS.cell;
+      add(v, h, false, tiles > 0 ? largest[i] : undefined);
+      return first;
+    }),
+  );
+  const ways = displacements.length / WORDS.displacement;
+  if (tiles > 0) {
+    const factor = (i: number): number => height * width + i * (tiles * width + 1);
+    // At 0 and ∞ those on the left are every other row of the image.
+    const left = [
+      { from: BEYOND * width, step: 2 },
+      ...[0, 1, 2, 3].map((i) => ({ from: factor(i), step: 1 })),
+      { from: (BEYOND + 1) * width, step: 2 },
+    ];
+    across.later.forEach((h, k) => {
+      const count = h.segments.length;
+      const firstProduct = cells.length / WORDS.cell;
+      left.forEach(({ from, step }, i) => {
+        displacements.push(cells.length / WORDS.cell, 1, count, 0, 0, 0);
+        for (const { start, length } of h.segments) addCell(from + start, factor(4 + i) + start + h.shift, tiles, length, step);
+      });
+      for (let c = 0; c < count; c++) {
+        filters.push(firstProduct + c, count);
+        vertical.forEach(({ segments }, i) => {
+          filters.push((firstCells[k]![i] as number) + c, segments.length, segments.indexOf(largest[i]!));
+        });
+      }
+    });
+  }
+  return { displacements, cells, pairs, filters, ways, pixels, products, summed };
 }
 
 const names = {
@@ -234,10 +287,10 @@ const BLOCK = { float32: 8, float64: 16 } as const;
 function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, columns: Line, bias: boolean, scale: number): void {
   const dtype = x.dtype as FloatType;
   const [n, imageHeight, imageWidth, imageChannels] = x.shape as [number, number, number, number];
-  const plan = bestPlan(rows, columns, imageChannels, n, dtype);
-  const { fold, height, width, channels, panels, images, panelBytes } = plan;
-  const { displacements, cells, pairs, pixels } = tablesOf(plan);
-  const ways = displacements.length / WORDS.displacement;
+  const plan = bestPlan(rows, columns, imageChannels, n, dtype, engine.precision === "fast");
+  const { fold, tiles, height, above, width, channels, panels, images, panelBytes } = plan;
+  const { displacements, cells, pairs, filters, ways, pixels } = plan.tables;
+  const products = displacements.length / WORDS.displacement;
   const cellCount = cells.length / WORDS.cell;
   const ones = bias ? 1 : 0;
 
@@ -251,20 +304,23 @@ function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, column
   const blocks = Math.ceil(panels / BLOCK[dtype]);
   const blockPanels = Math.ceil(panels / blocks);
 
-  const words = displacements.length + cells.length + pairs.length;
+  const words = displacements.length + cells.length + pairs.length + filters.length;
   engine.temporary(packedBytes + parts * partBytes + 4 * words, "patchCovariance", (packed) => {
     const sums = packed + packedBytes;
     const displacementTable = sums + parts * partBytes;
     const cellTable = displacementTable + 4 * displacements.length;
     const pairTable = cellTable + 4 * cells.length;
+    const filterTable = pairTable + 4 * pairs.length;
     const table = engine.view("int32", displacementTable, words);
     table.set(displacements);
     table.set(cells, displacements.length);
     table.set(pairs, displacements.length + cells.length);
+    table.set(filters, displacements.length + cells.length + pairs.length);
 
     const { pack, multiply, assemble } = names[dtype];
     const packCost = width * images * (panels * PACKED_PANEL + channels * PACKED_CHANNEL);
-    const multiplyCost = (pixels / ways) * partGroups * images * blockPanels ** 2 * PRODUCT[dtype];
+    const factorCost = FACTORS * width * images * panels * FACTOR;
+    const multiplyCost = (pixels / products) * partGroups * images * blockPanels ** 2 * PRODUCT[dtype];
     const [down, across] = [fold[0] ? rows : folded(rows), fold[1] ? columns : folded(columns)];
     const phases = [fold[0] ? 1 : rows.stride, fold[1] ? 1 : columns.stride] as const;
     for (let first = 0; first < groups; first += batch) {
@@ -274,15 +330,18 @@ function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, column
       // prettier-ignore
       engine.run(
         pack, here * height, packCost, from, imageHeight, imageWidth, imageChannels, height, width, down.kernel, across.kernel,
-        down.stride, across.stride, down.dilation, across.dilation, down.before, across.before, ...phases,
+        down.stride, across.stride, down.dilation, across.dilation, down.before + above, across.before, ...phases,
         here, images, last, panelBytes, groupBytes, packed,
       );
+      engine.run("factorTiles_f32", here * tiles, factorCost, tiles, width, panels, here, images, last, panelBytes, groupBytes, packed);
       // prettier-ignore
       engine.run(
-        multiply, parts * ways * blocks ** 2, multiplyCost, packed, channels, width, here, partGroups, images, last, panelBytes, groupBytes,
-        ways, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, first === 0 ? 1 : 0, ones,
+        multiply, parts * products * blocks ** 2, multiplyCost, packed, channels, width, here, partGroups, images, last, panelBytes, groupBytes,
+        products, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, first === 0 ? 1 : 0, ones,
       );
     }
+    const filterCount = filters.length / WORDS.filter;
+    engine.run("interpolateCells_f32", parts * filterCount, 60 * panels ** 2, filterCount, filterTable, panels, sums, partBytes);
     const size = y.shape[0] as number;
     // prettier-ignore
     engine.run(

@@ -1,3 +1,4 @@
+import { A, A2, ALPHA, B, B2, BETA, transformInput, ZERO } from "./points";
 import { scratch } from "./scratch";
 import { columns, ROWS } from "./tile";
 import { lanes, madd, transposeSquare } from "./vector";
@@ -11,6 +12,18 @@ import { lanes, madd, transposeSquare } from "./vector";
  *
  * A product is summed over rectangles ("cells") apart from each other, each with sums of its own:
  * sums[cell][panel of x_u][panel of x_{u+d}], blocks of a panel's channels squared, followed by the sums of x_u alone [cell][panel].
+ *
+ * For pairs of rows a0, a1 and the rows b0 … b5 from two before them to two after them, the five sums
+ *
+ *     C_m = Σ a0 b_mᵀ + a1 b_{m+1}ᵀ    m = 0 … 4, displacements by m − 2 rows
+ *
+ * are the coefficients of a product of polynomials, but for transposition, and come from the six P(p) = Σ L(p) R(p)ᵀ at the points p of
+ * points.ts, with R = Bᵀ b, which is there, and
+ *
+ *     L(p) = a0 + p a1    L(∞) = a1
+ *     C_m  = Σ_p p^m w(p) P(p), and P(∞) added to C_4    w(0) = 1 / a²b², w(±a) = α, w(±b) = β
+ *
+ * The factors L and R of all tiles are rows beside those of the image: what is summed is one product more of displaced pixels for each.
  */
 
 /** Bytes of a panel for each k. */
@@ -24,10 +37,10 @@ function blockBytes<T>(): usize {
 }
 
 /**
- * C[4][2 vectors] += Σ_k a[k][0 … 3] · b[k][2 vectors], over `runs` runs of `run` bytes with `gap` bytes in between. It is
+ * C[4][2 vectors] += Σ_k a[k][0 … 3] · b[k][2 vectors], over `runs` runs of `run` bytes with gaps in between. It is
  * `packedTile`, apart because both operands have lines of 32 bytes and a rectangle of pixels is several runs.
  */
-function addTile<T>(a: usize, b: usize, runs: i32, run: usize, gap: usize, c: usize): void {
+function addTile<T>(a: usize, aGap: usize, b: usize, bGap: usize, runs: i32, run: usize, c: usize): void {
   let c00 = v128.splat<T>(<T>0);
   let c01 = c00;
   let c10 = c00;
@@ -56,8 +69,8 @@ function addTile<T>(a: usize, b: usize, runs: i32, run: usize, gap: usize, c: us
       a += LINE;
       b += LINE;
     }
-    a += gap;
-    b += gap;
+    a += aGap;
+    b += bGap;
   }
   v128.store(c, v128.add<T>(v128.load(c), c00));
   v128.store(c, v128.add<T>(v128.load(c, 16), c01), 16);
@@ -124,7 +137,7 @@ function packPixels<T>(
 ): void {
   const pixelBytes = <usize>channels * sizeof<T>();
   const imageBytes = <usize>height * <usize>width * pixelBytes;
-  const asItIs = foldHeight * foldWidth * stepDown * stepAcross == 1 && top == 0 && left == 0 && rows == height && across == width;
+  const wholeRows = foldHeight * foldWidth * stepDown * stepAcross == 1 && left == 0 && across == width;
   const depth = foldHeight * foldWidth * channels;
   const whole = depth / columns<T>();
   const rest = depth % columns<T>();
@@ -133,6 +146,7 @@ function packPixels<T>(
     const row = item % rows;
     const count = group == groups - 1 ? lastImages : images;
     const first = x + <usize>group * <usize>images * imageBytes;
+    const asItIs = wholeRows && row >= top && row < height + top;
     // Rows of the phases before that of this row come first.
     const phase = row % phasesDown;
     let place = row / phasesDown;
@@ -143,7 +157,7 @@ function packPixels<T>(
         for (let i = 0; i < count; i++, line += LINE) {
           const image = first + <usize>i * imageBytes;
           let from = scratch;
-          if (asItIs) from = image + (<usize>row * <usize>width + <usize>w) * pixelBytes;
+          if (asItIs) from = image + (<usize>(row - top) * <usize>width + <usize>w) * pixelBytes;
           else {
             let at = scratch;
             for (let a = 0; a < foldHeight; a++) {
@@ -182,12 +196,64 @@ function packPixels<T>(
   }
 }
 
+/**
+ * The factors L and R of tiles of two rows, of packed images with two rows of zeros before and after all tiles; item = group · tiles + tile.
+ * They follow these rows: L(a), L(−a), L(b), L(−b), then R at all points, `tiles` rows each; L(0) and L(∞) are rows of the image. A pixel is
+ * left free behind each, so that the factors of a tile do not all meet in the same places of the cache.
+ *
+ * @param across pixels of a row
+ */
+export function factorTiles_f32(
+  start: i32,
+  end: i32,
+  tiles: i32,
+  across: i32,
+  panels: i32,
+  groups: i32,
+  images: i32,
+  lastImages: i32,
+  panelBytes: usize,
+  groupBytes: usize,
+  packed: usize,
+): void {
+  const a = f32x4.splat(A);
+  const b = f32x4.splat(B);
+  for (let item = start; item < end; item++) {
+    const group = item / tiles;
+    const tile = item % tiles;
+    const pixel = <usize>(group == groups - 1 ? lastImages : images) * LINE;
+    const row = <usize>across * pixel;
+    const step = <usize>tiles * row + pixel;
+    for (let panel = 0; panel < panels; panel++) {
+      const rows = packed + <usize>group * groupBytes + <usize>panel * panelBytes;
+      let from = rows + <usize>(2 * tile) * row;
+      let to = rows + <usize>(2 * tiles + 4 + tile) * row;
+      for (const stop = from + row; from < stop; from += 16, to += 16) {
+        const a0 = v128.load(from + 2 * row);
+        const a1 = v128.load(from + 3 * row);
+        const a1a = f32x4.mul(a, a1);
+        const a1b = f32x4.mul(b, a1);
+        v128.store(to, f32x4.add(a0, a1a));
+        v128.store(to + step, f32x4.sub(a0, a1a));
+        v128.store(to + 2 * step, f32x4.add(a0, a1b));
+        v128.store(to + 3 * step, f32x4.sub(a0, a1b));
+        transformInput(from, row, to + 4 * step, step);
+      }
+    }
+  }
+}
+
 /** Words of the host's tables. A displacement: its first cell, cells down and across, 1 if zero, its first pair, pairs. */
 const DISPLACEMENT_BYTES: usize = 24;
-/** A cell: its first pixel, that displaced, rows, columns. */
-const CELL_BYTES: usize = 16;
+/** A cell: its first pixel, that displaced, rows, columns, and rows from one to the next of the first pixel's. */
+const CELL_BYTES: usize = 20;
 /** A pair of window positions: p, q, and the cells that it sums: from and to, down and across. */
 const PAIR_BYTES: usize = 24;
+/**
+ * A filter: the cell of P(0) and how much further that of P(a) is, and so on; then of the displacements by −2 … 2 rows their first cell,
+ * how many cells they have, as far apart, and which one is interpolated.
+ */
+const FILTER_BYTES: usize = 68;
 
 /**
  * Products of displaced pixels; item = ((part · displacements + displacement) · blocks + block of rows) · blocks + block of columns.
@@ -252,6 +318,7 @@ function multiplyDisplaced<T>(
       const entry = cellTable + <usize>cell * CELL_BYTES;
       const rows = load<i32>(entry, 8);
       const width = load<i32>(entry, 12);
+      const step = load<i32>(entry, 16);
       for (let group = part * partGroups; group < min(groups, (part + 1) * partGroups); group++) {
         const count = group == groups - 1 ? lastImages : images;
         const pixel = <usize>count * LINE;
@@ -265,30 +332,74 @@ function multiplyDisplaced<T>(
             let runs = min(pieceRows, rows - r);
             let run = <usize>columnsHere * pixel;
             const gap = <usize>(across - columnsHere) * pixel;
-            if (gap == 0) {
+            const leftGap = <usize>(step * across - columnsHere) * pixel;
+            if (leftGap == 0) {
               run *= runs;
               runs = 1;
             }
-            const offset = <usize>(r * across + w);
-            const a = base + (<usize>load<i32>(entry) + offset) * pixel;
-            const b = base + (<usize>load<i32>(entry, 4) + offset) * pixel;
+            const a = base + <usize>(load<i32>(entry) + r * step * across + w) * pixel;
+            const b = base + <usize>(load<i32>(entry, 4) + r * across + w) * pixel;
             for (let j = j0; j < j1; j++) {
               const right = b + <usize>j * panelBytes;
               for (let i = square ? max(i0, j) : i0; i < i1; i++) {
                 const left = a + <usize>i * panelBytes;
                 const to = result + <usize>(i * panels + j) * blockBytes<T>();
-                addTile<T>(left, right, runs, run, gap, to);
-                if (sizeof<T>() == 4 && i * side + ROWS < channels) addTile<T>(left + 16, right, runs, run, gap, to + 128);
+                addTile<T>(left, leftGap, right, gap, runs, run, to);
+                if (sizeof<T>() == 4 && i * side + ROWS < channels) addTile<T>(left + 16, leftGap, right, gap, runs, run, to + 128);
               }
             }
             if (sumLines) {
-              for (let i = i0; i < i1; i++) addLines<T>(a + <usize>i * panelBytes, runs, run, gap, lineSums + <usize>i * LINE);
+              for (let i = i0; i < i1; i++) addLines<T>(a + <usize>i * panelBytes, runs, run, leftGap, lineSums + <usize>i * LINE);
             }
           }
         }
       }
     }
   }
+}
+
+/**
+ * The cells of displacements by −2 … 2 rows that are left out by `multiplyDisplaced`: what is interpolated, less the other cells of that
+ * displacement; item = part · filters + filter.
+ */
+export function interpolateCells_f32(start: i32, end: i32, filters: i32, filterTable: usize, panels: i32, sums: usize, partBytes: usize): void {
+  const cellBytes = <usize>(panels * panels) * blockBytes<f32>();
+  for (let item = start; item < end; item++) {
+    const own = sums + <usize>(item / filters) * partBytes;
+    const filter = filterTable + <usize>(item % filters) * FILTER_BYTES;
+    const step = <usize>load<i32>(filter, 4) * cellBytes;
+    const products = own + <usize>load<i32>(filter) * cellBytes;
+    for (let at: usize = 0; at < cellBytes; at += 16) {
+      const p = products + at;
+      const pa = v128.load(p + step);
+      const minusA = v128.load(p + 2 * step);
+      const pb = v128.load(p + 3 * step);
+      const minusB = v128.load(p + 4 * step);
+      const evenA = f32x4.mul(f32x4.splat(ALPHA), f32x4.add(pa, minusA));
+      const oddA = f32x4.mul(f32x4.splat(A * ALPHA), f32x4.sub(pa, minusA));
+      const evenB = f32x4.mul(f32x4.splat(BETA), f32x4.add(pb, minusB));
+      const oddB = f32x4.mul(f32x4.splat(B * BETA), f32x4.sub(pb, minusB));
+      const even = madd<f32>(f32x4.splat(A2), evenA, f32x4.mul(f32x4.splat(B2), evenB));
+      const odd = madd<f32>(f32x4.splat(A2), oddA, f32x4.mul(f32x4.splat(B2), oddB));
+      const even4 = madd<f32>(f32x4.splat(A2 * A2), evenA, f32x4.mul(f32x4.splat(B2 * B2), evenB));
+      install(filter + 8, own + at, step, cellBytes, madd<f32>(f32x4.splat(ZERO), v128.load(p), f32x4.add(evenA, evenB)));
+      install(filter + 20, own + at, step, cellBytes, f32x4.add(oddA, oddB));
+      install(filter + 32, own + at, step, cellBytes, even);
+      install(filter + 44, own + at, step, cellBytes, odd);
+      install(filter + 56, own + at, step, cellBytes, f32x4.add(even4, v128.load(p + 5 * step)));
+    }
+  }
+}
+
+/** A vector of a displacement's largest cell: of the sum over all cells, less that of the others. */
+@inline
+function install(displacement: usize, cells: usize, step: usize, cellBytes: usize, total: v128): void {
+  const first = cells + <usize>load<i32>(displacement) * cellBytes;
+  const count = load<i32>(displacement, 4);
+  if (count == 0) return;
+  const largest = load<i32>(displacement, 8);
+  for (let i = 0; i < count; i++) if (i != largest) total = f32x4.sub(total, v128.load(first + <usize>i * step));
+  v128.store(first + <usize>largest * step, total);
 }
 
 /** Adds `bytes` (a multiple of 16) at `from` to those at `to`. */

@@ -3,28 +3,18 @@
  * 2016): y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for a tile of 4 × 4 outputs and its window d of 6 × 6 inputs. 36 products where direct
  * sums take 144; over many channels the products become 36 matrix products, one a frequency.
  *
- * Any five points define such matrices. Theirs, 0, ±1, ±2 and ∞, need few multiplications; 0, ±5/8, ±3/2 and ∞ halve the error,
- * and all constants of B and A are exact. Each transform below is one side of one of the matrices, on vectors of channels:
+ * The points of points.ts are not theirs. Each transform, there (Bᵀ d) and below, is one side of one of the matrices, on vectors of
+ * channels:
  *
- *     Bᵀ d   V(0) = (d4 − b² d2) − a² (d2 − b² d0)    V(±a) = (d4 − b² d2) ± a (d3 − b² d1)
- *            V(∞) = (d5 − b² d3) − a² (d3 − b² d1)    V(±b) = (d4 − a² d2) ± b (d3 − a² d1)
  *     G g    U(0) = g0 / a²b²    U(±a) = α (g0 ± a g1 + a² g2)    U(±b) = β (g0 ± b g1 + b² g2)    U(∞) = g2
- *            with α = 1 / 2a²(a² − b²) and β = 1 / 2b²(b² − a²)
  *     Aᵀ m   y_k = Σ_p p^k m(p) over the points p, and m(∞) added to y3
  *
  * Frequencies are numbered 6i + j, and "step" is the distance in bytes from one frequency to the next.
  */
+import { A, A2, ALPHA, B, B2, BETA, transformInput, ZERO } from "./points";
 import { scratch } from "./scratch";
 import { packedTile, tile } from "./tile";
 import { madd, transposeSquare } from "./vector";
-
-const A: f32 = 0.625;
-const B: f32 = 1.5;
-const A2: f32 = A * A;
-const B2: f32 = B * B;
-const ALPHA: f32 = 1 / (2 * A2 * (A2 - B2));
-const BETA: f32 = 1 / (2 * B2 * (B2 - A2));
-const ZERO: f32 = 1 / (A2 * B2);
 
 /** Terms of the weight gradient that are summed in one go. */
 const LONGEST: i32 = 256;
@@ -35,28 +25,6 @@ const LINE: usize = 64;
 const HALF: usize = 0;
 const WINDOW: usize = 36 * LINE;
 const BLOCK: usize = 128 * LINE;
-
-/** Bᵀ d: six vectors, `stride` bytes apart, to six. */
-@inline
-function transformInput(from: usize, stride: usize, to: usize, step: usize): void {
-  const minusA2 = f32x4.splat(-A2);
-  const minusB2 = f32x4.splat(-B2);
-  const d1 = v128.load(from + stride);
-  const d2 = v128.load(from + 2 * stride);
-  const d3 = v128.load(from + 3 * stride);
-  const d4 = v128.load(from + 4 * stride);
-  const even = madd<f32>(minusB2, d2, d4);
-  const odd = madd<f32>(minusB2, d1, d3);
-  v128.store(to, madd<f32>(minusA2, madd<f32>(minusB2, v128.load(from), d2), even));
-  v128.store(to + 5 * step, madd<f32>(minusA2, odd, madd<f32>(minusB2, d3, v128.load(from + 5 * stride))));
-  const a = f32x4.mul(f32x4.splat(A), odd);
-  v128.store(to + step, f32x4.add(even, a));
-  v128.store(to + 2 * step, f32x4.sub(even, a));
-  const even2 = madd<f32>(minusA2, d2, d4);
-  const b = f32x4.mul(f32x4.splat(B), madd<f32>(minusA2, d1, d3));
-  v128.store(to + 3 * step, f32x4.add(even2, b));
-  v128.store(to + 4 * step, f32x4.sub(even2, b));
-}
 
 /** A g: four vectors to six. */
 @inline
