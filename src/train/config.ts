@@ -60,6 +60,9 @@ const schema = z.strictObject({
   tolerance: perEpoch(positive.lt(1))
     .optional()
     .describe("SRE-KFAC: relative error to which each factor is approximated, by at most rank eigenpairs; default: rank of them always"),
+  negligible: perEpoch(z.number().min(0).lt(1))
+    .optional()
+    .describe("NysKfac: part of the damping beside which eigenvalues need no eigenpair; 0: rank of them always; default .01"),
   iterations: whole.min(1).optional().describe("RS-, SRE- and B-KFAC: power iterations"),
   tail: z.enum(["mean", "smallest", "zero"]).optional().describe("randomized K-FAC: what the other eigenvalues are taken to be"),
   thin: z

@@ -44,6 +44,7 @@ const hyperParameters = [
   "rank",
   "oversampling",
   "tolerance",
+  "negligible",
   "iterations",
   "tail",
   "thin",
@@ -229,8 +230,9 @@ const entries: Readonly<Record<string, Entry>> = {
       }),
   },
   "nys-kfac": {
-    takes: lowRank,
-    make: (parameters, settings, steps) => new NysKfac(parameters, lowRankOptions(settings, steps)),
+    takes: [...lowRank, "negligible"],
+    make: (parameters, settings, steps) =>
+      new NysKfac(parameters, { ...lowRankOptions(settings, steps), negligible: maybe(settings.negligible, steps) }),
   },
   "b-kfac": {
     takes: [...lowRank, "iterations", "variant", "truncation", "restartEvery", "correctEvery"],

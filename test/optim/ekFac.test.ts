@@ -85,7 +85,7 @@ eachBackend(() => {
               const { dA, dOut } = view;
               const size = dA * dOut;
               const [a, g] = [view.inputCovariance(), view.outputCovariance()];
-              const spectra = await spectraOf({ matrix: a, residual: 0 }, { matrix: g, residual: 0 });
+              const spectra = await spectraOf({ matrix: a, residual: 0, floor: 0 }, { matrix: g, residual: 0, floor: 0 });
               const [qa, qg] = [spectra.input, spectra.output].map(({ vectors }) => vectors.dataSync() as Float64Array) as [
                 Float64Array,
                 Float64Array,
@@ -143,8 +143,8 @@ eachBackend(() => {
         () => meanSquaredError(model.forward(x), target),
         async (view) => {
           const spectra = await spectraOf(
-            { matrix: view.inputCovariance(), residual: 0 },
-            { matrix: view.outputCovariance(), residual: 0 },
+            { matrix: view.inputCovariance(), residual: 0, floor: 0 },
+            { matrix: view.outputCovariance(), residual: 0, floor: 0 },
           );
           const expected = spectra.output.values
             .reshape([-1, 1])

@@ -9,7 +9,8 @@ import { eighBy, onEngine } from "../linalg/compute.ts";
 import { diagonal, matrix, minus, norm, product, scaled, transpose, type Matrix } from "../linalg/dense.ts";
 
 /*
- * How many eigenpairs of each factor a low-rank method keeps: by a schedule of ranks, and by a tolerance.
+ * How many eigenpairs of each factor a low-rank method keeps: by a schedule of ranks, by a tolerance, and by what is
+ * negligible beside the damping.
  */
 
 const [IN, OUT, BATCH] = [30, 26, 10];
@@ -75,6 +76,8 @@ interface Approximation {
   readonly error: number;
   /** The least rank for a relative error (Eckart–Young). */
   readonly leastRank: (tolerance: number) => number;
+  /** Of the factor, ascending. */
+  readonly eigenvalues: Float64Array;
 }
 
 /** How both factors were approximated in the last step. */
@@ -87,6 +90,7 @@ const approximationsOf = (optimizer: CurvatureOptimizer): Approximation[] =>
       const { values } = eighBy(onEngine, f);
       return {
         rank: u.columns,
+        eigenvalues: values,
         error: norm(minus(f, product(u, d, transpose(u)))) / norm(f),
         leastRank: (tolerance) => {
           const least = (rank: number): number => Math.hypot(...values.subarray(0, values.length - rank)) / Math.hypot(...values);
@@ -137,7 +141,7 @@ eachBackend(() => {
     it.each(cases)("%s: has rank + oversampling vectors from the next refresh on", async (_, from, to, oversampling) => {
       const layer = new Layer();
       const rank = (step: number): number => (step < 2 ? from : to);
-      const optimizer = new NysKfac([layer.weight], { ...plain, learningRate: 0, rank, oversampling });
+      const optimizer = new NysKfac([layer.weight], { ...plain, negligible: 0, learningRate: 0, rank, oversampling });
       for (let step = 0; step < 4; step++) {
         await layer.step(optimizer);
         expect(columnsOf(optimizer, "vectors")).toEqual([rank(step), rank(step)]);
@@ -149,7 +153,7 @@ eachBackend(() => {
     it("has as many vectors besides as its oversampling says when that rises", async () => {
       const layer = new Layer();
       const oversampling = (step: number): number => 2 + 3 * step;
-      const optimizer = new NysKfac([layer.weight], { ...plain, learningRate: 0, rank: 12, oversampling });
+      const optimizer = new NysKfac([layer.weight], { ...plain, negligible: 0, learningRate: 0, rank: 12, oversampling });
       for (const expected of [14, 17, 20, 23]) {
         await layer.step(optimizer);
         expect(columnsOf(optimizer, "basis")).toEqual([expected, expected]);
@@ -165,7 +169,7 @@ eachBackend(() => {
       const errorOf = async (make: (parameters: Parameter[]) => CurvatureOptimizer): Promise<number> =>
         norm(minus(await trained(make, last + 1), exact)) / norm(exact);
       const rank = (step: number): number => (step < last ? from : to);
-      const error = await errorOf((p) => new NysKfac(p, { ...plain, learningRate, rank, oversampling }));
+      const error = await errorOf((p) => new NysKfac(p, { ...plain, negligible: 0, learningRate, rank, oversampling }));
       const randomized = await errorOf((p) => new RsKfac(p, { ...plain, learningRate, rank, oversampling }));
       expect(error).toBeLessThanOrEqual(1.1 * randomized);
     });
@@ -173,7 +177,7 @@ eachBackend(() => {
     it("goes on bit for bit from a state saved before, at and after each change", async () => {
       const ranks = [4, 4, 12, 12, 13, 6, 6];
       const make = (p: Parameter[]): CurvatureOptimizer =>
-        new NysKfac(p, { ...plain, learningRate: 0.1, rank: (step) => ranks[step] as number, oversampling: 2 });
+        new NysKfac(p, { ...plain, negligible: 0, learningRate: 0.1, rank: (step) => ranks[step] as number, oversampling: 2 });
       const whole = await trained(make, ranks.length);
       expect(await trained(make, ranks.length)).toEqual(whole);
       for (const interruptions of [[1], [2], [3], [4], [5], [6], [1, 2, 3, 4, 5, 6]]) {
@@ -185,6 +189,7 @@ eachBackend(() => {
       const make = (p: Parameter[]): CurvatureOptimizer =>
         new NysKfac(p, {
           ...plain,
+          negligible: 0,
           learningRate: 0.1,
           inversionEvery: 2,
           inversionLag: 1,
@@ -194,6 +199,116 @@ eachBackend(() => {
         });
       const whole = await trained(make, 6);
       expect(await trained(make, 6, [2, 3, 4])).toEqual(whole);
+    });
+  });
+
+  describe("Nyström K-FAC without what is negligible", () => {
+    const last = 5;
+    const learningRate = (step: number): number => (step === last ? 1 : 0);
+    const kinds = ["relative", "factored", "pi"] as const;
+    const forms = ["identity", "zero", "first", "normalized"] as const;
+    const searches = [
+      ["searched", 0],
+      ["decomposed exactly", IN],
+    ] as const;
+
+    describe.each(searches)("of factors that are %s", (_, exactUpTo) => {
+      // Each inverse is off by a part p at most in any direction, so that Γ⁻¹ J Ω⁻¹ is by 2p + p². The search has an error of its own.
+      const slack = exactUpTo === 0 ? 1.1 : 1;
+
+      it.each([0.5, 0.1, 0.01])("is within 2p + p² of exact K-FAC, p = %d", async (negligible) => {
+        for (const dampingKind of kinds) {
+          for (const averageForm of forms) {
+            const common = { ...plain, damping: 0.1, dampingKind, averageForm, statDecay: 0.5, learningRate, exactUpTo };
+            const exact = await trained((p) => new RsKfac(p, { ...common, rank: IN, exactUpTo: IN }), last + 1);
+            const actual = await trained((p) => new NysKfac(p, { ...common, rank: IN, negligible }), last + 1);
+            expect(norm(minus(actual, exact))).toBeLessThanOrEqual(slack * (2 * negligible + negligible ** 2) * norm(exact));
+          }
+        }
+      });
+
+      it("keeps the eigenpairs that are not, one at least, and no more than rank", async () => {
+        for (const averageForm of forms) {
+          for (const [negligible, rank] of [
+            [0.1, IN],
+            [0.01, IN],
+            [0.9, IN],
+            [1e-6, 7],
+          ] as const) {
+            const layer = new Layer();
+            const options = { ...plain, learningRate: 0, statDecay: 0.5, averageForm, exactUpTo, negligible, rank };
+            const optimizer = new NysKfac([layer.weight], options);
+            for (let step = 0; step < 4; step++) {
+              await layer.step(optimizer);
+              const remainder = averageForm === "identity" || averageForm === "zero" ? 0.5 ** (step + 1) : 0;
+              for (const { rank: kept, eigenvalues } of approximationsOf(optimizer)) {
+                // Of the factor with all of its identity, what lies above that is compared.
+                const inMatrix = averageForm === "identity" ? remainder : 0;
+                const top = (eigenvalues.at(-1) as number) - inMatrix + remainder;
+                const cutoff = negligible * (remainder + options.damping * top);
+                const least = eigenvalues.filter((value) => value - inMatrix > 1.001 * cutoff).length;
+                const most = eigenvalues.filter((value) => value - inMatrix > 0.999 * cutoff).length;
+                expect(kept).toBeGreaterThanOrEqual(Math.max(1, Math.min(rank, least - (exactUpTo === 0 ? 1 : 0))));
+                expect(kept).toBeLessThanOrEqual(Math.max(1, Math.min(rank, most)));
+              }
+            }
+            optimizer.dispose();
+          }
+        }
+      });
+
+      it("finds more eigenpairs at once when there are more, and fewer again for more damping", async () => {
+        const layer = new Layer((step) => (step < 3 ? 2 : IN));
+        const damping = (step: number): number => (step < 5 ? 0.01 : 10);
+        const optimizer = new NysKfac([layer.weight], { ...plain, learningRate: 0, damping, exactUpTo, rank: 22, oversampling: 2 });
+        const ranks: number[] = [];
+        for (let step = 0; step < 6; step++) {
+          await layer.step(optimizer);
+          ranks.push(columnsOf(optimizer, "vectors")[0] as number);
+        }
+        expect(ranks.slice(0, 3)).toEqual([2, 2, 2]);
+        expect(ranks[3]).toBeGreaterThan(8);
+        expect(ranks[4]).toBeGreaterThan(8);
+        expect(ranks[5]).toBeLessThan(6);
+        optimizer.dispose();
+      });
+
+      it("goes on bit for bit from a state saved at any step, and leaves no tensor behind", async () => {
+        const options = { ...plain, learningRate: 0.1, exactUpTo, rank: 22, oversampling: 2, damping: (step: number) => 0.3 ** step };
+        const make = (p: Parameter[]): CurvatureOptimizer => new NysKfac(p, options);
+        const whole = await trained(make, 6);
+        for (const interruptions of [[1], [2], [3], [1, 2, 3, 4, 5]]) expect(await trained(make, 6, interruptions)).toEqual(whole);
+        const before = defaultBackend().memory().buffers;
+        const layer = new Layer();
+        const optimizer = make([layer.weight]);
+        await layer.steps(optimizer, 4);
+        optimizer.dispose();
+        layer.weight.dispose();
+        expect(defaultBackend().memory().buffers).toBe(before);
+      });
+    });
+
+    it("leaves nothing out for another tail than the mean, which alone is sure to be near what is left out", async () => {
+      for (const tail of ["zero", "smallest"] as const) {
+        const layer = new Layer();
+        const optimizer = new NysKfac([layer.weight], { ...plain, learningRate: 0, rank: 20, negligible: 0.9, tail });
+        await layer.step(optimizer);
+        expect(columnsOf(optimizer, "vectors")).toEqual([20, 20]);
+        optimizer.dispose();
+      }
+    });
+
+    it.each([
+      [-0.1, "negligible must be at least 0 but is -0.1 at step 0"],
+      [NaN, "negligible must be at least 0 but is NaN at step 0"],
+      [1, "negligible must be below 1, where it is the damping itself, but is 1 at step 0"],
+    ])("refuses %d", async (negligible, message) => {
+      const layer = new Layer();
+      const optimizer = new NysKfac([layer.weight], { ...plain, learningRate: 0.1, negligible });
+      const refusal = layer.step(optimizer);
+      await expect(refusal).rejects.toThrow(UsageError);
+      await expect(refusal).rejects.toThrow(message);
+      optimizer.dispose();
     });
   });
 

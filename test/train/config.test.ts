@@ -59,6 +59,7 @@ const full: Required<TrainConfig> = {
   rank: [20, 10],
   oversampling: 4,
   tolerance: 0.1,
+  negligible: [0.1, 0],
   iterations: 2,
   tail: "zero",
   thin: "off",
@@ -126,6 +127,8 @@ describe("parseConfig", () => {
     ["klClip", 0],
     ["tolerance", 0],
     ["tolerance", 1],
+    ["negligible", -0.1],
+    ["negligible", 1],
     ["epochs", "2"],
   ])("refuses %s = %s", (key, value) => {
     expect(() => parseConfig({ [key]: value })).toThrow(`${key}: `);
@@ -177,6 +180,7 @@ describe("configKeys", () => {
         "rank",
         "oversampling",
         "tolerance",
+        "negligible",
         "restartEvery",
         "correctEvery",
         "klClip",
@@ -235,7 +239,8 @@ describe("makeOptimizer", () => {
         makeOptimizer(parameters, parseConfig({ optimizer: name, preset }), 10).dispose();
       }
     }
-    const { klClip, rmsClip, rank, oversampling, tolerance, iterations, tail, thin, eigenvalues, columns, preset, ...others } = full;
+    const { klClip, rmsClip, rank, oversampling, tolerance, negligible, iterations, tail, thin, eigenvalues, columns, preset, ...others } =
+      full;
     const { variant, truncation, restartEvery, correctEvery, ...kfac } = others;
     const brand = { variant, truncation, restartEvery, correctEvery };
     expect([rmsClip, preset]).toEqual([0.1, "paper"]);
@@ -244,6 +249,7 @@ describe("makeOptimizer", () => {
       { ...kfac, rmsClip, preset, thin, optimizer: "kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, tolerance, iterations, tail, thin, optimizer: "sre-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, negligible, tail, thin, optimizer: "nys-kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
       { ...omit(kfac, "inverse"), dampingKind: "absolute", klClip, eigenvalues, optimizer: "ek-fac" },
       {
@@ -313,6 +319,29 @@ describe("makeOptimizer", () => {
     optimizer.dispose();
     expect(ranks.slice(0, 2)).toEqual([1, 1]);
     expect(ranks[2]).toBeGreaterThan(8);
+  });
+
+  test("what is negligible is for NysKfac, one value for each epoch if wanted, and needs no eigenpair", async () => {
+    for (const optimizer of optimizerNames.filter((name) => name !== "nys-kfac")) {
+      expect(() => makeOptimizer(parameters, parseConfig({ optimizer, negligible: 0.1 }), 10)).toThrow(
+        "does not take negligible; it takes",
+      );
+    }
+    const layer = new Linear(12, 6, { generator: new Generator(1) });
+    const [x, labels] = [new Generator(2).normal([20, 12]), Tensor.from(Int32Array.from({ length: 20 }, (_, i) => i % 6))];
+    const optimizer = makeOptimizer(
+      layer.parameters(),
+      parseConfig({ optimizer: "nys-kfac", damping: 1, negligible: [0, 0.9], factorUpdateEvery: 1, inversionEvery: 1 }),
+      1,
+    );
+    const ranks: (number | undefined)[] = [];
+    for (let step = 0; step < 2; step++) {
+      await optimizer.minimize(() => crossEntropy(layer.forward(x), labels));
+      ranks.push(optimizer.reports?.()[0]?.figures["input.rank"]);
+    }
+    expect(ranks[0]).toBe(13);
+    expect(ranks[1]).toBeLessThan(13);
+    for (const resource of [optimizer, layer, x, labels]) resource.dispose();
   });
 
   test("a lag that some epoch's inversions do not leave is an error before the first step", () => {

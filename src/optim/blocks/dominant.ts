@@ -28,6 +28,10 @@ export interface SearchContext {
   readonly rank: number;
   /** The search's own, at this step; null if it has none. */
   readonly tolerance: number | null;
+  /** Eigenpairs that will do, by what the last search needed: `rank` unless the search leaves some out. */
+  readonly expected: number;
+  /** Given the largest eigenvalue, the one up to which eigenvalues are negligible; null if none is. */
+  readonly cutoff: Cutoff | null;
   readonly oversampling: number;
   /** Depends on the seed, the layer, the factor and the number of the refresh. */
   readonly generator: Generator;
@@ -39,6 +43,8 @@ export interface SearchContext {
   readonly linalg: Routines;
 }
 
+export type Cutoff = (largest: number) => number;
+
 /** How a method finds the dominant eigenpairs of a positive semidefinite matrix. */
 export interface Search {
   /** Up to how many times rank + oversampling rows an exact decomposition takes less time. */
@@ -47,6 +53,11 @@ export interface Search {
    * ‖F − U diag(D) Uᵀ‖_F relative to ‖F‖_F, in (0, 1): factors get as few eigenpairs as keep to it, and `rank` at most. Default: `rank` always.
    */
   readonly tolerance?: Schedule | undefined;
+  /**
+   * In [0, 1): the part of a factor's damping beside which eigenvalues are negligible. They are left out, `rank` is a bound, and `find` gives
+   * eigenpairs in ascending order. Default 0: none is.
+   */
+  readonly negligible?: Schedule | undefined;
   /** `basis` is where the next call may start. */
   find(matrix: Tensor, context: SearchContext): Promise<LowRank & { readonly basis?: Tensor }>;
 }
@@ -70,39 +81,80 @@ function toleranceAt({ tolerance }: Search, step: number): number | null {
   throw new UsageError(`tolerance must be below 1, which is the error of no eigenpairs at all, but is ${value} at step ${step}`);
 }
 
-export interface DecompositionContext extends Partial<Pick<SearchContext, "basis" | "refreshes" | "linalg">> {
+/** The part of the damping beside which eigenvalues are negligible at a step. */
+export function negligibleAt({ negligible = 0 }: Search, step: number): number {
+  const value = hyperParameter("negligible", negligible, step, "at least 0");
+  if (value < 1) return value;
+  throw new UsageError(`negligible must be below 1, where it is the damping itself, but is ${value} at step ${step}`);
+}
+
+export interface DecompositionContext extends Partial<Pick<SearchContext, "basis" | "refreshes" | "linalg" | "cutoff">> {
   readonly step: number;
   /** Names the random numbers. */
   readonly draw: string;
   /** Whether to compute in float64 whatever the type. Default false. */
   readonly wide?: boolean;
+  /** The trace of the matrix, if it is known. */
+  readonly trace?: number;
+  /** Eigenpairs that were kept by the last decomposition of this factor; null at first. */
+  readonly kept?: number | null;
 }
+
+/** So many times the eigenpairs that were kept are looked for in the next refresh, before more: at first, and later. */
+const GROWTH = { first: 2, later: 1.25, settled: 3 };
 
 /** The dominant eigenpairs of a matrix, in its type, by a search; or exactly where that takes less time. */
 export async function decompose(
   matrix: Tensor,
   search: Search,
   options: DecompositionOptions,
-  { step, draw, wide = false, basis = null, refreshes = 0, linalg = routines }: DecompositionContext,
+  { step, draw, wide = false, basis = null, refreshes = 0, linalg = routines, cutoff = null, kept = null, ...known }: DecompositionContext,
 ): Promise<Eigenpairs> {
   const d = matrix.shape[0] as number;
   const rank = Math.min(d, rankAt(options, step));
   const tolerance = toleranceAt(search, step);
   const oversampling = hyperParameter("oversampling", options.oversampling ?? 10, step, "at least 0");
-  const trace = await traceOf(matrix);
+  const trace = known.trace ?? (await traceOf(matrix));
   using operand = await inPrecision(matrix, wide);
   using start = basis && (await inPrecision(basis, wide));
   const generator = new Generator(options.seed ?? 0).fork(draw);
-  const sketch = rank + oversampling;
+  const growth = refreshes < GROWTH.settled ? GROWTH.first : GROWTH.later;
+  const expected = cutoff && kept !== null ? Math.min(rank, Math.ceil(growth * kept)) : rank;
+  const sketch = expected + oversampling;
   const exact = d <= Math.max(sketch, options.exactUpTo ?? search.crossover * sketch);
   const found: LowRank & { readonly basis?: Tensor } = exact
     ? await decomposeExactly(operand, rank, tolerance, linalg)
-    : await search.find(operand, { rank, tolerance, oversampling, generator, basis: start, refreshes, linalg });
+    : await search.find(operand, { rank, tolerance, expected, cutoff, oversampling, generator, basis: start, refreshes, linalg });
   using vectors = found.vectors;
   using values = found.values;
-  using next = found.basis ?? null;
+  // With fewer eigenpairs the next search may be one where this was exact: it starts from these.
+  using next = found.basis ?? (cutoff && vectors.hold());
+  using part = cutoff && (await significant({ vectors, values }, cutoff));
   const own = (tensor: Tensor): Promise<Tensor> => narrowed(tensor, destinationOf("decompose", matrix));
-  return { vectors: await own(vectors), values: await own(values), basis: next && (await own(next)), trace };
+  return {
+    vectors: await own(part?.vectors ?? vectors),
+    values: await own(part?.values ?? values),
+    basis: next && (await own(next)),
+    trace,
+  };
+}
+
+/** Of ascending eigenpairs those that are not negligible, and the largest in any case. */
+async function significant({ vectors, values }: LowRank, cutoff: Cutoff): Promise<LowRank & Disposable> {
+  const ascending = await values.data();
+  const [d, r] = vectors.shape as [number, number];
+  const least = cutoff(ascending.at(-1) ?? 0);
+  const first = Math.max(0, Math.min(r - 1, ascending.filter((value) => value <= least).length));
+  return unscoped(() => {
+    const part = { vectors: vectors.slice([0, first], [d, r - first]), values: values.slice([first], [r - first]) };
+    return {
+      ...part,
+      [Symbol.dispose]: () => {
+        part.vectors.dispose();
+        part.values.dispose();
+      },
+    };
+  });
 }
 
 /** The largest eigenpairs: `rank` of them, or as few as a tolerance takes. */

@@ -4,7 +4,7 @@ import type { Parameter } from "../../nn/index.ts";
 import { dampingOf, type DampingOptions } from "../curvature/adaptiveDamping.ts";
 import type { BlockFactory, BlockReport, BlockState } from "../curvature/block.ts";
 import { shares, type FactorExtent } from "../curvature/damping.ts";
-import { covarianceFactors, ofBoth, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
+import { covarianceFactors, ofBoth, traceOf, type FactorName, type Factors, type FactorSnapshot } from "../curvature/factor.ts";
 import {
   KroneckerBlock,
   type ApplyContext,
@@ -15,7 +15,7 @@ import {
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
-import { decompose, rankAt, type DecompositionOptions, type Eigenpairs, type Search } from "./dominant.ts";
+import { decompose, negligibleAt, rankAt, type Cutoff, type DecompositionOptions, type Eigenpairs, type Search } from "./dominant.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import { ThinApplication, type ThinCosts, type ThinOptions } from "./thin.ts";
 
@@ -155,18 +155,31 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   async refresh(
     input: FactorSnapshot | LowRankSnapshot,
     output: FactorSnapshot | LowRankSnapshot,
-    { step, wide, linalg }: RefreshContext,
+    { step, damping, wide, linalg }: RefreshContext,
   ): Promise<Refreshed> {
     const snapshots = { input, output };
     const refreshes = this.#refreshes;
+    const traces = await ofBoth(
+      (name) => {
+        const snapshot = snapshots[name];
+        return "pairs" in snapshot ? Promise.resolve(snapshot.pairs.trace) : traceOf(snapshot.matrix);
+      },
+      () => undefined,
+    );
     const represent = async (name: FactorName): Promise<Factor> => {
       const snapshot = snapshots[name];
       if ("pairs" in snapshot) return this.#share(snapshot);
-      // With a tolerance the rank is a bound, which may well be loose.
-      if (this.#search.tolerance === undefined) this.#noteRank(name, rankAt(this.#options, step), snapshot.matrix.shape[0] as number);
+      const trace = traces[name];
+      const cutoff = this.#cutoff(step, damping, name, snapshot, {
+        input: { trace: traces.input, width: rowsOf(input), residual: input.residual },
+        output: { trace: traces.output, width: rowsOf(output), residual: output.residual },
+      });
+      // Otherwise the rank is a bound, which may well be loose.
+      if (!cutoff && this.#search.tolerance === undefined) this.#noteRank(name, rankAt(this.#options, step), rowsOf(snapshot));
       const draw = `${this.#layer} ${name} ${refreshes}`;
       using basis = this.#factors?.[name].pairs.basis?.hold() ?? null;
-      const context = { step, draw, wide, basis, refreshes, linalg };
+      const kept = this.#factors?.[name].pairs.values.size ?? null;
+      const context = { step, draw, wide, trace, basis, refreshes, linalg, cutoff, kept };
       return await this.#complete(await decompose(snapshot.matrix, this.#search, this.#options, context), snapshot.residual);
     };
     const factors = await ofBoth(represent, releaseFactor);
@@ -176,6 +189,26 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
         [this.#factors, this.#refreshes] = [factors, refreshes + 1];
       },
       dispose: () => Object.values<Factor>(factors).forEach(releaseFactor),
+    };
+  }
+
+  /**
+   * The eigenvalues that are negligible beside the damping of their factor, and beside what every eigenvalue is at least: where the tail is
+   * the mean of the others, which is then between that and the largest that is left out.
+   */
+  #cutoff(
+    step: number,
+    damping: number,
+    name: FactorName,
+    { floor, residual }: FactorSnapshot,
+    sizes: Factors<Omit<FactorExtent, "largest"> & { readonly residual: number }>,
+  ): Cutoff | null {
+    const part = negligibleAt(this.#search, step);
+    if (part === 0 || (this.#options.tail ?? "mean") !== "mean") return null;
+    return (largest) => {
+      const extent = (of: FactorName): FactorExtent => extentWith(sizes[of].residual, { ...sizes[of], largest });
+      const added = this.#shares(damping, { input: extent("input"), output: extent("output") })[name] + residual;
+      return floor + part * (floor + added);
     };
   }
 
@@ -216,11 +249,14 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   }
 
   #inverses({ input, output }: Factors<Factor>, damping: number): Factors<Pick<LowRankInverse, "left" | "right">> {
-    const { dampingKind = "relative" } = this.#options;
     if (!(damping > 0)) throw new NumericalError(`a low-rank inverse needs a positive damping but it is ${damping}`);
-    const kind = dampingKind === "relative" ? "factor-relative" : dampingKind;
-    const added = shares(kind, damping, { input: extentOf(input), output: extentOf(output) });
+    const added = this.#shares(damping, { input: extentOf(input), output: extentOf(output) });
     return { input: input.inverse.at(added.input + input.residual), output: output.inverse.at(added.output + output.residual) };
+  }
+
+  #shares(damping: number, extents: Factors<FactorExtent>): Factors<number> {
+    const { dampingKind = "relative" } = this.#options;
+    return shares(dampingKind === "relative" ? "factor-relative" : dampingKind, damping, extents);
   }
 
   describe(): Pick<BlockReport, "figures" | "spectra"> {
@@ -306,8 +342,15 @@ function costsOf({ input, output }: Factors<Factor>): ThinCosts {
 
 /** With the residual. */
 function extentOf({ pairs: { vectors, trace }, residual, matrix: { largest } }: Factor): FactorExtent {
-  const width = vectors.shape[0] as number;
+  return extentWith(residual, { trace, width: vectors.shape[0] as number, largest });
+}
+
+function extentWith(residual: number, { trace, width, largest }: FactorExtent): FactorExtent {
   return { trace: trace + width * residual, width, largest: largest + residual };
+}
+
+function rowsOf(snapshot: FactorSnapshot | LowRankSnapshot): number {
+  return ("pairs" in snapshot ? snapshot.pairs.vectors : snapshot.matrix).shape[0] as number;
 }
 
 function releaseFactor({ pairs }: Factor): void {

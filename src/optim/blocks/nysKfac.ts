@@ -1,33 +1,62 @@
 import type { Parameter } from "../../nn/index.ts";
+import type { Tensor } from "../../tensor/index.ts";
+import type { Schedule } from "../schedules.ts";
 import type { Search } from "./dominant.ts";
 import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
 export interface NysKfacOptions extends LowRankOptions {
   /** Refreshes that take one product more, while the factors still gain rank. Default 3. */
   readonly settling?: number | undefined;
+  /**
+   * In [0, 1): at a refresh, eigenvalues that are negligible beside what their factor is damped by, at most this part of it, are left to the
+   * tail, and `rank` is a bound. The damped inverse is then within this part of itself in every direction, as long as the damping does not
+   * fall. Only for the tail `mean`. 0: always `rank` eigenpairs. Default .01.
+   */
+  readonly negligible?: Schedule | undefined;
 }
 
 /**
  * K-FAC whose factors are inverted by their dominant eigenpairs, from a Nyström approximation that starts at the basis of the last
  * refresh: the factors are exponential averages, so that their dominant subspace moves slowly, and one product follows it where a
  * randomized decomposition from scratch needs ten. The first refresh starts from random vectors and two products; so do the vectors by which
- * the basis widens where rank or oversampling rise.
+ * the basis widens.
+ *
+ * The rank follows the damping: eigenvalues that are negligible beside it need no eigenvectors, and a factor whose largest eigenvalues are
+ * few is cheap to decompose and to apply.
  *
  * Related: NysAct (arXiv 2506.08360) approximates the activations' covariance alone, SOAP (2409.11321) warm-starts a power step on both
  * of Shampoo's factors. Both Kronecker factors, a warm start and a tail mean are together here.
  */
 export class NysKfac extends LowRankKfac {
   constructor(parameters: readonly Parameter[], options: NysKfacOptions) {
-    const { settling = 3 } = options;
+    const { settling = 3, negligible = 0.01 } = options;
     const search: Search = {
       crossover: 1.5,
-      find(matrix, { rank, oversampling, generator, basis, refreshes, linalg }) {
-        const size = { rank, oversampling, generator };
-        if (!basis) return linalg.nystrom(matrix, size);
-        // With the generator: where rank or oversampling have changed since the last refresh, the basis is widened or narrowed to them.
-        return linalg.nystrom(matrix, { ...size, testMatrix: basis, orthonormal: true, iterations: refreshes < settling ? 1 : 0 });
+      negligible,
+      async find(matrix, { rank, expected, cutoff, oversampling, generator, basis, refreshes, linalg }) {
+        // With the generator: where the basis of the last refresh is too small or too large by now, it is widened or narrowed.
+        const size = { oversampling, generator, orthonormal: true };
+        const warm = basis && { testMatrix: basis, iterations: refreshes < settling ? 1 : 0 };
+        let found = await linalg.nystrom(matrix, { ...size, rank: expected, ...warm });
+        // As long as not even the smallest is negligible there may be others.
+        for (let sought = expected; cutoff && sought < rank && !(await reaches(found.values, cutoff));) {
+          const { vectors, values, basis: testMatrix } = found;
+          sought = Math.min(rank, 2 * sought);
+          try {
+            found = await linalg.nystrom(matrix, { ...size, rank: sought, testMatrix });
+          } finally {
+            for (const tensor of [vectors, values, testMatrix]) tensor.dispose();
+          }
+        }
+        return found;
       },
     };
     super(parameters, "nys-kfac", search, options);
   }
+}
+
+/** Whether the smallest of ascending eigenvalues is negligible. */
+async function reaches(values: Tensor, cutoff: (largest: number) => number): Promise<boolean> {
+  const ascending = await values.data();
+  return ascending.length > 0 && (ascending[0] as number) <= cutoff(ascending.at(-1) as number);
 }

@@ -29,6 +29,8 @@ export async function ofBoth<Part>(compute: (name: FactorName) => Promise<Part>,
 export interface FactorSnapshot {
   readonly matrix: Tensor;
   readonly residual: number;
+  /** What is left in the matrix of an identity that its average began with: no eigenvalue is smaller. */
+  readonly floor: number;
 }
 
 /** A factor with more on its diagonal. */
@@ -129,7 +131,8 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   }
 
   snapshot(): FactorSnapshot {
-    return { matrix: this.#average.value, residual: this.#average.residual };
+    const { value: matrix, residual, identity } = this.#average;
+    return { matrix, residual, floor: identity - residual };
   }
 
   copy(): CovarianceFactor {
@@ -141,12 +144,12 @@ export class CovarianceFactor implements FactorAverage<FactorSnapshot> {
   }
 
   shifted(extra: number): ShiftedFactor<FactorSnapshot> {
-    const { matrix, residual } = this.snapshot();
+    const { matrix, residual, floor } = this.snapshot();
     const dtype = requireFloat("a factor", matrix.dtype);
     const identity = { dtype, backend: matrix.backend };
     const sum = unscoped(() => tidy(() => matrix.add(Tensor.eye(this.#width, identity).multiply(extra))));
     return {
-      snapshot: { matrix: sum, residual },
+      snapshot: { matrix: sum, residual, floor: floor + extra },
       dispose: () => {
         sum.dispose();
       },

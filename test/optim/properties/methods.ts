@@ -10,6 +10,7 @@ import {
   SreKfac,
   type CurvatureOptimizer,
   type CurvatureOptimizerOptions,
+  type NysKfacOptions,
   type Schedule,
 } from "../../../src/optim/index.ts";
 
@@ -20,11 +21,18 @@ export interface CommonOptions extends CurvatureOptimizerOptions {
 
 export type Method = readonly [name: string, make: (parameters: readonly Parameter[], options: CommonOptions) => CurvatureOptimizer];
 
+/** With `rank` eigenpairs, whatever they are, as the others have. */
+class NysKfacOfRank extends NysKfac {
+  constructor(parameters: readonly Parameter[], options: NysKfacOptions) {
+    super(parameters, { negligible: 0, ...options });
+  }
+}
+
 /** The methods whose inverse of each factor is of low rank. */
 export const lowRankMethods = [
   ["RS-KFAC", RsKfac],
   ["SRE-KFAC", SreKfac],
-  ["Nyström K-FAC", NysKfac],
+  ["Nyström K-FAC", NysKfacOfRank],
   ["B-KFAC", BrandKfac],
 ] as const;
 
