@@ -23,7 +23,7 @@ const schema = z.strictObject({
   seed: whole.min(0).default(0).describe("seed of initial weights, dropout and the order of samples"),
   device: z.string().default("wasm").describe("backend that computes: wasm, reference, gpu"),
   threads: whole.min(1).max(256).optional().describe("wasm: threads; default KFACET_THREADS, or one a core"),
-  precision: z.enum(["fast", "exact"]).optional().describe("wasm: fast (Winograd convolutions, the default) or exact"),
+  precision: z.enum(["fast", "exact"]).optional().describe("wasm: fast (Winograd's algorithms, the default) or exact (direct sums)"),
   out: z.string().optional().describe("run folder; default runs/<model>-<optimizer>-<time>"),
   fc: z.array(whole.min(1)).optional().describe("widths of the hidden fully connected layers"),
   init: z.enum(["vgg", "pytorch"]).optional().describe("initial convolution weights"),

@@ -291,11 +291,33 @@ eachBackend(() => {
     it("leaves nothing out for another tail than the mean, which alone is sure to be near what is left out", async () => {
       for (const tail of ["zero", "smallest"] as const) {
         const layer = new Layer();
-        const optimizer = new NysKfac([layer.weight], { ...plain, learningRate: 0, rank: 20, negligible: 0.9, tail });
+        const options = { ...plain, damping: 10, learningRate: 0, rank: 20, tail };
+        const optimizer = new NysKfac([layer.weight], options);
         await layer.step(optimizer);
         expect(columnsOf(optimizer, "vectors")).toEqual([20, 20]);
         optimizer.dispose();
+        const message = `what is negligible is known for the tail "mean" alone, but the tail is "${tail}"; leave negligible out`;
+        expect(() => new NysKfac([layer.weight], { ...options, negligible: 0.1 })).toThrow(message);
       }
+    });
+
+    it("widens and narrows the basis beside the training, too", async () => {
+      const damping = (step: number): number => (step < 3 ? 10 : step < 5 ? 0.001 : 1);
+      const beside = { inversionEvery: 2, inversionLag: 1, worker, oversampling: 2 };
+      const make = (p: Parameter[]): CurvatureOptimizer => new NysKfac(p, { ...plain, ...beside, damping, learningRate: 0.1, rank: 22 });
+      const whole = await trained(make, 8);
+      expect(await trained(make, 8, [2, 3, 4, 5, 7])).toEqual(whole);
+      const layer = new Layer();
+      const optimizer = make([layer.weight]);
+      const ranks: number[] = [];
+      for (let step = 0; step < 8; step++) {
+        await layer.step(optimizer);
+        ranks.push(columnsOf(optimizer, "vectors")[0] as number);
+      }
+      optimizer.dispose();
+      const [before = 0, between = 0, after = 0] = [ranks[3], ranks[5], ranks[7]];
+      expect(between).toBeGreaterThan(2 * before);
+      expect(after).toBeLessThan(between);
     });
 
     it.each([

@@ -249,7 +249,7 @@ describe("makeOptimizer", () => {
       { ...kfac, rmsClip, preset, thin, optimizer: "kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, tolerance, iterations, tail, thin, optimizer: "sre-kfac" },
-      { ...omit(kfac, "inverse"), klClip, rank, oversampling, negligible, tail, thin, optimizer: "nys-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, negligible, thin, optimizer: "nys-kfac" },
       { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
       { ...omit(kfac, "inverse"), dampingKind: "absolute", klClip, eigenvalues, optimizer: "ek-fac" },
       {

@@ -15,7 +15,8 @@ export interface DecompositionOptions {
   readonly oversampling?: Schedule | undefined;
   /**
    * Factors of at most this many rows are decomposed exactly, and their dominant eigenpairs kept: for so few rows that takes less time.
-   * Default: 4 times rank + oversampling for RS-KFAC and B-KFAC, 3 times for SRE-KFAC, 1.5 times for NysKfac, as measured.
+   * Default: 4 times rank + oversampling for RS-KFAC and B-KFAC, 3 times for SRE-KFAC, 1.5 times for NysKfac, as measured; for NysKfac with
+   * the eigenpairs that it looks for in place of rank.
    */
   readonly exactUpTo?: number | undefined;
   /** Of the random test matrices. Default 0. */
@@ -31,7 +32,7 @@ export interface SearchContext {
   /** Eigenpairs that will do, by what the last search needed: `rank` unless the search leaves some out. */
   readonly expected: number;
   /** Given the largest eigenvalue, the one up to which eigenvalues are negligible; null if none is. */
-  readonly cutoff: Cutoff | null;
+  readonly cutoff: ((largest: number) => number) | null;
   readonly oversampling: number;
   /** Depends on the seed, the layer, the factor and the number of the refresh. */
   readonly generator: Generator;
@@ -42,8 +43,6 @@ export interface SearchContext {
   /** Linear algebra on the thread on which it is to run. */
   readonly linalg: Routines;
 }
-
-export type Cutoff = (largest: number) => number;
 
 /** How a method finds the dominant eigenpairs of a positive semidefinite matrix. */
 export interface Search {
@@ -58,6 +57,8 @@ export interface Search {
    * eigenpairs in ascending order. Default 0: none is.
    */
   readonly negligible?: Schedule | undefined;
+  /** Eigenpairs to look for, `rank` at most, where the last search kept so many. Default: `rank`. */
+  readonly expected?: (kept: number, refreshes: number) => number;
   /** `basis` is where the next call may start. */
   find(matrix: Tensor, context: SearchContext): Promise<LowRank & { readonly basis?: Tensor }>;
 }
@@ -100,9 +101,6 @@ export interface DecompositionContext extends Partial<Pick<SearchContext, "basis
   readonly kept?: number | null;
 }
 
-/** So many times the eigenpairs that were kept are looked for in the next refresh, before more: at first, and later. */
-const GROWTH = { first: 2, later: 1.25, settled: 3 };
-
 /** The dominant eigenpairs of a matrix, in its type, by a search; or exactly where that takes less time. */
 export async function decompose(
   matrix: Tensor,
@@ -118,8 +116,8 @@ export async function decompose(
   using operand = await inPrecision(matrix, wide);
   using start = basis && (await inPrecision(basis, wide));
   const generator = new Generator(options.seed ?? 0).fork(draw);
-  const growth = refreshes < GROWTH.settled ? GROWTH.first : GROWTH.later;
-  const expected = cutoff && kept !== null ? Math.min(rank, Math.ceil(growth * kept)) : rank;
+  const after = (pairs: number, refresh: number): number => Math.min(rank, search.expected?.(pairs, refresh) ?? rank);
+  const expected = cutoff && kept !== null ? after(kept, refreshes) : rank;
   const sketch = expected + oversampling;
   const exact = d <= Math.max(sketch, options.exactUpTo ?? search.crossover * sketch);
   const found: LowRank & { readonly basis?: Tensor } = exact
@@ -127,9 +125,9 @@ export async function decompose(
     : await search.find(operand, { rank, tolerance, expected, cutoff, oversampling, generator, basis: start, refreshes, linalg });
   using vectors = found.vectors;
   using values = found.values;
-  // With fewer eigenpairs the next search may be one where this was exact: it starts from these.
-  using next = found.basis ?? (cutoff && vectors.hold());
   using part = cutoff && (await significant({ vectors, values }, cutoff));
+  // With fewer eigenpairs the next search may be one where this was exact: it starts from these.
+  using next = found.basis ?? (part && last(vectors, after(part.values.size, refreshes + 1) + oversampling));
   const own = (tensor: Tensor): Promise<Tensor> => narrowed(tensor, destinationOf("decompose", matrix));
   return {
     vectors: await own(part?.vectors ?? vectors),
@@ -139,14 +137,20 @@ export async function decompose(
   };
 }
 
-/** Of ascending eigenpairs those that are not negligible, and the largest in any case. */
-async function significant({ vectors, values }: LowRank, cutoff: Cutoff): Promise<LowRank & Disposable> {
-  const ascending = await values.data();
+/** Another handle of so many columns, the last ones, or of all. */
+function last(vectors: Tensor, columns: number): Tensor {
   const [d, r] = vectors.shape as [number, number];
+  return unscoped(() => vectors.slice([0, Math.max(0, r - columns)], [d, Math.min(r, columns)]));
+}
+
+/** Of ascending eigenpairs those that are not negligible, and the largest in any case. */
+async function significant({ vectors, values }: LowRank, cutoff: (largest: number) => number): Promise<LowRank & Disposable> {
+  const ascending = await values.data();
+  const r = ascending.length;
   const least = cutoff(ascending.at(-1) ?? 0);
   const first = Math.max(0, Math.min(r - 1, ascending.filter((value) => value <= least).length));
   return unscoped(() => {
-    const part = { vectors: vectors.slice([0, first], [d, r - first]), values: values.slice([first], [r - first]) };
+    const part = { vectors: last(vectors, r - first), values: values.slice([first], [r - first]) };
     return {
       ...part,
       [Symbol.dispose]: () => {

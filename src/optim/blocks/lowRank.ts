@@ -15,7 +15,7 @@ import {
 } from "../curvature/kronecker.ts";
 import { CurvatureOptimizer, type CurvatureOptimizerOptions } from "../curvature/optimizer.ts";
 import type { CurvatureView } from "../curvature/view.ts";
-import { decompose, negligibleAt, rankAt, type Cutoff, type DecompositionOptions, type Eigenpairs, type Search } from "./dominant.ts";
+import { decompose, negligibleAt, rankAt, type DecompositionOptions, type Eigenpairs, type Search } from "./dominant.ts";
 import { withScaleShift } from "./scaleShift.ts";
 import { ThinApplication, type ThinCosts, type ThinOptions } from "./thin.ts";
 
@@ -159,6 +159,10 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
   ): Promise<Refreshed> {
     const snapshots = { input, output };
     const refreshes = this.#refreshes;
+    const previous = this.#factors;
+    const kept = { input: previous?.input.pairs.values.size ?? null, output: previous?.output.pairs.values.size ?? null };
+    using inputBasis = previous?.input.pairs.basis?.hold() ?? null;
+    using outputBasis = previous?.output.pairs.basis?.hold() ?? null;
     const traces = await ofBoth(
       (name) => {
         const snapshot = snapshots[name];
@@ -170,16 +174,17 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
       const snapshot = snapshots[name];
       if ("pairs" in snapshot) return this.#share(snapshot);
       const trace = traces[name];
-      const cutoff = this.#cutoff(step, damping, name, snapshot, {
+      const sizes = {
         input: { trace: traces.input, width: rowsOf(input), residual: input.residual },
         output: { trace: traces.output, width: rowsOf(output), residual: output.residual },
-      });
+      };
+      // A second attempt has another damping, or another factor, than what is applied: it leaves nothing out.
+      const cutoff = wide ? null : this.#cutoff(step, damping, name, snapshot, sizes);
       // Otherwise the rank is a bound, which may well be loose.
-      if (!cutoff && this.#search.tolerance === undefined) this.#noteRank(name, rankAt(this.#options, step), rowsOf(snapshot));
+      if (!this.#isBound(step)) this.#noteRank(name, rankAt(this.#options, step), rowsOf(snapshot));
       const draw = `${this.#layer} ${name} ${refreshes}`;
-      using basis = this.#factors?.[name].pairs.basis?.hold() ?? null;
-      const kept = this.#factors?.[name].pairs.values.size ?? null;
-      const context = { step, draw, wide, trace, basis, refreshes, linalg, cutoff, kept };
+      const basis = name === "input" ? inputBasis : outputBasis;
+      const context = { step, draw, wide, trace, basis, refreshes, linalg, cutoff, kept: kept[name] };
       return await this.#complete(await decompose(snapshot.matrix, this.#search, this.#options, context), snapshot.residual);
     };
     const factors = await ofBoth(represent, releaseFactor);
@@ -202,7 +207,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     name: FactorName,
     { floor, residual }: FactorSnapshot,
     sizes: Factors<Omit<FactorExtent, "largest"> & { readonly residual: number }>,
-  ): Cutoff | null {
+  ): ((largest: number) => number) | null {
     const part = negligibleAt(this.#search, step);
     if (part === 0 || (this.#options.tail ?? "mean") !== "mean") return null;
     return (largest) => {
@@ -210,6 +215,12 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
       const added = this.#shares(damping, { input: extent("input"), output: extent("output") })[name] + residual;
       return floor + part * (floor + added);
     };
+  }
+
+  /** Whether the rank is only a bound. */
+  #isBound(step: number): boolean {
+    const { tail = "mean" } = this.#options;
+    return this.#search.tolerance !== undefined || (negligibleAt(this.#search, step) > 0 && tail === "mean");
   }
 
   #noteRank(name: FactorName, rank: number, rows: number): void {

@@ -1,16 +1,17 @@
+import type { Nystrom, NystromOptions } from "../../linalg/index.ts";
 import type { Parameter } from "../../nn/index.ts";
-import type { Tensor } from "../../tensor/index.ts";
+import { UsageError, type Tensor } from "../../tensor/index.ts";
 import type { Schedule } from "../schedules.ts";
 import type { Search } from "./dominant.ts";
 import { LowRankKfac, type LowRankOptions } from "./lowRank.ts";
 
 export interface NysKfacOptions extends LowRankOptions {
-  /** Refreshes that take one product more, while the factors still gain rank. Default 3. */
+  /** Refreshes that take one product more and look for more eigenpairs, while the factors still gain rank. Default 3. */
   readonly settling?: number | undefined;
   /**
    * In [0, 1): at a refresh, eigenvalues that are negligible beside what their factor is damped by, at most this part of it, are left to the
-   * tail, and `rank` is a bound. The damped inverse is then within this part of itself in every direction, as long as the damping does not
-   * fall. Only for the tail `mean`. 0: always `rank` eigenpairs. Default .01.
+   * tail, and `rank` is a bound. Where that is large enough, the damped inverse is then within this part of itself in every direction, but for
+   * errors of the search, and as long as the damping does not fall. Only for the tail `mean`. 0: always `rank` eigenpairs. Default .01.
    */
   readonly negligible?: Schedule | undefined;
 }
@@ -29,26 +30,28 @@ export interface NysKfacOptions extends LowRankOptions {
  */
 export class NysKfac extends LowRankKfac {
   constructor(parameters: readonly Parameter[], options: NysKfacOptions) {
-    const { settling = 3, negligible = 0.01 } = options;
+    const { settling = 3, negligible = 0.01, tail = "mean" } = options;
+    if (tail !== "mean" && options.negligible !== undefined)
+      throw new UsageError(
+        `NysKfac: what is negligible is known for the tail "mean" alone, but the tail is "${tail}"; leave negligible out`,
+      );
     const search: Search = {
       crossover: 1.5,
       negligible,
+      expected: (kept, refreshes) => Math.ceil((refreshes < settling ? 2 : 1.25) * kept),
       async find(matrix, { rank, expected, cutoff, oversampling, generator, basis, refreshes, linalg }) {
-        // With the generator: where the basis of the last refresh is too small or too large by now, it is widened or narrowed.
-        const size = { oversampling, generator, orthonormal: true };
-        const warm = basis && { testMatrix: basis, iterations: refreshes < settling ? 1 : 0 };
-        let found = await linalg.nystrom(matrix, { ...size, rank: expected, ...warm });
-        // As long as not even the smallest is negligible there may be others.
-        for (let sought = expected; cutoff && sought < rank && !(await reaches(found.values, cutoff));) {
-          const { vectors, values, basis: testMatrix } = found;
-          sought = Math.min(rank, 2 * sought);
+        const look = async (sought: number, start: Pick<NystromOptions, "testMatrix" | "iterations">): Promise<Nystrom> => {
+          // With the generator: a basis that is too small or too large by now is widened or narrowed.
+          const found = await linalg.nystrom(matrix, { rank: sought, oversampling, generator, orthonormal: true, ...start });
+          if (!cutoff || sought >= rank || (await reaches(found.values, cutoff))) return found;
+          // Not even the smallest is negligible: there may be others.
           try {
-            found = await linalg.nystrom(matrix, { ...size, rank: sought, testMatrix });
+            return await look(Math.min(rank, 2 * sought), { testMatrix: found.basis });
           } finally {
-            for (const tensor of [vectors, values, testMatrix]) tensor.dispose();
+            for (const tensor of [found.vectors, found.values, found.basis]) tensor.dispose();
           }
-        }
-        return found;
+        };
+        return await look(expected, basis ? { testMatrix: basis, iterations: refreshes < settling ? 1 : 0 } : {});
       },
     };
     super(parameters, "nys-kfac", search, options);

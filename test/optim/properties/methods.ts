@@ -55,6 +55,10 @@ export const positiveMethods: readonly Method[] = [
   ...lowRank({ rank: 2, oversampling: 1, thin: false }),
   ...lowRank({ rank: 2, oversampling: 1, thin: true }),
   ...lowRank({ rank: 100, oversampling: 0, thin: false }),
+  [
+    "Nyström K-FAC without what is negligible",
+    (parameters, common) => new NysKfac(parameters, { ...common, rank: 100, oversampling: 2, exactUpTo: 0 }),
+  ],
   ...(["running", "intra"] as const).map((eigenvalues): Method => [
     `EK-FAC, ${eigenvalues} eigenvalues`,
     (parameters, options) => new EkFac(parameters, { ...options, eigenvalues }),

@@ -152,7 +152,7 @@ interface Tables {
   readonly ways: number;
   /** Pixels in all cells; then only half of those of square products; and cells that have any. */
   readonly pixels: number;
-  readonly products: number;
+  readonly multiplied: number;
   readonly summed: number;
 }
 
@@ -181,7 +181,7 @@ function planFor(rows: Line, columns: Line, fold: Plan["fold"], tiled: boolean, 
 function costOf({ height, width, channels, panels, images, tiles, tables }: Plan, dtype: FloatType): number {
   // A float32 panel is two register tiles high, of which the last may be empty.
   const blocks = (panels * Math.ceil(channels / 4) * 4) / SIDE[dtype];
-  const products = (tables.products + (CELL * tables.summed) / images) * blocks * PRODUCT[dtype];
+  const products = (tables.multiplied + (CELL * tables.summed) / images) * blocks * PRODUCT[dtype];
   const factors = FACTORS * tiles * width * panels * FACTOR;
   return products + factors + height * width * (panels * PACKED_PANEL + channels * PACKED_CHANNEL);
 }
@@ -191,7 +191,11 @@ function bestPlan(rows: Line, columns: Line, channels: number, n: number, dtype:
   const plans = [plan(true, true)];
   if (rows.kernel * columns.kernel > 1) plans.push(plan(false, true), plan(false, false));
   const tileable = rows.kernel === 3 && rows.stride === 1 && rows.dilation === 1;
-  if (fast && dtype === "float32" && tileable && columns.kernel > 1) plans.push(plan(false, false, true));
+  if (fast && dtype === "float32" && tileable && columns.kernel > 1) {
+    const tiled = plan(false, false, true);
+    // With their factors, images take seven times the memory: not where a single one is large.
+    if (tiled.panels * tiled.panelBytes <= BATCH_BYTES) plans.push(tiled);
+  }
   const costs = plans.map((each) => costOf(each, dtype));
   return plans[costs.indexOf(Math.min(...costs))]!;
 }
@@ -207,13 +211,13 @@ function tablesOf(down: Ways, across: Ways, { height, above, width, tiles, kerne
   const cells: number[] = [];
   const pairs: number[] = [];
   const filters: number[] = [];
-  let [pixels, products, summed] = [0, 0, 0];
+  let [pixels, multiplied, summed] = [0, 0, 0];
   // Of the square products one half is computed, with whole panels on the diagonal.
   const half = 0.5 + 0.5 / panels;
   const addCell = (first: number, displaced: number, rows: number, columns: number, step = 1, square = false): void => {
     cells.push(first, displaced, rows, columns, step);
     pixels += rows * columns;
-    products += rows * columns * (square ? half : 1);
+    multiplied += rows * columns * (square ? half : 1);
     if (rows > 0) summed++;
   };
   /** @param but a vertical segment that is not summed. */
@@ -270,7 +274,7 @@ function tablesOf(down: Ways, across: Ways, { height, above, width, tiles, kerne
       }
     });
   }
-  return { displacements, cells, pairs, filters, ways, pixels, products, summed };
+  return { displacements, cells, pairs, filters, ways, pixels, multiplied, summed };
 }
 
 const names = {
@@ -290,7 +294,7 @@ function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, column
   const plan = bestPlan(rows, columns, imageChannels, n, dtype, engine.precision === "fast");
   const { fold, tiles, height, above, width, channels, panels, images, panelBytes } = plan;
   const { displacements, cells, pairs, filters, ways, pixels } = plan.tables;
-  const products = displacements.length / WORDS.displacement;
+  const displacementCount = displacements.length / WORDS.displacement;
   const cellCount = cells.length / WORDS.cell;
   const ones = bias ? 1 : 0;
 
@@ -320,7 +324,7 @@ function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, column
     const { pack, multiply, assemble } = names[dtype];
     const packCost = width * images * (panels * PACKED_PANEL + channels * PACKED_CHANNEL);
     const factorCost = FACTORS * width * images * panels * FACTOR;
-    const multiplyCost = (pixels / products) * partGroups * images * blockPanels ** 2 * PRODUCT[dtype];
+    const multiplyCost = (pixels / displacementCount) * partGroups * images * blockPanels ** 2 * PRODUCT[dtype];
     const [down, across] = [fold[0] ? rows : folded(rows), fold[1] ? columns : folded(columns)];
     const phases = [fold[0] ? 1 : rows.stride, fold[1] ? 1 : columns.stride] as const;
     for (let first = 0; first < groups; first += batch) {
@@ -336,8 +340,8 @@ function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, column
       engine.run("factorTiles_f32", here * tiles, factorCost, tiles, width, panels, here, images, last, panelBytes, groupBytes, packed);
       // prettier-ignore
       engine.run(
-        multiply, parts * products * blocks ** 2, multiplyCost, packed, channels, width, here, partGroups, images, last, panelBytes, groupBytes,
-        products, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, first === 0 ? 1 : 0, ones,
+        multiply, parts * displacementCount * blocks ** 2, multiplyCost, packed, channels, width, here, partGroups, images, last, panelBytes, groupBytes,
+        displacementCount, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, first === 0 ? 1 : 0, ones,
       );
     }
     const filterCount = filters.length / WORDS.filter;

@@ -14,7 +14,8 @@ export interface WasmOptions {
    * `fast` (default): Winograd convolutions where they are faster. In float32 their error is about 1e-5 where that of direct sums is
    * 1e-6, relative to the largest number of a tile of 4 × 4 results rather than to each result. A number that is not finite spreads
    * to all of the tiles that read it or, where an image has fewer pixels than a kernel, to all of its image. And patch covariances of windows
-   * of three rows from tiles of two rows, likewise: as accurate as direct sums, relative to the largest number of the result.
+   * of three rows from tiles of two rows, likewise: nearly as accurate as direct sums, relative to the largest number of the result. One that
+   * is not finite spreads to blocks of window positions that never meet it, and an infinity may become NaN.
    * `exact`: direct sums everywhere, as float64 always has them.
    */
   readonly precision?: "fast" | "exact";

@@ -17,7 +17,7 @@ import { lanes, madd, transposeSquare } from "./vector";
  *
  *     C_m = Σ a0 b_mᵀ + a1 b_{m+1}ᵀ    m = 0 … 4, displacements by m − 2 rows
  *
- * are the coefficients of a product of polynomials, but for transposition, and come from the six P(p) = Σ L(p) R(p)ᵀ at the points p of
+ * are those of a product of polynomials by the transposition principle, and come from the six P(p) = Σ L(p) R(p)ᵀ at the points p of
  * points.ts, with R = Bᵀ b, which is there, and
  *
  *     L(p) = a0 + p a1    L(∞) = a1
