@@ -296,8 +296,9 @@ eachBackend(() => {
         await layer.step(optimizer);
         expect(columnsOf(optimizer, "vectors")).toEqual([20, 20]);
         optimizer.dispose();
-        const message = `what is negligible is known for the tail "mean" alone, but the tail is "${tail}"; leave negligible out`;
+        const message = `what is negligible is known for the tail "mean" alone, but the tail is "${tail}"; leave negligible out, or give 0`;
         expect(() => new NysKfac([layer.weight], { ...options, negligible: 0.1 })).toThrow(message);
+        new NysKfac([layer.weight], { ...options, negligible: 0 }).dispose();
       }
     });
 

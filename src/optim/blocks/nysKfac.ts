@@ -27,13 +27,15 @@ export interface NysKfacOptions extends LowRankOptions {
  *
  * Related: NysAct (arXiv 2506.08360) approximates the activations' covariance alone, SOAP (2409.11321) warm-starts a power step on both
  * of Shampoo's factors. Both Kronecker factors, a warm start and a tail mean are together here.
+ *
+ * @throws UsageError for a `negligible` above 0 with another tail than the mean.
  */
 export class NysKfac extends LowRankKfac {
   constructor(parameters: readonly Parameter[], options: NysKfacOptions) {
     const { settling = 3, negligible = 0.01, tail = "mean" } = options;
-    if (tail !== "mean" && options.negligible !== undefined)
+    if (tail !== "mean" && (options.negligible ?? 0) !== 0)
       throw new UsageError(
-        `NysKfac: what is negligible is known for the tail "mean" alone, but the tail is "${tail}"; leave negligible out`,
+        `NysKfac: what is negligible is known for the tail "mean" alone, but the tail is "${tail}"; leave negligible out, or give 0`,
       );
     const search: Search = {
       crossover: 1.5,
