@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { LinalgWorker } from "../../src/linalg/index.ts";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { LinalgWorker, routines } from "../../src/linalg/index.ts";
 import { Parameter } from "../../src/nn/index.ts";
 import { NysKfac, RsKfac, SreKfac, type CurvatureOptimizer, type OptimizerState, type SreKfacOptions } from "../../src/optim/index.ts";
-import { defaultBackend, linear, Tensor, UsageError } from "../../src/tensor/index.ts";
+import { defaultBackend, linear, NumericalError, Tensor, UsageError } from "../../src/tensor/index.ts";
 import { normalMatrix } from "../arbitraries/matrices.ts";
 import { eachBackend } from "../backends.ts";
 import { eighBy, onEngine } from "../linalg/compute.ts";
@@ -300,6 +300,21 @@ eachBackend(() => {
         expect(() => new NysKfac([layer.weight], { ...options, negligible: 0.1 })).toThrow(message);
         new NysKfac([layer.weight], { ...options, negligible: 0 }).dispose();
       }
+    });
+
+    it("leaves nothing out in a second attempt, which may have another damping than what is applied", async () => {
+      const layer = new Layer();
+      const optimizer = new NysKfac([layer.weight], { ...plain, learningRate: 0, rank: 20, oversampling: 2, negligible: 0.9 });
+      await layer.step(optimizer);
+      for (const kept of columnsOf(optimizer, "vectors")) expect(kept).toBeLessThan(20);
+      const failing = vi.spyOn(routines, "nystrom").mockRejectedValueOnce(new NumericalError("on purpose"));
+      try {
+        await layer.step(optimizer);
+      } finally {
+        failing.mockRestore();
+      }
+      expect(columnsOf(optimizer, "vectors")).toEqual([20, 20]);
+      optimizer.dispose();
     });
 
     it("widens and narrows the basis beside the training, too", async () => {

@@ -180,8 +180,8 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
       };
       // A second attempt has another damping, or another factor, than what is applied: it leaves nothing out.
       const cutoff = wide ? null : this.#cutoff(step, damping, name, snapshot, sizes);
-      // Otherwise the rank is a bound, which may well be loose.
-      if (!this.#isBound(step)) this.#noteRank(name, rankAt(this.#options, step), rowsOf(snapshot));
+      const isBound = this.#search.tolerance !== undefined || this.#negligible(step) > 0; // which may well be loose
+      if (!isBound) this.#noteRank(name, rankAt(this.#options, step), rowsOf(snapshot));
       const draw = `${this.#layer} ${name} ${refreshes}`;
       const basis = name === "input" ? inputBasis : outputBasis;
       const context = { step, draw, wide, trace, basis, refreshes, linalg, cutoff, kept: kept[name] };
@@ -208,8 +208,8 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     { floor, residual }: FactorSnapshot,
     sizes: Factors<Omit<FactorExtent, "largest"> & { readonly residual: number }>,
   ): ((largest: number) => number) | null {
-    const part = negligibleAt(this.#search, step);
-    if (part === 0 || (this.#options.tail ?? "mean") !== "mean") return null;
+    const part = this.#negligible(step);
+    if (part === 0) return null;
     return (largest) => {
       const extent = (of: FactorName): FactorExtent => extentWith(sizes[of].residual, { ...sizes[of], largest });
       const added = this.#shares(damping, { input: extent("input"), output: extent("output") })[name] + residual;
@@ -217,10 +217,10 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
     };
   }
 
-  /** Whether the rank is only a bound. */
-  #isBound(step: number): boolean {
-    const { tail = "mean" } = this.#options;
-    return this.#search.tolerance !== undefined || (negligibleAt(this.#search, step) > 0 && tail === "mean");
+  /** The part of the damping beside which eigenvalues are left out; 0 if none is. */
+  #negligible(step: number): number {
+    const part = negligibleAt(this.#search, step);
+    return (this.#options.tail ?? "mean") === "mean" ? part : 0;
   }
 
   #noteRank(name: FactorName, rank: number, rows: number): void {

@@ -340,8 +340,8 @@ function sumDisplaced(engine: Engine, x: Operand, y: Operand, rows: Line, column
       engine.run("factorTiles_f32", here * tiles, factorCost, tiles, width, panels, here, images, last, panelBytes, groupBytes, packed);
       // prettier-ignore
       engine.run(
-        multiply, parts * displacementCount * blocks ** 2, multiplyCost, packed, channels, width, here, partGroups, images, last, panelBytes, groupBytes,
-        displacementCount, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, first === 0 ? 1 : 0, ones,
+        multiply, parts * displacementCount * blocks ** 2, multiplyCost, packed, channels, width, here, partGroups, images, last,
+        panelBytes, groupBytes, displacementCount, cellCount, displacementTable, cellTable, blocks, blockPanels, sums, partBytes, first === 0 ? 1 : 0, ones,
       );
     }
     const filterCount = filters.length / WORDS.filter;
