@@ -2,8 +2,8 @@ import { Tensor } from "../tensor/index.ts";
 import { inWorkspace } from "./arithmetic.ts";
 import { requireSquare, requireSymmetric } from "./checks.ts";
 import { eighIn, eighSize, type Eigh } from "./eigh.ts";
-import { orthonormalBasis } from "./panels.ts";
-import { rangeBasis, takeOrthonormal, takeProduct, takeScaled, takeWellConditioned, type RandomizedRangeOptions } from "./rangeFinder.ts";
+import { DEPARTURE, orthonormalBasis, roundingOfGram } from "./panels.ts";
+import { betweenProducts, rangeBasis, takeOrthonormal, takeProduct, takeScaled, type RandomizedRangeOptions } from "./rangeFinder.ts";
 import { withoutNegative } from "./semidefinite.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
 import { svdIn, svdSize } from "./svd.ts";
@@ -14,7 +14,7 @@ import { destinationOf, narrowed, toTensor, widened, type Destination } from "./
  * all that is done with the panels that they give is in float64, and rounded once.
  */
 
-export interface RandomizedEighOptions extends SketchOptions {
+export interface RandomizedEighOptions extends SketchOptions, Pick<RandomizedRangeOptions, "condition"> {
   /** Products with the matrix before the last one: each makes the spectrum decay faster. Default 4. */
   readonly iterations?: number;
   /**
@@ -47,17 +47,16 @@ export interface DominantEigenpairs {
  *   the basis shows it, or one of the eigenvalues is negative beyond rounding.
  */
 export async function randomizedEigh(x: Tensor, options: RandomizedEighOptions): Promise<DominantEigenpairs> {
-  const { iterations = 4, orthonormalize = "every" } = options;
+  const { iterations = 4, orthonormalize = "every", condition } = options;
   const operation = "randomizedEigh";
   const destination = destinationOf(operation, x);
   requireSquare(operation, x);
   requireCount(operation, "iterations", iterations, 1);
+  const between = orthonormalize === "every" ? betweenProducts(operation, condition) : takeScaled;
   using own = x.keep();
   const { rank, sketch } = sketchOf(operation, own, options);
   let panel = await takeProduct(operation, own, sketch);
-  for (let i = 1; i < iterations; i++) {
-    panel = await takeProduct(operation, own, await (orthonormalize === "every" ? takeWellConditioned(panel) : takeScaled(panel)));
-  }
+  for (let i = 1; i < iterations; i++) panel = await takeProduct(operation, own, await between(panel));
   using basis = await takeOrthonormal(panel);
   return await pairsOf(operation, destination, basis, await rayleighRitz(operation, own, basis, rank));
 }
@@ -118,19 +117,63 @@ export async function randomizedSvd(x: Tensor, options: RandomizedRangeOptions):
   using own = x.keep();
   const { rank, basis } = await rangeBasis(operation, own, options);
   using q = basis;
-  const s = q.shape[1] as number;
   using panel = await narrowed(q, destination);
   using product = await multiply(operation, own, panel, { transposed: true });
-  // XᵀQ = P R with orthonormal P [n, s], so that B = Rᵀ Pᵀ, and R = U_R Σ V_Rᵀ gives B = V_R Σ (P U_R)ᵀ.
+  const { basis: p, left, values, right } = (await bySquares(product, rank, options.condition)) ?? (await byTriangle(product, rank));
+  using columns = p;
+  using u = await turned(destination, q, left, rank);
+  using v = await turned(destination, columns, right, rank);
+  return { u: u.keep(), values: toTensor(operation, values, [rank], destination), v: v.keep() };
+}
+
+/** The largest singular values of Bᵀ = XᵀQ [n, s], descending: its left singular vectors are basis · right, its right ones `left`. */
+interface Triplets {
+  /** [n, s], in float64 (`widened`), the caller's. */
+  readonly basis: Tensor;
+  /** [s, rank]. */
+  readonly left: Float64Array;
+  readonly values: Float64Array;
+  /** [s, rank]. */
+  readonly right: Float64Array;
+}
+
+/** Bᵀ = P R with orthonormal P [n, s], and R = U_R Σ V_Rᵀ gives Bᵀ = (P U_R) Σ V_Rᵀ. */
+async function byTriangle(product: Tensor, rank: number): Promise<Triplets> {
+  const s = product.shape[1] as number;
   using p = await orthonormalBasis(product);
   using wide = await widened(product);
   using r = p.matmul(wide, { transposeA: true });
   const small = (await r.data()) as Float64Array;
-  const { u, values, v } = inWorkspace(destination.backend, svdSize(s, s), (space) => svdIn(space, small, s, s));
-  using left = await turned(destination, q, leading(v, s, rank), rank);
-  using right = await turned(destination, p, leading(u, s, rank), rank);
-  const kept = toTensor(operation, values.slice(0, rank), [rank], destination);
-  return { u: left.keep(), values: kept, v: right.keep() };
+  const { u, values, v } = inWorkspace(product.backend, svdSize(s, s), (space) => svdIn(space, small, s, s));
+  return { basis: p.keep(), left: leading(v, s, rank), values: values.slice(0, rank), right: leading(u, s, rank) };
+}
+
+/**
+ * The same by eigenpairs of the Gram matrix B Bᵀ = W Σ² Wᵀ, so that Bᵀ = (BᵀW Σ⁻¹) Σ Wᵀ: half of the work. Squares in float64 are exact for
+ * entries in float32, and what rounding does to the Gram matrix takes BᵀW Σ⁻¹ from orthonormal by that over σ_s². Null where it is not
+ * known that this is as little as elsewhere.
+ */
+async function bySquares(product: Tensor, rank: number, condition = Infinity): Promise<Triplets | null> {
+  const [n, s] = product.shape as [number, number];
+  if (product.dtype !== "float32" || condition === Infinity) return null;
+  using wide = await widened(product);
+  using square = wide.gram();
+  const gram = (await square.data()) as Float64Array;
+  let largest = 0;
+  for (let i = 0; i < s; i++) largest = Math.max(largest, gram[i * (s + 1)]!);
+  // σ_s ≥ σ₁/κ, and no diagonal element is above σ₁².
+  if (!(roundingOfGram(gram, n, s) * condition ** 2 <= DEPARTURE.orthonormal * largest)) return null;
+  const pairs = inWorkspace(product.backend, eighSize(s), (space) => eighIn(space, gram, s, rank));
+  const values = pairs.values.map(Math.sqrt).reverse();
+  const [left, right] = [new Float64Array(s * rank), new Float64Array(s * rank)];
+  for (let i = 0; i < s; i++) {
+    for (let j = 0; j < rank; j++) {
+      const entry = pairs.vectors[i * rank + (rank - 1 - j)]!;
+      left[i * rank + j] = entry;
+      right[i * rank + j] = entry / values[j]!;
+    }
+  }
+  return { basis: wide.keep(), left, values, right };
 }
 
 /** The first columns of a matrix [s, s]. */

@@ -1,6 +1,6 @@
-import { tidy, unscoped, type Tensor } from "../tensor/index.ts";
+import { tidy, unscoped, UsageError, type Tensor } from "../tensor/index.ts";
 import { largestEntry } from "./norms.ts";
-import { orthonormalBasis, wellConditionedBasis } from "./panels.ts";
+import { DEPARTURE, orthonormalBasis, wellConditionedBasis } from "./panels.ts";
 import { factorsOfPower, powerOfTwoNear } from "./scaling.ts";
 import { multiply, requireCount, sketchOf, type SketchOptions } from "./sketch.ts";
 import { destinationOf, narrowed } from "./transfer.ts";
@@ -8,7 +8,18 @@ import { destinationOf, narrowed } from "./transfer.ts";
 export interface RandomizedRangeOptions extends SketchOptions {
   /** Power iterations, of two products each: they make the spectrum decay faster. Default 4. */
   readonly iterations?: number;
+  /**
+   * A bound on the condition of X [m, n], σ₁/σ_min(m, n), where one is known: bases between products that cannot spoil a panel are left out
+   * then. Too small a bound costs digits of the weakest directions. Default: none is known.
+   */
+  readonly condition?: number;
 }
+
+/**
+ * Condition up to which a panel is multiplied again as it is. Rounding to float32 turns its weakest direction by 1e-4 at most then, and
+ * columns that are made orthonormal after that keep within what one pass is good for.
+ */
+const MOST_CONDITION = 1e3;
 
 /**
  * An orthonormal basis Q [m, s] for the dominant range of any matrix X [m, n], by randomized subspace iteration: s = rank + oversampling
@@ -35,14 +46,15 @@ export async function randomizedRange(x: Tensor, options: RandomizedRangeOptions
 
 /** The basis in float64 (`widened`), owned by the caller, and the rank that was asked for. */
 export async function rangeBasis(operation: string, x: Tensor, options: RandomizedRangeOptions): Promise<{ rank: number; basis: Tensor }> {
-  const { iterations = 4 } = options;
+  const { iterations = 4, condition } = options;
   requireCount(operation, "iterations", iterations, 0);
+  const between = betweenProducts(operation, condition);
   using own = x.keep();
   const { rank, sketch } = sketchOf(operation, own, options);
   let panel = await takeProduct(operation, own, sketch);
   for (let i = 0; i < iterations; i++) {
-    panel = await takeProduct(operation, own, await takeWellConditioned(panel), { transposed: true });
-    panel = await takeProduct(operation, own, await takeWellConditioned(panel));
+    panel = await takeProduct(operation, own, await between(panel), { transposed: true });
+    panel = await takeProduct(operation, own, await between(panel));
   }
   return { rank, basis: await takeOrthonormal(panel) };
 }
@@ -59,6 +71,24 @@ export async function takeProduct(operation: string, x: Tensor, panel: Tensor, o
 export async function takeWellConditioned(panel: Tensor): Promise<Tensor> {
   using old = panel;
   return await wellConditionedBasis(old);
+}
+
+/**
+ * What an iteration does between two products with a matrix of that condition: a basis, or no more than the scale where another product
+ * leaves the panel's condition below `MOST_CONDITION`. A product multiplies it by the matrix's at most.
+ * @throws UsageError for a condition below 1.
+ */
+export function betweenProducts(operation: string, condition = Infinity): (panel: Tensor) => Promise<Tensor> {
+  if (!(condition >= 1)) throw new UsageError(`${operation}: condition is at least 1 for any matrix but ${condition} was given`);
+  let reached = Infinity; // by the panel that comes next; of random columns nothing is known
+  return (panel) => {
+    if (reached * condition <= MOST_CONDITION) {
+      reached *= condition;
+      return takeScaled(panel);
+    }
+    reached = ((1 + DEPARTURE.wellConditioned) / (1 - DEPARTURE.wellConditioned)) ** 0.5 * condition;
+    return takeWellConditioned(panel);
+  };
 }
 
 /** Times the power of two that brings its largest entry near 1: the span is the same, and the next product stays in range as long as X does. */

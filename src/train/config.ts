@@ -57,6 +57,10 @@ const schema = z.strictObject({
   fisher: z.enum(["empirical", "mc", "type-2"]).optional().describe("curvature: which Fisher matrix"),
   rank: perEpoch(whole.min(1)).optional().describe("randomized K-FAC: eigenpairs of each factor"),
   oversampling: perEpoch(whole.min(0)).optional().describe("randomized K-FAC: vectors besides"),
+  exactUpTo: whole
+    .min(0)
+    .optional()
+    .describe("randomized K-FAC: rows up to which factors are decomposed exactly; default: while that is faster"),
   tolerance: perEpoch(positive.lt(1))
     .optional()
     .describe("SRE-KFAC: relative error to which each factor is approximated, by at most rank eigenpairs; default: rank of them always"),

@@ -43,6 +43,7 @@ const hyperParameters = [
   "fisher",
   "rank",
   "oversampling",
+  "exactUpTo",
   "tolerance",
   "negligible",
   "iterations",
@@ -108,7 +109,7 @@ const curvature: readonly HyperParameter[] = [
   "klClip",
   "rmsClip",
 ];
-const lowRank: readonly HyperParameter[] = [...curvature, "dampingKind", "rank", "oversampling", "tail", "thin"];
+const lowRank: readonly HyperParameter[] = [...curvature, "dampingKind", "rank", "oversampling", "exactUpTo", "tail", "thin"];
 
 /**
  * What the methods on Kronecker factors have in common. A run of a few epochs wants larger steps than the library's cautious defaults, and
@@ -171,6 +172,7 @@ function lowRankOptions(settings: Settings, stepsPerEpoch: number): LowRankOptio
     dampingKind: dampingKindOf(settings, factoredDampingKinds),
     rank: maybe(settings.rank, stepsPerEpoch),
     oversampling: maybe(settings.oversampling, stepsPerEpoch),
+    exactUpTo: settings.exactUpTo,
     tail: settings.tail,
     ...thinOption(settings),
     seed: settings.seed,

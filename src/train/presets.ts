@@ -26,7 +26,9 @@ function byEpoch(...points: readonly (readonly [from: number, value: number])[])
  *   means more for the latter;
  * - an RMS clip of each layer, not aware of its width, and no momentum;
  * - weight decay only from step 20 · T_KU on;
- * - the tail of the spectrum taken for zero.
+ * - the tail of the spectrum taken for zero, the identity in it, too: a factor that is hardly more than the identity is amplified in all
+ *   directions but `rank`. Which ones these are is for chance to say, so no factor of more than rank + oversampling rows is decomposed
+ *   exactly: its least directions would be amplified.
  *
  * Two quirks are left out: oversampling that silently becomes zero from epoch 15 on, and power iterations without bases in between.
  */
@@ -46,6 +48,7 @@ const paperRandomized: PresetSettings = {
   inversionEvery: byEpoch([1, 50], [20, 30]),
   rank: byEpoch([1, 220], [15, 230]),
   oversampling: byEpoch([1, 10], [22, 11], [30, 12]),
+  exactUpTo: 0,
   iterations: 4,
   tail: "zero",
   thin: "off",
@@ -90,7 +93,7 @@ export const presets: Readonly<Record<Preset, Readonly<Record<string, PresetSett
     },
     "rs-kfac": paperRandomized,
     "sre-kfac": { ...paperRandomized, learningRate: laterStart },
-    "nys-kfac": { ...paperRandomized, learningRate: laterStart, iterations: undefined, tail: "mean", thin: "on" },
+    "nys-kfac": { ...paperRandomized, learningRate: laterStart, exactUpTo: undefined, iterations: undefined, tail: "mean", thin: "on" },
     // The spectrum goes on with the smallest eigenvalue of those kept.
     "b-kfac": { ...paperRandomized, tail: "smallest" },
     seng: { ...seng, sketch: "paper" },

@@ -109,7 +109,37 @@ eachBackend(() => {
       using x = tensorOf(ofSingularValues(40, 30, sigma, 3), "float32");
       const q = await taken(await randomizedRange(x, { rank: 16, oversampling: 4, iterations: 3, generator: new Generator(1) }));
       // (XXᵀ)³X falls by 2⁻⁷ a direction: the fourth is below ε already. Here σ₂₁ = 1e-6 is what is left out, and rounding of 20 of ε.
-      expect(norm(outside(ofSingularValues(40, 30, sigma, 3), q))).toBeLessThanOrEqual(2 * tail(sigma, 20) + 20 * 2 ** -23);
+      const missed = norm(outside(ofSingularValues(40, 30, sigma, 3), q));
+      expect(missed).toBeLessThanOrEqual(2 * tail(sigma, 20) + 20 * 2 ** -23);
+      // With a condition that is not true there is none until the end.
+      const misled = { rank: 16, oversampling: 4, iterations: 3, condition: 1, generator: new Generator(1) };
+      expect(norm(outside(ofSingularValues(40, 30, sigma, 3), await taken(await randomizedRange(x, misled))))).toBeGreaterThan(
+        100 * missed,
+      );
+    });
+
+    it("finds as much without the bases that a known condition makes unnecessary", async () => {
+      const known = fc.record({
+        m: fc.integer({ min: 2, max: 16 }),
+        n: fc.integer({ min: 2, max: 16 }),
+        rank: fc.nat(),
+        iterations: fc.integer({ min: 0, max: 4 }),
+        condition: fc.constantFrom(1, 1.5, 30, 1e6),
+        scale: fc.constantFrom(1, 1e-30, 1e30),
+        seed: seeds,
+      });
+      await fc.assert(
+        fc.asyncProperty(known, async ({ m, n, rank, iterations, condition, scale, seed }) => {
+          const most = Math.min(m, n);
+          const sigma = Array.from({ length: most }, (_, k) => scale * condition ** (-k / (most - 1)));
+          const a = ofSingularValues(m, n, sigma, seed);
+          const options = { rank: rank % most, oversampling: 2, iterations };
+          const [by, without] = [await rangeOf(a, { ...options, condition }, seed), await rangeOf(a, options, seed)];
+          expect(norm(minus(product(transpose(by), by), identity(by.columns)))).toBeLessThanOrEqual(1e-12);
+          expect(norm(outside(a, by))).toBeLessThanOrEqual(norm(outside(a, without)) + 1e-9 * norm(a));
+        }),
+        { numRuns: 100 },
+      );
     });
 
     it("finds nothing in zeros, and gives a basis all the same", async () => {
@@ -125,6 +155,11 @@ eachBackend(() => {
       );
       await expect(randomizedRange(x, { rank: 1, generator, iterations: -1 })).rejects.toThrow(UsageError);
       await expect(randomizedRange(x, { rank: 1, generator, oversampling: 0.5 })).rejects.toThrow(UsageError);
+      for (const condition of [0.5, NaN]) {
+        await expect(randomizedRange(x, { rank: 1, generator, condition })).rejects.toThrow(
+          `randomizedRange: condition is at least 1 for any matrix but ${condition} was given`,
+        );
+      }
       await expect(randomizedRange(x, { rank: 1 })).rejects.toThrow("needs a generator for its random numbers, or a test matrix");
       using wide = Tensor.ones([5, 4], { dtype: "float64" });
       await expect(randomizedRange(x, { rank: 1, testMatrix: wide })).rejects.toThrow(ShapeError);

@@ -58,6 +58,7 @@ const full: Required<TrainConfig> = {
   preset: "paper",
   rank: [20, 10],
   oversampling: 4,
+  exactUpTo: 6,
   tolerance: 0.1,
   negligible: [0.1, 0],
   iterations: 2,
@@ -125,6 +126,7 @@ describe("parseConfig", () => {
     ["weightDecay", -1e-9],
     ["factorUpdateEvery", 0],
     ["klClip", 0],
+    ["exactUpTo", -1],
     ["tolerance", 0],
     ["tolerance", 1],
     ["negligible", -0.1],
@@ -239,18 +241,32 @@ describe("makeOptimizer", () => {
         makeOptimizer(parameters, parseConfig({ optimizer: name, preset }), 10).dispose();
       }
     }
-    const { klClip, rmsClip, rank, oversampling, tolerance, negligible, iterations, tail, thin, eigenvalues, columns, preset, ...others } =
-      full;
+    const {
+      klClip,
+      rmsClip,
+      rank,
+      oversampling,
+      exactUpTo,
+      tolerance,
+      negligible,
+      iterations,
+      tail,
+      thin,
+      eigenvalues,
+      columns,
+      preset,
+      ...others
+    } = full;
     const { variant, truncation, restartEvery, correctEvery, ...kfac } = others;
     const brand = { variant, truncation, restartEvery, correctEvery };
     expect([rmsClip, preset]).toEqual([0.1, "paper"]);
     const given: Partial<TrainConfig>[] = [
       { ...kfac, klClip, thin, optimizer: "kfac" },
       { ...kfac, rmsClip, preset, thin, optimizer: "kfac" },
-      { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, optimizer: "rs-kfac" },
-      { ...omit(kfac, "inverse"), klClip, rank, oversampling, tolerance, iterations, tail, thin, optimizer: "sre-kfac" },
-      { ...omit(kfac, "inverse"), klClip, rank, oversampling, negligible, thin, optimizer: "nys-kfac" },
-      { ...omit(kfac, "inverse"), klClip, rank, oversampling, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, exactUpTo, iterations, tail, thin, optimizer: "rs-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, exactUpTo, tolerance, iterations, tail, thin, optimizer: "sre-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, exactUpTo, negligible, thin, optimizer: "nys-kfac" },
+      { ...omit(kfac, "inverse"), klClip, rank, oversampling, exactUpTo, iterations, tail, thin, ...brand, optimizer: "b-kfac" },
       { ...omit(kfac, "inverse"), dampingKind: "absolute", klClip, eigenvalues, optimizer: "ek-fac" },
       {
         ...omit(kfac, "inverse", "dampingKind", "adaptDamping", "statDecay", "factorUpdateEvery", "inversionLag", "fisher", "batchNorm"),
@@ -319,6 +335,28 @@ describe("makeOptimizer", () => {
     optimizer.dispose();
     expect(ranks.slice(0, 2)).toEqual([1, 1]);
     expect(ranks[2]).toBeGreaterThan(8);
+  });
+
+  test("the preset paper leaves to chance what the randomized methods keep of a flat spectrum, unless told otherwise", async () => {
+    const layer = new Linear(12, 6, { generator: new Generator(1) });
+    const [x, labels] = [new Generator(2).normal([20, 12]), Tensor.from(Int32Array.from({ length: 20 }, (_, i) => i % 6))];
+    const smallestKept = async (settings: Partial<TrainConfig>): Promise<number | undefined> => {
+      const config = { preset: "paper", rank: 6, oversampling: 2, iterations: 1, learningRate: 1e-9, ...settings };
+      const optimizer = makeOptimizer(layer.parameters(), parseConfig(config), 10);
+      await optimizer.minimize(() => crossEntropy(layer.forward(x), labels));
+      const kept = optimizer.reports?.()[0]?.figures["input.smallest"];
+      optimizer.dispose();
+      return kept;
+    };
+    for (const optimizer of ["rs-kfac", "sre-kfac"]) {
+      const [one, another] = [await smallestKept({ optimizer, seed: 1 }), await smallestKept({ optimizer, seed: 2 })];
+      expect(one).not.toBe(another);
+      const exactly = { optimizer, exactUpTo: 13 };
+      const exact = await smallestKept({ ...exactly, seed: 1 });
+      expect(await smallestKept({ ...exactly, seed: 2 })).toBe(exact);
+      expect(Math.max(one ?? NaN, another ?? NaN)).toBeLessThan(exact ?? NaN); // Cauchy: no sixth eigenvalue of a projection is above
+    }
+    for (const resource of [layer, x, labels]) resource.dispose();
   });
 
   test("what is negligible is for NysKfac, one value for each epoch if wanted, and needs no eigenpair", async () => {

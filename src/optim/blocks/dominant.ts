@@ -34,6 +34,8 @@ export interface SearchContext {
   /** Given the largest eigenvalue, the one up to which eigenvalues are negligible; null if none is. */
   readonly cutoff: ((largest: number) => number) | null;
   readonly oversampling: number;
+  /** A bound on the condition of the matrix; infinite where none is known. */
+  readonly condition: number;
   /** Depends on the seed, the layer, the factor and the number of the refresh. */
   readonly generator: Generator;
   /** What the last search found, in the type of the matrix: null at first. */
@@ -97,6 +99,8 @@ export interface DecompositionContext extends Partial<Pick<SearchContext, "basis
   readonly wide?: boolean;
   /** The trace of the matrix, if it is known. */
   readonly trace?: number;
+  /** What no eigenvalue is below, to rounding. Default 0. */
+  readonly floor?: number;
   /** Eigenpairs that were kept by the last decomposition of this factor; null at first. */
   readonly kept?: number | null;
 }
@@ -106,7 +110,18 @@ export async function decompose(
   matrix: Tensor,
   search: Search,
   options: DecompositionOptions,
-  { step, draw, wide = false, basis = null, refreshes = 0, linalg = routines, cutoff = null, kept = null, ...known }: DecompositionContext,
+  {
+    step,
+    draw,
+    wide = false,
+    basis = null,
+    refreshes = 0,
+    linalg = routines,
+    cutoff = null,
+    kept = null,
+    floor = 0,
+    ...known
+  }: DecompositionContext,
 ): Promise<Eigenpairs> {
   const d = matrix.shape[0] as number;
   const rank = Math.min(d, rankAt(options, step));
@@ -119,10 +134,22 @@ export async function decompose(
   const after = (pairs: number, refresh: number): number => Math.min(rank, search.expected?.(pairs, refresh) ?? rank);
   const expected = cutoff && kept !== null ? after(kept, refreshes) : rank;
   const sketch = expected + oversampling;
+  const condition = conditionOf(d, trace, floor);
   const exact = d <= Math.max(sketch, options.exactUpTo ?? search.crossover * sketch);
   const found: LowRank & { readonly basis?: Tensor } = exact
     ? await decomposeExactly(operand, rank, tolerance, linalg)
-    : await search.find(operand, { rank, tolerance, expected, cutoff, oversampling, generator, basis: start, refreshes, linalg });
+    : await search.find(operand, {
+        rank,
+        tolerance,
+        expected,
+        cutoff,
+        oversampling,
+        condition,
+        generator,
+        basis: start,
+        refreshes,
+        linalg,
+      });
   using vectors = found.vectors;
   using values = found.values;
   using part = cutoff && (await significant({ vectors, values }, cutoff));
@@ -135,6 +162,11 @@ export async function decompose(
     basis: next && (await own(next)),
     trace,
   };
+}
+
+/** A bound on the condition of a matrix of that order: its largest eigenvalue is what the others leave of the trace, at most. */
+function conditionOf(d: number, trace: number, floor: number): number {
+  return floor > 0 ? Math.max(1, (trace - (d - 1) * floor) / floor) : Infinity;
 }
 
 /** Another handle of so many columns, the last ones, or of all. */

@@ -184,7 +184,7 @@ export class LowRankKroneckerInverse implements KroneckerInverse<FactorSnapshot 
       if (!isBound) this.#noteRank(name, rankAt(this.#options, step), rowsOf(snapshot));
       const draw = `${this.#layer} ${name} ${refreshes}`;
       const basis = name === "input" ? inputBasis : outputBasis;
-      const context = { step, draw, wide, trace, basis, refreshes, linalg, cutoff, kept: kept[name] };
+      const context = { step, draw, wide, trace, floor: snapshot.floor, basis, refreshes, linalg, cutoff, kept: kept[name] };
       return await this.#complete(await decompose(snapshot.matrix, this.#search, this.#options, context), snapshot.residual);
     };
     const factors = await ofBoth(represent, releaseFactor);

@@ -22,8 +22,8 @@ export class RsKfac extends LowRankKfac {
 export function randomizedSearch(iterations = 4): Search {
   return {
     crossover: 4,
-    async find(matrix, { rank, oversampling, generator, linalg }) {
-      const { u, values, v } = await linalg.randomizedSvd(matrix, { rank, oversampling, iterations, generator });
+    async find(matrix, { rank, oversampling, condition, generator, linalg }) {
+      const { u, values, v } = await linalg.randomizedSvd(matrix, { rank, oversampling, iterations, condition, generator });
       u.dispose();
       return { vectors: v, values };
     },

@@ -27,8 +27,9 @@ export class SreKfac extends LowRankKfac {
     const search: Search = {
       crossover: 3,
       tolerance: options.tolerance,
-      async find(matrix, { rank, tolerance, oversampling, generator, basis, linalg }) {
-        if (tolerance === null) return linalg.randomizedEigh(matrix, { rank, oversampling, iterations: iterations ?? 4, generator });
+      async find(matrix, { rank, tolerance, oversampling, condition, generator, basis, linalg }) {
+        if (tolerance === null)
+          return linalg.randomizedEigh(matrix, { rank, oversampling, iterations: iterations ?? 4, condition, generator });
         const size = { tolerance, maxRank: rank, oversampling, iterations: iterations ?? 2, generator };
         const { values, vectors } = await linalg.adaptiveEigh(matrix, { ...size, ...(basis && { testMatrix: basis }) });
         return { values, vectors, basis: vectors.hold() };
