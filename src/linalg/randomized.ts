@@ -161,9 +161,11 @@ async function bySquares(product: Tensor, rank: number, condition = Infinity): P
   const gram = (await square.data()) as Float64Array;
   let largest = 0;
   for (let i = 0; i < s; i++) largest = Math.max(largest, gram[i * (s + 1)]!);
-  // σ_s ≥ σ₁/κ, and no diagonal element is above σ₁².
-  if (!(roundingOfGram(gram, n, s) * condition ** 2 <= DEPARTURE.orthonormal * largest)) return null;
+  const least = roundingOfGram(gram, n, s) / DEPARTURE.orthonormal; // of σ²
+  // σ_s ≥ σ₁/κ, and no diagonal element is above σ₁². If κ is not what it should be, the eigenvalues tell.
+  if (!(least * condition ** 2 < largest)) return null;
   const pairs = inWorkspace(product.backend, eighSize(s), (space) => eighIn(space, gram, s, rank));
+  if (!pairs.values.every((square) => square > least)) return null;
   const values = pairs.values.map(Math.sqrt).reverse();
   const [left, right] = [new Float64Array(s * rank), new Float64Array(s * rank)];
   for (let i = 0; i < s; i++) {

@@ -442,6 +442,19 @@ eachBackend(() => {
       );
     });
 
+    it("has orthonormal vectors also where the condition that it is told is not true", async () => {
+      for (const sigma of [[], [1], [3, 2, 1], [1, 1e-3, 1e-6, 1e-9]]) {
+        for (const rank of [0, 1, 5]) {
+          using x = tensorOf(ofSingularValues(8, 6, sigma, 3), "float32");
+          const { u, values, v } = await randomizedSvd(x, { rank, oversampling: 0, condition: 1, generator: new Generator(1) });
+          expect(Array.from(values.dataSync()).every((value) => value >= 0)).toBe(true);
+          const bases = [matrix(8, rank, u.dataSync()), matrix(6, rank, v.dataSync())];
+          for (const tensor of [u, values, v]) tensor.dispose();
+          for (const basis of bases) expect(orthonormality(basis)).toBeLessThanOrEqual(20 * epsilon32);
+        }
+      }
+    });
+
     it("approximates a semidefinite matrix better by its right vectors than by its left ones", async () => {
       const { a } = ofSpectrum(
         Array.from({ length: 20 }, (_, k) => 1 / (k + 1)),
