@@ -14,18 +14,18 @@ export interface Living {
 }
 
 /**
- * What is still in use after everything unreachable is gone, finalizers' work included: the least of several looks. What is
- * kept is there at every look; in one of them a handle may be counted that only the engine still holds, for as long as one of
- * its own threads works (a heap snapshot taken right after such a count did not have it).
+ * What is still in use after everything unreachable is gone, finalizers' work included: the least of several looks. What is kept
+ * is there at every look. A single one has been seen to count a handle too many that a heap snapshot right after it did not have;
+ * who held it is not known.
  */
 export async function living(): Promise<Living> {
   const looks: Living[] = [];
-  for (const milliseconds of [5, 20, 80]) looks.push(await look(milliseconds));
-  const least = (figure: keyof Living): number => Math.min(...looks.map((look) => look[figure]));
+  for (const milliseconds of [5, 20, 80]) looks.push(await lookAfter(milliseconds));
+  const least = (figure: keyof Living): number => Math.min(...looks.map((living) => living[figure]));
   return { tensors: least("tensors"), objects: least("objects"), heapBytes: least("heapBytes") };
 }
 
-async function look(milliseconds: number): Promise<Living> {
+async function lookAfter(milliseconds: number): Promise<Living> {
   collectGarbage();
   await new Promise((resolve) => setTimeout(resolve, milliseconds));
   const count = (type: new (...args: never[]) => unknown): number => queryObjects(type, { format: "count" });
